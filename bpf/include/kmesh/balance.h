@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Picking an endpoint, exactly by weight, in constant time however many there are.
+ *
+ * A class is drawn by the sum of its weights, then an endpoint of the class uniformly, which is
+ * kept with the probability weight / 2^(class + 1), at least one half; otherwise it is drawn again
+ * within the class. (Y. Matias, J. Vitter, W. Ni: Dynamic generation of discrete random variates,
+ * 1993.) So one endpoint more or less changes one slot and one cluster, whatever the weights are.
+ *
+ * Since 6.1 a hash reuses a removed element at once: what a pointer shows may become another key's
+ * value while it is read. So a value is copied and then looked up again: the same element still
+ * under the same key means that the copy is good.
+ */
+#ifndef KMESH_BALANCE_H
+#define KMESH_BALANCE_H
+
+#include <kmesh/maps.h>
+
+struct kmesh_choice {
+	struct kmesh_endpoint endpoint;
+	__u64 cluster;
+	__u32 slot;
+	__u32 frontend_flags;
+};
+
+#define KMESH_DRAWS   32 /* all fail once in 2^32 */
+#define KMESH_RETRIES 4	 /* of a pick that an update got in the way of */
+
+/* Uniform in [0, n): the bias is below n / 2^32. */
+static __always_inline __u32 kmesh_below(__u32 n)
+{
+	return ((__u64)bpf_get_prandom_u32() * n) >> 32;
+}
+
+static __always_inline int kmesh_read_slot(const struct kmesh_slot_key *key,
+					   struct kmesh_endpoint *copy)
+{
+	struct kmesh_endpoint *found = bpf_map_lookup_elem(&slots, key);
+
+	if (!found)
+		return -1;
+	*copy = *found;
+	return bpf_map_lookup_elem(&slots, key) == found ? 0 : -1;
+}
+
+/* 0, or -1 when an update took the slot away meanwhile. */
+static __always_inline int kmesh_draw(__u32 class, __u32 count, struct kmesh_choice *choice)
+{
+	struct kmesh_slot_key key = {.cluster = choice->cluster};
+
+	for (int i = 0; i < KMESH_DRAWS; i++) {
+		key.slot = class << KMESH_CLASS_SHIFT | kmesh_below(count);
+		if (kmesh_read_slot(&key, &choice->endpoint))
+			return -1;
+		if (!class || kmesh_below(2u << class) < choice->endpoint.weight)
+			break;
+	}
+	choice->slot = key.slot;
+	return 0;
+}
+
+/* 0 with an endpoint, 1 when the cluster has none, -1 when an update got in the way. */
+static __always_inline int kmesh_try_pick(struct kmesh_choice *choice)
+{
+	struct kmesh_cluster_key key = {.cluster = choice->cluster};
+	struct kmesh_cluster *cluster = bpf_map_lookup_elem(&clusters, &key);
+	__u32 left;
+
+	if (!cluster || !cluster->total)
+		return 1;
+	left = kmesh_below(cluster->total);
+	for (__u32 class = 0; class < KMESH_CLASSES; class ++) {
+		__u32 weight = cluster->weights[class];
+
+		if (left < weight)
+			return kmesh_draw(class, cluster->counts[class], choice);
+		left -= weight;
+	}
+	return -1;
+}
+
+/* Choose an endpoint of choice->cluster; 0, or 1 when it has none. */
+static __always_inline int kmesh_pick(struct kmesh_choice *choice)
+{
+	for (int i = 0; i < KMESH_RETRIES; i++) {
+		int result = kmesh_try_pick(choice);
+
+		if (result >= 0)
+			return result;
+	}
+	return 1;
+}
+
+#endif
