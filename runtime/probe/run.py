@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of the prober: facts, names, loads and behaviour, then one decision.
+
+facts + BTF + objects -> probes -> (behaviour battery) -> known bugs -> mode -> report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from runtime.errors import KmeshError
+from runtime.objects.info import ObjectError
+from runtime.objects.locate import object_files
+from runtime.probe import cache as kept
+from runtime.probe import checks
+from runtime.probe.battery import behaviour, by_name
+from runtime.probe.bugs import KNOWN, BugHit, avoided, hits
+from runtime.probe.capability import Context, Shipped, run_probes
+from runtime.probe.facts import Facts, offline_facts, running_facts
+from runtime.probe.mode import choose
+from runtime.probe.names import KernelTypes
+from runtime.probe.report import Report
+from runtime.probe.verdict import Evidence, Finding, Level, Verdict, combine
+from runtime.version import package_version
+
+GROUPS = ("compat", "enhanced")
+# Checks decide by conditions: a quiet machine needs half a second, this is for a node under load.
+BUDGET_SECONDS = 10.0
+_TRIED = (Verdict.PRESENT, Verdict.BROKEN, Verdict.ABSENT)
+
+assert checks  # importing it registers the probes
+
+
+def probe(
+    *,
+    objects: Path | None,
+    quick: bool = False,
+    overrides: frozenset[str] = frozenset(),
+    cache: bool = True,
+) -> Report:
+    """Probe the running kernel. Changes nothing on the host that outlives the call.
+
+    Args:
+        objects: the directory of compiled objects, None when there are none.
+        quick: leave the behaviour battery out, unless earlier findings of it can be believed.
+        overrides: known bugs that the user vouches to be mended here, by name.
+        cache: believe, and keep, findings of an earlier run under the same key.
+
+    Raises:
+        KmeshError: an override is no known bug's name, or libbpf is not there.
+    """
+    began = time.monotonic()
+    _check(overrides)
+    facts, inspections = running_facts(), kept.Inspections(enabled=cache)
+    btf = Path(facts.btf_source) if facts.btf_source else None
+    key = ""
+    if cache:
+        digest = kept.objects_digest(_files(objects, (*GROUPS, "probe")))
+        key = kept.cache_key(
+            facts, btf=btf, objects=digest, version=package_version(), variant=overrides
+        )
+        if (old := kept.load(key)) is not None:
+            report = _report(facts, old.findings, overrides=overrides, began=began)
+            return replace(report, cached=True, taken_at=old.taken_at)
+    types = KernelTypes(btf, reason="" if btf else "there is no /sys/kernel/btf/vmlinux")
+    context = _context(facts, types, objects, inspections, live=True)
+    findings = _probe(context, objects, overrides=overrides, quick=quick)
+    report = _report(facts, findings, overrides=overrides, began=began)
+    inspections.keep()
+    if key and not quick:
+        kept.store(key, findings, taken_at=report.taken_at)
+    return replace(report, quick=quick)
+
+
+def probe_offline(
+    *,
+    btf: Path,
+    config: Path | None,
+    release: str | None,
+    objects: Path | None,
+    overrides: frozenset[str] = frozenset(),
+) -> Report:
+    """Judge a kernel that is not running, from its BTF and configuration: facts and names alone.
+
+    Args:
+        btf: raw BTF, or an ELF file (vmlinux) that carries it.
+        config: the kernel's build configuration, plain or gzipped.
+        release: its `uname -r`, for the table of known bugs.
+        objects: the directory of compiled objects.
+        overrides: known bugs that the user vouches to be mended, by name.
+
+    Raises:
+        KmeshError: the files are not what they should be.
+    """
+    began = time.monotonic()
+    _check(overrides)
+    facts = offline_facts(release=release, config=config, btf=btf)
+    if config is not None and not facts.kconfig:
+        raise KmeshError(f"{config} is no kernel configuration", hint="take /boot/config-RELEASE")
+    types = KernelTypes(btf)
+    context = _context(facts, types, objects, kept.Inspections(), live=False)
+    if not types.available:
+        raise KmeshError(types.reason, hint="take /sys/kernel/btf/vmlinux of that kernel")
+    findings = _probe(context, objects, overrides=overrides, quick=True)
+    return replace(_report(facts, findings, overrides=overrides, began=began), offline=True)
+
+
+def _context(
+    facts: Facts,
+    types: KernelTypes,
+    objects: Path | None,
+    inspections: kept.Inspections,
+    *,
+    live: bool,
+) -> Context:
+    shipped = tuple(
+        _inspected(group, path, inspections)
+        for group in GROUPS
+        for path in _files(objects, (group,))
+    )
+    return Context(
+        facts=facts, types=types, objects=shipped, live=live, inspect=inspections.inspect
+    )
+
+
+def _files(objects: Path | None, groups: Iterable[str]) -> list[Path]:
+    return [path for group in groups for path in object_files(objects, group)] if objects else []
+
+
+def _inspected(group: str, path: Path, inspections: kept.Inspections) -> Shipped:
+    label = f"{group}.{path.name.removesuffix('.bpf.o')}"
+    try:
+        return Shipped(label=label, group=group, info=inspections.inspect(path))
+    except ObjectError as error:  # a damaged object is a finding, not the end
+        return Shipped(label=label, group=group, info=None, error=str(error))
+
+
+def _check(overrides: frozenset[str]) -> None:
+    known = {bug.name for bug in KNOWN}
+    for name in sorted(overrides - known):
+        raise KmeshError(
+            f"no known bug has the name {name}", hint=f"names are: {', '.join(sorted(known))}"
+        )
+
+
+def _probe(
+    context: Context, objects: Path | None, *, overrides: frozenset[str], quick: bool
+) -> tuple[Finding, ...]:
+    found = hits(context.facts.upstream, overrides=overrides)
+    findings = merge(run_probes(context), by_name(context, objects))
+    if not quick and objects is not None:
+        tried = behaviour(
+            context, objects, findings, avoid=avoided(found), budget_seconds=BUDGET_SECONDS
+        )
+        findings = merge(findings, tried)
+    return tuple(with_bugs(findings, found))
+
+
+def merge(findings: Sequence[Finding], more: Iterable[Finding]) -> list[Finding]:
+    """Put findings about the same capability together: all the evidence, one verdict."""
+    merged = {finding.capability: finding for finding in findings}
+    for new in more:
+        old = merged.get(new.capability)
+        merged[new.capability] = _together(old, new) if old else new
+    return list(merged.values())
+
+
+def _together(old: Finding, new: Finding) -> Finding:
+    evidence = tuple(sorted((*old.evidence, *new.evidence), key=lambda item: item.level))
+    verdict = combine(evidence)
+    if verdict is Verdict.PRESENT:
+        return Finding(capability=old.capability, verdict=verdict, evidence=evidence)
+    speaker = new if new.verdict is verdict else old
+    return replace(speaker, verdict=verdict, evidence=evidence)
+
+
+def with_bugs(findings: Sequence[Finding], found: Iterable[BugHit]) -> list[Finding]:
+    """Mark what a known bug makes us leave alone, whatever its other evidence says."""
+    marked = {finding.capability: finding for finding in findings}
+    for hit in found:
+        for name in () if hit.overruled else hit.bug.avoids:
+            old = marked.get(name)
+            if old is not None and old.verdict in (Verdict.ABSENT, Verdict.DENIED):
+                continue
+            marked[name] = Finding(
+                capability=name,
+                verdict=Verdict.BROKEN,
+                evidence=(*(old.evidence if old else ()), _bug_evidence(hit)),
+                consequence=hit.bug.consequence,
+                remedy=hit.remedy,
+            )
+    return list(marked.values())
+
+
+def _bug_evidence(hit: BugHit) -> Evidence:
+    summary = f"known bug {hit.bug.name} of {hit.version}: {hit.bug.title}; not used, not tried"
+    return Evidence(level=Level.FACT, verdict=Verdict.BROKEN, summary=summary)
+
+
+def _report(
+    facts: Facts, findings: Sequence[Finding], *, overrides: frozenset[str], began: float
+) -> Report:
+    tested = [
+        finding.capability
+        for finding in findings
+        if any(
+            item.level is Level.BEHAVIOUR and item.verdict in _TRIED for item in finding.evidence
+        )
+    ]
+    return Report(
+        facts=facts,
+        findings=tuple(findings),
+        bugs=hits(facts.upstream, overrides=overrides, tested=tested),
+        mode=choose(findings),
+        duration_ms=round((time.monotonic() - began) * 1000),
+        taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        kmesh_version=package_version(),
+    )
