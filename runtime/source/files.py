@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`--source files:DIR`: Kubernetes YAML in a directory, watched for changes.
+
+What cannot be accepted is reported and its last good version keeps serving, be it a whole file
+or one object of it. Each update holds only what changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from runtime import log
+from runtime.errors import KmeshError
+from runtime.source.directory import Directory, Scan
+from runtime.source.kubernetes_join import Changes, Identity, Join, Manifest
+from runtime.source.kubernetes_yaml import Parsed, parse_text
+from runtime.source.update import Rejection, Update
+
+_SETTLE_MS = 50  # a file that is being written is left alone for so long
+_RESCAN_MS = 2000  # for file systems, and links out of the directory, that announce no change
+
+_log = log.get("source.files")
+
+
+class FilesSource:
+    """A directory as a source of services and workloads.
+
+    Args:
+        directory: where the files are; subdirectories count.
+
+    Raises:
+        KmeshError: it is no directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        if not directory.is_dir():
+            raise KmeshError(
+                f"no directory {directory} to read Services from",
+                hint="give the directory with your Kubernetes YAML: --source files:DIR",
+            )
+        self.name = f"files:{directory}"
+        self._directory = Directory(directory)
+        self._state = State()
+
+    def origins(self) -> dict[str, str]:
+        """The files that each resource is from. May be called from any thread."""
+        return self._state.origins(self._directory.path)
+
+    async def updates(self) -> AsyncIterator[Update]:
+        """The whole picture first, then changes as they happen; never ends by itself."""
+        yield await asyncio.to_thread(self._poll)
+        async for _ in self._wakeups():
+            update = await asyncio.to_thread(self._poll)
+            if update is not None and update != Update():
+                yield update
+
+    async def _wakeups(self) -> AsyncIterator[None]:
+        """Come back whenever something happened below the directory, or might have."""
+        from watchfiles import awatch
+
+        while True:
+            try:
+                changes = awatch(
+                    self._directory.path,
+                    watch_filter=None,
+                    step=_SETTLE_MS,
+                    rust_timeout=_RESCAN_MS,
+                    yield_on_timeout=True,
+                )
+                async for _ in changes:
+                    yield
+            # The directory is gone, inotify's limit is reached, a file's name is no text: watching
+            # only saves time, and whatever is wrong with it must not end the daemon.
+            except Exception as error:  # noqa: BLE001
+                _log.debug("cannot watch %s (%s): looking every 2 s", self._directory.path, error)
+            await asyncio.sleep(_RESCAN_MS / 1000)
+            yield
+
+    def _poll(self) -> Update:
+        try:
+            return self._state.take(self._directory.scan())
+        except OSError as error:
+            return self._state.lost(f"{self._directory.path}", error.strerror or str(error))
+
+
+class State:
+    """What all files say together, and what of it cannot be accepted."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, Parsed] = {}
+        self._definers: defaultdict[Identity, set[str]] = defaultdict(set)
+        self._repeated: set[Identity] = set()
+        self._join = Join()
+        self._rejected: dict[str, str] = {}
+        self._lost: dict[str, str] = {}
+        self._unknown: set[str] = set()
+        self._complete = False
+
+    def take(self, scan: Scan) -> Update:
+        """Take the files that changed; the first time, the update is the whole picture."""
+        self._lost.clear()
+        touched: set[Identity] = set()
+        for file in scan.removed:
+            touched |= self._replace(file, Parsed())
+            del self._files[file]
+        for file, text in scan.texts.items():
+            touched |= self._replace(file, self._parse(file, text))
+        for file, reason in scan.unreadable.items():
+            unreadable = Parsed(rejected={file: reason}, whole=False)
+            touched |= self._replace(file, unreadable)
+        changes = self._join.apply({identity: self._winner(identity) for identity in touched})
+        return self._update(changes)
+
+    def lost(self, directory: str, reason: str) -> Update:
+        """The directory cannot be read: what it said last still holds."""
+        self._lost = {directory: f"cannot be read ({reason}); what it said last still holds"}
+        return self._update(Changes())
+
+    def origins(self, directory: Path) -> dict[str, str]:
+        """The files that each resource is from, by its name."""
+        files: defaultdict[str, set[str]] = defaultdict(set)
+        for identity, definers in list(self._definers.items()):
+            used = min(definers, default="")
+            for resource in self._join.resources(identity) if used else ():
+                files[resource].add(str(directory / used))
+        return {resource: ", ".join(sorted(names)) for resource, names in files.items()}
+
+    def _parse(self, file: str, text: str) -> Parsed:
+        parsed = parse_text(text, file=file)
+        for kind in sorted(parsed.unknown - self._unknown):
+            _log.info("%s: kind %s is not read here and is passed over", file, kind)
+        self._unknown |= parsed.unknown
+        return parsed
+
+    def _replace(self, file: str, parsed: Parsed) -> set[Identity]:
+        """Put a file's new content in place of its old; returns the objects that this concerns."""
+        before = self._files.get(file, Parsed()).manifests
+        for identity, manifest in before.items():
+            if identity in parsed.bad or not parsed.whole:
+                parsed.manifests.setdefault(identity, manifest)
+        self._files[file] = parsed
+        for identity in before.keys() - parsed.manifests.keys():
+            self._definers[identity].discard(file)
+        for identity in parsed.manifests:
+            self._definers[identity].add(file)
+        touched = before.keys() | parsed.manifests.keys()
+        self._repeated -= touched
+        self._repeated |= {identity for identity in touched if len(self._definers[identity]) > 1}
+        return touched
+
+    def _winner(self, identity: Identity) -> Manifest | None:
+        """Of several files that define an object, the first by name decides."""
+        definers = self._definers[identity]
+        if not definers:
+            del self._definers[identity]
+            return None
+        return self._files[min(definers)].manifests[identity]
+
+    def _update(self, changes: Changes) -> Update:
+        rejected = self._all_rejected()
+        new = [item for item in rejected.items() if self._rejected.get(item[0]) != item[1]]
+        gone = self._rejected.keys() - rejected.keys()
+        self._rejected = rejected
+        complete = not self._complete and not self._lost
+        self._complete |= complete
+        return Update(
+            services=tuple(s for s in changes.services.values() if s),
+            workloads=tuple(w for w in changes.workloads.values() if w),
+            removed_services=tuple(k for k, s in changes.services.items() if not s),
+            removed_workloads=tuple(k for k, w in changes.workloads.items() if not w),
+            rejections=tuple(Rejection(resource=name, reason=why) for name, why in new),
+            accepted=tuple(sorted(gone)),
+            complete=complete,
+        )
+
+    def _all_rejected(self) -> dict[str, str]:
+        rejected = dict(self._lost)
+        for parsed in self._files.values():
+            rejected |= parsed.rejected
+        for identity in self._repeated:
+            kind, namespace, name = identity
+            files = self._definers[identity]
+            for file in sorted(files)[1:]:
+                reason = f"is in {min(files)} already; this one is not used"
+                rejected[f"{file} ({kind} {namespace}/{name})"] = reason
+        return rejected

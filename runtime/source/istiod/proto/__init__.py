@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wire messages. The `_pb2` modules are generated: `python -m builder.protos` writes them."""

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the connection to Istiod fares, for the status server, the metrics and the log."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(slots=True, kw_only=True)
+class IstiodStatus:
+    """Counters and the present state.
+
+    Attributes:
+        connected: a stream is open and Istiod has answered on it.
+        synced: both resource types have been received whole since the start.
+        streams: streams opened, the present one included.
+        failures: streams that ended before they gave anything, or with a response that made no sense.
+        responses, acks, nacks: since the start.
+        last_response: Unix time of the last response in seconds, None before the first.
+        last_error: why the last stream ended, None while one is up.
+        services, workloads, policies: how many are held.
+        refused: the reason for each resource that is refused now.
+        unresolved: the reason for each hostname that cannot be resolved now.
+    """
+
+    address: str = ""
+    connected: bool = False
+    synced: bool = False
+    streams: int = 0
+    failures: int = 0
+    responses: int = 0
+    acks: int = 0
+    nacks: int = 0
+    last_response: float | None = None
+    last_error: str | None = None
+    services: int = 0
+    workloads: int = 0
+    policies: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    unresolved: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """The same as plain values."""
+        return asdict(self)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every source hands over: changes, in order, and whether the first picture is whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from runtime.model.mesh import Service, Workload
+from runtime.model.policy import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A resource that could not be accepted, and why; the last good version of it stays."""
+
+    resource: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """One batch of changes: apply the removals and the additions together.
+
+    `complete` says that services, workloads and policies are the whole picture (first sync, or a source
+    that only knows whole pictures): what is not in it is gone. `accepted` names resources of
+    earlier rejections that no longer hold: they are good again, or gone.
+    """
+
+    services: tuple[Service, ...] = ()
+    workloads: tuple[Workload, ...] = ()
+    removed_services: tuple[str, ...] = ()
+    removed_workloads: tuple[str, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    removed_policies: tuple[str, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+    accepted: tuple[str, ...] = ()
+    complete: bool = False
+
+
+class Source(Protocol):
+    """A stream of updates that never ends by itself; cancel the consumer to stop it."""
+
+    @property
+    def name(self) -> str: ...
+    def updates(self) -> AsyncIterator[Update]: ...
