@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Same-node acceleration: sockets of one node that talk to each other are short-cut past TCP.
+
+Its programs and maps are pinned beside a path's, below `<pins>/accelerate`, and outlive the daemon.
+Maps of other objects than today's are never adopted: their connections are told to go on over TCP,
+which every one of them can at any time, and new connections meet in new maps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.bpf.attach import AttachType, attach_to_map
+from runtime.bpf.lib import BpfError, check, lib
+from runtime.bpf.maps import BpfMap
+from runtime.bpf.objects import BpfObject, Program
+from runtime.errors import KmeshError
+from runtime.kernel.bpffs import PINS
+from runtime.kernel.links import Links
+from runtime.tables.layout import DIGEST
+
+OBJECT = Path("accelerate") / "accelerate.bpf.o"
+HIGH_WATER = 256 * 1024
+_LINKS, _CGROUP = "links", "cgroup"
+_SHARED = ("settings", "counters", "announced", "meetings", "sockets", "ends")
+_SETTINGS = struct.Struct("=II")  # struct kmesh_accelerate_settings
+_FOLLOW, _SHORTEN, _LET_THROUGH = "kmesh_follow", "kmesh_shorten", "kmesh_let_through"
+_FIRST = struct.pack("=I", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """What was done since the maps were made.
+
+    Attributes:
+        paired: connections both ends of which were enrolled.
+        shortened: messages that went past TCP.
+        held_back: times that a stream went over to TCP, its reader being slow, for one.
+        left: bulk streams that became ordinary sockets, for which TCP alone is faster.
+    """
+
+    paired: int
+    shortened: int
+    held_back: int
+    left: int
+
+
+class Accelerator:
+    """The loaded programs and their maps; use `open`."""
+
+    def __init__(self, opened: BpfObject, *, home: Path, tables: Path) -> None:
+        self._object: BpfObject | None = opened
+        self._home = home
+        self._tables = tables
+        self._links = Links(home / _LINKS)
+
+    @classmethod
+    def open(cls, objects: Path, *, pins: Path = PINS, high_water: int = HIGH_WATER) -> Accelerator:
+        """Load the programs over what is pinned, or anew, and put them where others run already.
+
+        Args:
+            objects: the directory that holds `accelerate/accelerate.bpf.o`.
+            pins: a directory of a BPF file system, which its owner keeps locked.
+            high_water: bytes that may wait for a reader before its sender is left to TCP.
+
+        Raises:
+            KmeshError: there is no such object.
+            LoadError: the kernel refused it.
+        """
+        path = objects / OBJECT
+        if not path.is_file():
+            raise KmeshError(f"no {OBJECT} in {objects}", hint="run `make bpf`")
+        home = pins / "accelerate"
+        tables = home / hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        opened = BpfObject(path)
+        self = cls(opened, home=home, tables=tables)
+        try:
+            self._load(opened)
+            self._retire_others()
+            self._set(enabled=True, high_water=high_water)
+            self._links.prune()
+            for scope in self._links.scopes():
+                self._links.turn_over(scope, self._programs())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _load(self, opened: BpfObject) -> None:
+        self._tables.mkdir(parents=True, exist_ok=True, mode=0o700)
+        adopted = [name for name in _SHARED if (self._tables / name).exists()]
+        places = [self._tables / name for name in adopted]
+        peers = self._home.parent / "compat" / DIGEST[:16] / "peers"  # see accelerate.h
+        for place in [*places, *([peers] if peers.exists() else [])]:
+            pinned = BpfMap.pinned(place)
+            opened.reuse_map(place.name, pinned.fd)  # it takes a descriptor of its own
+            pinned.close()
+        opened.load()
+        maps, programs = opened.maps(), opened.programs()
+        sockets = maps["sockets"].fd
+        attach_to_map(programs[_SHORTEN].fd, sockets, AttachType.SK_MSG_VERDICT)
+        attach_to_map(programs[_LET_THROUGH].fd, sockets, AttachType.SK_SKB_STREAM_VERDICT)
+        for name in _SHARED:
+            if name not in adopted:
+                maps[name].pin(self._tables / name)
+
+    def _programs(self) -> list[Program]:
+        assert self._object is not None, "acceleration is closed"
+        return [self._object.programs()[_FOLLOW]]
+
+    def _map(self, name: str) -> BpfMap:
+        assert self._object is not None, "acceleration is closed"
+        return self._object.maps()[name]
+
+    def _set(self, *, enabled: bool, high_water: int) -> None:
+        self._map("settings").update(_FIRST, _SETTINGS.pack(enabled, high_water))
+
+    def _retire_others(self) -> None:
+        for other in self._home.iterdir():
+            if other not in (self._tables, self._home / _LINKS):
+                _retire(other)
+
+    def enroll_cgroup(self, path: Path) -> None:
+        """Follow the connections of a cgroup's processes, and of those below it. Idempotent.
+
+        Raises:
+            CgroupError: there is no such cgroup.
+            BpfError: the kernel refused.
+        """
+        self._links.attach(_CGROUP, path, self._programs())
+
+    def release_cgroup(self, path: Path) -> None:
+        """Follow no new connections of a cgroup; those that are short-cut stay so."""
+        scope = self._links.find(_CGROUP, path)
+        if scope is not None:
+            scope.remove()
+
+    @property
+    def cgroups(self) -> list[Path]:
+        """The cgroups that are enrolled."""
+        return [scope.cgroup for scope in self._links.scopes()]
+
+    def counters(self) -> Counters:
+        paired, shortened, held_back, left = (self._sum(index) for index in range(4))
+        return Counters(paired=paired, shortened=shortened, held_back=held_back, left=left)
+
+    def _sum(self, index: int) -> int:
+        """One counter of all processors."""
+        values = (ctypes.c_uint64 * _possible_cpus())()
+        key = struct.pack("=I", index)
+        check(lib().bpf_map_lookup_elem(self._map("counters").fd, key, values), "map counters")
+        return sum(values)
+
+    def close(self) -> None:
+        """Let go; what is pinned works on. Idempotent."""
+        if self._object is not None:
+            self._object.close()
+            self._object = None
+
+    def destroy(self) -> None:
+        """Detach and remove everything; connections that are open go on over TCP. Idempotent."""
+        self.close()
+        remove(self._home.parent)
+
+
+def remove(pins: Path) -> list[str]:
+    """Take away what is pinned, also what a daemon left that was killed.
+
+    Args:
+        pins: the directory that acceleration was opened with.
+
+    Returns:
+        what was removed, in words; nothing when there was nothing.
+    """
+    home = pins / "accelerate"
+    if not home.is_dir():
+        return []
+    removed = []
+    for scope in Links(home / _LINKS).scopes():
+        removed.append(f"acceleration of {scope.cgroup}")
+        scope.remove()
+    for tables in list(home.iterdir()):
+        if tables.name != _LINKS:
+            _retire(tables)
+            removed.append("maps of acceleration")
+    for directory in (home / _LINKS, home):
+        directory.rmdir()
+    return removed
+
+
+def _retire(tables: Path) -> None:
+    """Send the connections of these maps over TCP, and forget the maps; open sockets keep them."""
+    with suppress(BpfError):
+        settings = BpfMap.pinned(tables / "settings")
+        settings.update(_FIRST, _SETTINGS.pack(0, 0))
+        settings.close()
+    for pin in list(tables.iterdir()):
+        pin.unlink()
+    tables.rmdir()
+
+
+def _possible_cpus() -> int:
+    """How many values an element of a per-CPU map has (Documentation/admin-guide/cputopology)."""
+    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
+    return int(text.replace(",", "-").rsplit("-", 1)[-1]) + 1
+
+
+__all__ = ["HIGH_WATER", "OBJECT", "Accelerator", "Counters", "remove"]

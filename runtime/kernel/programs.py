@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled objects of one path, loaded over one set of pinned maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from runtime.bpf.attach import AttachType, attach_to_map
+from runtime.bpf.info import LoadedProgram, loaded_program
+from runtime.bpf.maps import BpfMap
+from runtime.bpf.objects import BpfObject, Program
+from runtime.errors import KmeshError
+from runtime.kernel import features
+from runtime.tables.describe import describe
+from runtime.tables.layout import DIGEST
+
+# Programs that run on a socket map's sockets: the map, and how they are attached to it.
+_OF_MAPS = {"kmesh_introduce": ("introductions", AttachType.SK_MSG_VERDICT)}
+_CONFIG = ".rodata.config"
+_NETNS = "_netns"  # the twin of a program that asks for the network namespace
+
+
+class ObjectsError(KmeshError):
+    """The objects are not there, or not those that this version of Kmesh writes tables for."""
+
+
+class Programs:
+    """Loaded programs by name, and the maps that they share.
+
+    Args:
+        objects: the directory of one path's objects.
+        pins: where its maps are pinned, or are to be.
+        sizes: how many elements a map is to hold, where it is not there yet.
+
+    Raises:
+        ObjectsError: no objects, or of another layout.
+        LoadError: the kernel refused one.
+    """
+
+    def __init__(self, objects: Path, *, pins: Path, sizes: Mapping[str, int]) -> None:
+        files = sorted(objects.glob("*.bpf.o"))
+        _check(objects, files)
+        self._config = features.config().pack()
+        self._sizes = sizes
+        self._programs: dict[str, Program] = {}
+        self.maps: dict[str, BpfMap] = {}
+        with ExitStack() as stack:
+            self._stack = stack
+            for path in files:
+                self._load(stack.enter_context(BpfObject(path)), pins)
+            self._attach_to_maps()
+            self._stack = stack.pop_all()
+
+    def _load(self, opened: BpfObject, pins: Path) -> None:
+        shared = [name for name in opened.maps() if not name.startswith(".")]
+        for name in shared:
+            if name not in self.maps and (pins / name).exists():
+                self._open_map(name, pins)
+            if name in self.maps:
+                opened.reuse_map(name, self.maps[name].fd)
+            elif name in self._sizes:
+                opened.set_max_entries(name, self._sizes[name])
+        opened.set_initial_value(_CONFIG, self._config)
+        opened.load()
+        created = opened.maps()
+        for name in shared:
+            if name not in self.maps:
+                created[name].pin(pins / name)
+                self._open_map(name, pins)
+        self._programs.update(opened.programs())
+
+    def _open_map(self, name: str, pins: Path) -> None:
+        found = self.maps[name] = BpfMap.pinned(pins / name)
+        self._stack.callback(found.close)
+
+    def for_cgroups(self) -> list[Program]:
+        """What runs in a cgroup all of whose processes are managed."""
+        return [one for one in self._attached() if not one.name.endswith(_NETNS)]
+
+    def for_root(self) -> list[Program]:
+        """What runs in the root cgroup, and manages by network namespace."""
+        return [one for one in self._attached() if one.name.endswith(_NETNS)]
+
+    def _attached(self) -> Iterator[Program]:
+        """Programs of cgroups; those of socket maps belong to their map."""
+        return (one for one in self._programs.values() if one.name not in _OF_MAPS)
+
+    def _attach_to_maps(self) -> None:
+        """A program that is attached to a map already gives way in one step."""
+        for name, (table, kind) in _OF_MAPS.items():
+            attach_to_map(self._programs[name].fd, self.maps[table].fd, kind)
+
+    def loaded(self) -> list[LoadedProgram]:
+        return [loaded_program(one.fd) for one in self._programs.values()]
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def _check(objects: Path, files: list[Path]) -> None:
+    if not files:
+        raise ObjectsError(f"no compiled objects in {objects}", hint="run `make bpf`")
+    found = describe(files)
+    if found.digest != DIGEST:
+        raise ObjectsError(
+            f"the objects in {objects} lay their maps out otherwise than this version of Kmesh",
+            hint="objects and program must be of one version: run `make bpf`, or reinstall",
+        )

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telemetry in the kernel: its programs and its ring buffer, pinned beside a path's.
+
+    <pins>/telemetry/<digest of the layout>/<map>
+    <pins>/telemetry/links/...                      as the data path's
+
+The ring buffer outlives the daemon: what happened while there was none is read by the next, as far
+as there was room. Connections that were followed under another layout are not told of.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from runtime.bpf.lib import check, lib
+from runtime.bpf.maps import BpfMap
+from runtime.bpf.objects import BpfObject, Program
+from runtime.kernel import features
+from runtime.kernel.bpffs import PINS
+from runtime.kernel.cgroup import cgroup2_root
+from runtime.kernel.datapath import LINKS, remove_pins
+from runtime.kernel.links import Links
+from runtime.kernel.programs import ObjectsError
+from runtime.tables.describe import describe
+from runtime.tables.layout import DIGEST as PATH_DIGEST
+from runtime.tables.telemetry_layout import DIGEST
+
+GROUP = "telemetry"
+OBJECT = Path(GROUP) / "telemetry.bpf.o"
+_OURS = ("events", "lost", "following")
+_OF_THE_PATH = ("peers", "managed_netns")
+_PROGRAM, _PROGRAM_NETNS = "kmesh_telemetry", "kmesh_telemetry_netns"
+_CGROUP, _NETNS = "cgroup", "netns"
+_FIRST = struct.pack("=I", 0)
+
+
+class Observer:
+    """The loaded programs and their maps; use `open`.
+
+    The caller holds the lock of the pins (`DataPath.open` takes it).
+    """
+
+    def __init__(self, opened: BpfObject, *, home: Path) -> None:
+        self._object: BpfObject | None = opened
+        self._home = home
+        self._tables = home / DIGEST[:16]
+        self._links = Links(home / LINKS)
+
+    @classmethod
+    def open(
+        cls,
+        objects: Path,
+        *,
+        pins: Path = PINS,
+        path: str = "compat",
+        ring_bytes: int | None = None,
+    ) -> Observer:
+        """Load the programs over what is pinned, or anew, and put them where others run already.
+
+        Args:
+            objects: the directory that holds `telemetry/telemetry.bpf.o`.
+            pins: where the data path of that name is open.
+            path: the data path, whose maps tell which service a connection is for.
+            ring_bytes: the size of a new ring buffer, a power of two of at least a page.
+
+        Raises:
+            ObjectsError: the object is missing or of another version.
+            LoadError: the kernel refused it.
+            BpfError: the data path's maps are not there, or the kernel refused to attach.
+        """
+        file = objects / OBJECT
+        if not file.is_file() or describe([file]).digest != DIGEST:
+            hint = "run `make bpf`, or reinstall"
+            raise ObjectsError(f"{file} is missing or of another version", hint=hint)
+        opened = BpfObject(file)
+        try:
+            self = cls(opened, home=pins / GROUP)
+            self._load(opened, pins / path / PATH_DIGEST[:16], ring_bytes)
+            self._links.prune()
+            for scope in self._links.scopes():
+                self._links.turn_over(scope, self._programs(scope.kind))
+            self._forget_others()
+        except BaseException:
+            opened.close()
+            raise
+        return self
+
+    def _load(self, opened: BpfObject, path: Path, ring_bytes: int | None) -> None:
+        self._tables.mkdir(parents=True, exist_ok=True, mode=0o700)
+        pins = [self._tables / name for name in _OURS]
+        adopted = [pin for pin in pins if pin.exists()]
+        for pin in (*adopted, *(path / name for name in _OF_THE_PATH)):
+            pinned = BpfMap.pinned(pin)
+            opened.reuse_map(pin.name, pinned.fd)  # it takes a descriptor of its own
+            pinned.close()
+        if ring_bytes and self._tables / "events" not in adopted:
+            opened.set_max_entries("events", ring_bytes)
+        opened.set_autoload(_PROGRAM_NETNS, load=features.netns_in_sockops())
+        opened.load()
+        for pin in pins:
+            if pin not in adopted:
+                opened.maps()[pin.name].pin(pin)
+
+    def _programs(self, kind: str) -> list[Program]:
+        name = _PROGRAM_NETNS if kind == _NETNS else _PROGRAM
+        program = self._open.programs()[name]
+        return [program] if program.fd >= 0 else []
+
+    def _forget_others(self) -> None:
+        for other in list(self._home.iterdir()):
+            if other not in (self._tables, self._home / LINKS):
+                remove_pins(other)
+
+    @property
+    def _open(self) -> BpfObject:
+        assert self._object is not None, "telemetry is closed"
+        return self._object
+
+    @property
+    def events(self) -> BpfMap:
+        """The ring buffer, which holds structs kmesh_tcp_event."""
+        return self._open.maps()["events"]
+
+    def lost(self) -> int:
+        """Events that there was no room for, since the ring buffer was made."""
+        values = (ctypes.c_uint64 * _possible_cpus())()
+        result = lib().bpf_map_lookup_elem(self._open.maps()["lost"].fd, _FIRST, values)
+        check(result, "cannot read how many events were lost")
+        return sum(values)
+
+    def enroll_cgroup(self, path: Path) -> None:
+        """Follow the connections of a cgroup's processes, and of those below it. Idempotent.
+
+        Raises:
+            CgroupError: there is no such cgroup.
+            BpfError: the kernel refused.
+        """
+        self._links.attach(_CGROUP, path, self._programs(_CGROUP))
+
+    def release_cgroup(self, path: Path) -> None:
+        """Follow no new connections of a cgroup; nothing happens when it is not enrolled."""
+        scope = self._links.find(_CGROUP, path)
+        if scope is not None:
+            scope.remove()
+
+    def match(self, cgroups: Iterable[Path]) -> None:
+        """Follow these cgroups and no others: those that the data path found enrolled."""
+        wanted = set(cgroups)
+        for cgroup in set(self.cgroups) - wanted:
+            self.release_cgroup(cgroup)
+        for cgroup in wanted - set(self.cgroups):
+            self.enroll_cgroup(cgroup)
+
+    @property
+    def cgroups(self) -> list[Path]:
+        """The cgroups that are followed."""
+        return [scope.cgroup for scope in self._links.scopes() if scope.kind == _CGROUP]
+
+    def follow_namespaces(self, *, follow: bool) -> bool:
+        """Follow the network namespaces that the data path manages, or no longer.
+
+        Returns:
+            whether they are followed; never before kernel 5.15.
+        """
+        programs = self._programs(_NETNS)
+        if follow and programs:
+            self._links.attach(_NETNS, cgroup2_root(), programs)
+            return True
+        scope = self._links.find(_NETNS, cgroup2_root())
+        if scope is not None:
+            scope.remove()
+        return False
+
+    def close(self) -> None:
+        """Let go; what is pinned works on. Idempotent."""
+        if self._object is not None:
+            self._object.close()
+            self._object = None
+
+    def destroy(self) -> None:
+        """Detach and remove everything. Idempotent."""
+        self.close()
+        remove(self._home.parent)
+
+
+def remove(pins: Path) -> bool:
+    """Detach telemetry and take away what is pinned, whoever left it.
+
+    Returns:
+        whether there was anything.
+    """
+    home = pins / GROUP
+    if not home.is_dir():
+        return False
+    for scope in Links(home / LINKS).scopes():
+        scope.remove()
+    remove_pins(home)
+    return True
+
+
+def _possible_cpus() -> int:
+    """How many values an element of a per-CPU map has (Documentation/admin-guide/cputopology)."""
+    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
+    return int(text.replace(",", "-").rsplit("-", 1)[-1]) + 1
