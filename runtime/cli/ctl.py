@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`kmeshctl`: ask the running daemon what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runtime import ui
+from runtime.cli import ctl_maps
+from runtime.cli.ctl_explain import explain
+from runtime.cli.options import daemon, pins_option, run_dir_option
+from runtime.server.client import DaemonDownError
+
+Json = Mapping[str, Any]
+_DUMP_SECONDS = 120  # a mesh of 100,000 workloads
+# "enable" and "disable" are upstream's words.
+_SWITCH = {"on": True, "off": False, "enable": True, "disable": False}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@ui.debug_option
+def kmeshctl() -> None:
+    """Ask the Kmesh daemon on this node what it does.
+
+    It answers over its Unix socket, which is root's alone. Every command takes --output json. With
+    the daemon down, status, services, workloads, policies and explain read the kernel's maps, which
+    go on serving, and say so.
+
+    \b
+    Example:
+      kmeshctl status
+      kmeshctl services --output json
+      kmeshctl explain 10.96.0.10:80
+    """  # noqa: D301 - \b is click's mark for "do not wrap"
+
+
+@kmeshctl.command()
+@run_dir_option
+@pins_option
+@ui.output_option
+@click.pass_context
+def status(context: click.Context, run_dir: Path, pins: Path, output: str) -> None:
+    """Mode and why, readiness, and what was rejected.
+
+    Exit status 3 when the daemon is down and the kernel's maps alone answered.
+    """
+    facts, down = ctl_maps.ask_or_read(
+        "/status", run_dir=run_dir, pins=pins, read=ctl_maps.read_status
+    )
+    if down:
+        ctl_maps.show(facts, down, output=output)
+        context.exit(ctl_maps.DOWN)
+    if output == "json":
+        ui.print_json(facts)
+        return
+    for name, value in _status_lines(facts):
+        click.echo(f"{name + ':' if name else '':<12} {value}")
+
+
+def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
+    yield "ready", "yes" if facts["ready"] else f"no: {facts['not_ready']}"
+    yield (
+        "mode",
+        facts["mode"] + ("" if facts["wanted"] == "auto" else f" (forced: {facts['wanted']})"),
+    )
+    for reason in facts["reasons"]:
+        yield "", f"- {reason}"
+    for demotion in facts["demotions"]:
+        yield "demoted", f"{demotion['path']} failed to start: {demotion['reason']}"
+    if facts["acceleration"]:
+        yield "same node", _acceleration(facts["acceleration"])
+    yield "telemetry", _telemetry(facts["telemetry"])
+    if facts["compiled"]:
+        yield "compiled", facts["compiled"]
+    yield from _sync_lines(facts["sync"], facts["counts"])
+    yield (
+        "daemon",
+        f"process {facts['pid']}, version {facts['version']}, up {facts['uptime_seconds']} s",
+    )
+    yield "listens", ", ".join(facts["listens"])
+    yield "pinned", facts["pins"]
+
+
+def _acceleration(facts: Json) -> str:
+    state = "accelerated" if facts["on"] else "not accelerated"
+    if facts["on"]:
+        state += f", {ui.count(facts['paired'], 'connection')} so far"
+    return state + (f": {facts['reason']}" if facts["reason"] else "")
+
+
+def _telemetry(facts: Json) -> str:
+    if facts["reason"]:
+        return f"off: {facts['reason']}"
+    lost = f", {facts['lost']} lost" if facts["lost"] else ""
+    log = "on" if facts["access_log"] else "off"
+    return f"on, {ui.count(facts['events'], 'event')} so far{lost}, access log {log}"
+
+
+def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
+    yield (
+        "source",
+        f"{sync['source']}, "
+        + (
+            f"synced {sync['synced']}, last change {sync['updated']}"
+            if sync["synced"]
+            else "not synced yet"
+        ),
+    )
+    if sync["details"].get("last_error"):
+        yield "", f"{sync['details']['address']}: {sync['details']['last_error']}"
+    if sync["trouble"]:
+        yield "trouble", sync["trouble"]
+    services = ui.count(counts["services"], "service")
+    yield "serves", f"{services}, {ui.count(counts['workloads'], 'workload')}"
+    yield "governs", ui.count(counts["managed_cgroups"], "command") + " of kmesh exec"
+    for resource, reason in sync["rejected"].items():
+        yield "rejected", f"{resource}: {reason}"
+    for resource, reason in sync["failed"].items():
+        yield "failed", f"{resource}: {reason}"
+
+
+def _is_shown(found: Any, down: DaemonDownError | None, *, output: str) -> bool:
+    """Show what takes no table of the daemon's: what the maps told, or JSON; False for the rest."""
+    if down:
+        ctl_maps.show(found, down, output=output)
+    elif output == "json":
+        ui.print_json(found)
+    else:
+        return False
+    return True
+
+
+@kmeshctl.command()
+@run_dir_option
+@pins_option
+@ui.output_option
+def services(run_dir: Path, pins: Path, output: str) -> None:
+    """Services with their addresses, ports and endpoints.
+
+    With the daemon down: the addresses and shares in the kernel, which knows no names.
+    """
+    found, down = ctl_maps.ask_or_read(
+        "/services", run_dir=run_dir, pins=pins, read=ctl_maps.read_services
+    )
+    if _is_shown(found, down, output=output):
+        return
+    columns = ("NAMESPACE", "NAME", "ADDRESSES", "PORTS", "ENDPOINTS")
+    ui.print_table(columns, (_service_row(each) for each in found))
+
+
+def _service_row(service: Json) -> tuple[str, ...]:
+    endpoints = [
+        _endpoint(endpoint) + ("" if endpoint["healthy"] else " (not ready)")
+        for endpoint in service["endpoints"]
+    ]
+    return (
+        service["namespace"],
+        service["name"],
+        ", ".join(service["addresses"]) or "none (headless)",
+        ", ".join(f"{port['port']}/{port['protocol']}" for port in service["ports"]),
+        ", ".join(endpoints) or "none",
+    )
+
+
+def _endpoint(endpoint: Json) -> str:
+    ports = ",".join(dict.fromkeys(str(port["target_port"]) for port in endpoint["ports"]))
+    addresses = (f"[{each}]" if ":" in each else each for each in endpoint["addresses"])
+    return ", ".join(f"{address}:{ports}" for address in addresses)
+
+
+@kmeshctl.command()
+@run_dir_option
+@pins_option
+@ui.output_option
+def workloads(run_dir: Path, pins: Path, output: str) -> None:
+    """Workloads, and the services that they serve.
+
+    With the daemon down: the endpoints in the kernel, which knows no names.
+    """
+    found, down = ctl_maps.ask_or_read(
+        "/workloads", run_dir=run_dir, pins=pins, read=ctl_maps.read_workloads
+    )
+    if _is_shown(found, down, output=output):
+        return
+    columns = ("NAMESPACE", "NAME", "ADDRESSES", "STATE", "NODE", "ZONE", "SERVES")
+    ui.print_table(columns, (_workload_row(each) for each in found))
+
+
+def _workload_row(workload: Json) -> tuple[str, ...]:
+    return (
+        workload["namespace"],
+        workload["name"],
+        ", ".join(workload["addresses"]),
+        "ready" if workload["healthy"] else "not ready",
+        workload["node"] or "-",
+        workload["zone"] or "-",
+        ", ".join(key.partition("/")[2] for key in workload["services"]) or "nothing",
+    )
+
+
+@kmeshctl.command()
+@run_dir_option
+@pins_option
+@ui.output_option
+def policies(run_dir: Path, pins: Path, output: str) -> None:
+    """Authorization policies: where each is decided, and how often it was.
+
+    The kernel decides on identities, addresses and ports before the application sees a connection.
+    Conditions on HTTP are for the waypoint. HITS of a dry-run policy are what it would have decided.
+    With the daemon down: the guarded addresses in the kernel, which goes on deciding.
+    """
+    found, down = ctl_maps.ask_or_read(
+        "/policies", run_dir=run_dir, pins=pins, read=ctl_maps.read_policies
+    )
+    if _is_shown(found, down, output=output):
+        return
+    columns = ("NAMESPACE", "NAME", "ACTION", "DECIDED BY", "GUARDS", "HITS", "REMARK")
+    ui.print_table(columns, (_policy_row(each) for each in found["policies"]))
+    if found["refused_by_default"]:
+        refused = ui.count(found["refused_by_default"], "connection")
+        click.echo(f"\nno allow policy matched: {refused} refused")
+
+
+def _policy_row(policy: Json) -> tuple[str, ...]:
+    remark = f"FAILED: {policy['failed']}" if policy["failed"] else policy["reason"]
+    return (
+        policy["namespace"],
+        policy["name"],
+        policy["action"].lower() + (" (dry run)" if policy["dry_run"] else ""),
+        policy["decided"],
+        ", ".join(policy["guards"]) or "nothing",
+        str(policy["hits"]),
+        remark,
+    )
+
+
+@kmeshctl.command()
+@run_dir_option
+@ui.output_option
+def probe(run_dir: Path, output: str) -> None:
+    """What the daemon found out about this kernel."""
+    report = daemon(run_dir).get("/debug/probe")
+    if output == "json":
+        ui.print_json(report)
+        return
+    columns = ("CAPABILITY", "VERDICT", "WHY")
+    ui.print_table(columns, (_finding_row(each) for each in report["findings"]))
+    click.echo("\nmode: " + report["mode"]["mode"])
+    for reason in report["mode"]["reasons"]:
+        click.echo(f"  - {reason}")
+
+
+def _finding_row(finding: Json) -> tuple[str, ...]:
+    evidence = finding["evidence"]
+    return finding["capability"], finding["verdict"], evidence[-1]["summary"] if evidence else ""
+
+
+@kmeshctl.command()
+@click.option(
+    "--accesslog",
+    type=click.Choice(_SWITCH),
+    help="Write one line a connection to the daemon's standard output, or no longer.",
+)
+@run_dir_option
+@ui.output_option
+def monitoring(accesslog: str | None, run_dir: Path, output: str) -> None:
+    """Switch the access log; without an option, tell what is followed.
+
+    \b
+    Example:
+      kmeshctl monitoring --accesslog on
+    """  # noqa: D301 - \b is click's mark for "do not wrap"
+    if accesslog is not None:
+        daemon(run_dir).post("/accesslog", {"enable": _SWITCH[accesslog]})
+    facts = daemon(run_dir).get("/status")["telemetry"]
+    if output == "json":
+        ui.print_json(facts)
+        return
+    click.echo(f"telemetry: {_telemetry(facts)}")
+
+
+@kmeshctl.command()
+@run_dir_option
+@ui.output_option
+def version(run_dir: Path, output: str) -> None:
+    """The running daemon's version and objects."""
+    from runtime.cli.version import show
+
+    show(daemon(run_dir).get("/version"), output)
+
+
+@kmeshctl.command()
+@run_dir_option
+def dump(run_dir: Path) -> None:
+    """Everything the daemon knows, as one JSON document: for a report, or a comparison.
+
+    Every field of every service, workload and policy in a fixed order, one on a line, with where it
+    is from, and what was rejected or failed. It holds no secrets. The same as /debug/config_dump on port 15200.
+    """
+    from runtime.server.lines import json_lines
+
+    everything = daemon(run_dir).get("/debug/config_dump", seconds=_DUMP_SECONDS)
+    click.echo(json_lines(everything), nl=False)
+
+
+kmeshctl.add_command(explain)
+
+
+def main() -> None:
+    ui.main(kmeshctl, name="kmeshctl")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`kmesh exec`: a command as a managed workload, on a machine with no cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from runtime.cli.options import daemon, run_dir_option
+from runtime.errors import KmeshError
+from runtime.launch.scope import Scope, processes
+from runtime.server.client import Client
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True})
+@click.option("--name", default="exec", show_default=True, help="What to call the workload.")
+@run_dir_option
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def exec_(ctx: click.Context, name: str, run_dir: Path, command: tuple[str, ...]) -> None:
+    """Run COMMAND so that the running daemon governs its connections.
+
+    The command gets a control group of its own below kmesh/, which is enrolled before the command
+    starts and removed when it ends. It has your terminal, gets your signals, and its exit status
+    is handed on (127: no such command).
+
+    \b
+    Example:
+      kmesh exec -- curl http://10.96.0.10/
+      kmesh exec --name shell -- bash
+    """  # noqa: D301 - \b is click's mark for "do not wrap"
+    from runtime.launch.child import CannotStartError
+
+    try:
+        ctx.exit(_run(command, name=name, client=daemon(run_dir)))
+    except CannotStartError as error:
+        click.echo(f"error: {error}", err=True)
+        ctx.exit(error.status)
+
+
+def _run(command: tuple[str, ...], *, name: str, client: Client) -> int:
+    from runtime.kernel.cgroup import cgroup2_root
+    from runtime.launch.child import run_in_cgroup
+
+    client.get("/version")  # without a daemon there is nothing to do, and nothing to clean up
+    scope = Scope(cgroup2_root(), name=name)
+    try:
+        client.post("/enroll", {"cgroup": str(scope.path)})
+        return run_in_cgroup(command, procs=scope.procs_descriptor())
+    finally:
+        _leave(scope, client=client)
+
+
+def _leave(scope: Scope, *, client: Client) -> None:
+    """Release and remove the cgroup, unless the command left processes in it."""
+    left = processes(scope.path)
+    if not left:
+        try:
+            client.post("/release", {"cgroup": str(scope.path)})
+        except KmeshError as error:
+            click.echo(f"kmesh exec: not released: {error}", err=True)
+        left = scope.remove()
+    if left:
+        pids = ", ".join(map(str, left[:5])) + (", …" if len(left) > 5 else "")
+        click.echo(f"kmesh exec: still running, and governed: process {pids}", err=True)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`kmesh run`: the daemon."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import click
+
+from runtime import log, ui
+from runtime.cli.options import pins_option, run_dir_option
+from runtime.launch.choose import MODES
+from runtime.launch.config import Config
+
+
+@click.command()
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default="auto",
+    show_default=True,
+    envvar="KMESH_MODE",
+    show_envvar=True,
+    help="The best path that this kernel runs, or the one to insist on.",
+)
+@click.option(
+    "--source",
+    required=True,
+    envvar="KMESH_SOURCE",
+    show_envvar=True,
+    metavar="KIND:WHERE",
+    help="Where Services come from. files:DIR: Kubernetes YAML in a directory, watched. "
+    "istiod, istiod:HOST:PORT: Istiod's workload API (TLS; plaintext on port 15010).",
+)
+@click.option(
+    "--keep-datapath",
+    is_flag=True,
+    help="When the daemon ends, leave programs and maps pinned and serving, for the next to adopt. "
+    "Without this everything is removed.",
+)
+@click.option(
+    "--node",
+    envvar="NODE_NAME",
+    show_envvar=True,
+    default=socket.gethostname,
+    show_default="the host's name",
+    help="This node's name, for services that prefer endpoints on their own node.",
+)
+@click.option(
+    "--locality",
+    envvar="KMESH_LOCALITY",
+    show_envvar=True,
+    default="",
+    metavar="REGION/ZONE/SUBZONE",
+    help="Where this node is, for services that prefer near endpoints.",
+)
+@click.option(
+    "--acceleration/--no-acceleration",
+    default=None,
+    envvar="KMESH_ACCELERATION",
+    show_envvar=True,
+    help="Short-cut connections within this node past TCP, or do not. Without either: where every "
+    "check that the prober made of it passed.",
+)
+@click.option(
+    "--telemetry/--no-telemetry",
+    default=True,
+    show_default=True,
+    envvar="KMESH_TELEMETRY",
+    show_envvar=True,
+    help="Count the connections of managed workloads (kmesh_tcp_… at --metrics-address), and write "
+    "them down when told to (kmeshctl monitoring --accesslog on). Where the kernel lacks what that "
+    "takes it is off, and `kmeshctl status` says why.",
+)
+@click.option(
+    "--ignore-bug",
+    "overrides",
+    multiple=True,
+    metavar="BUG",
+    help="Use what a known kernel bug forbids, since your vendor fixed it (see `kmesh probe`).",
+)
+@click.option(
+    "--status-address",
+    default="127.0.0.1:15200",
+    show_default=True,
+    help="Loopback address of /version, /debug/ready, /debug/probe, /debug/config_dump.",
+)
+@click.option(
+    "--metrics-address",
+    default="127.0.0.1:15020",
+    show_default=True,
+    help="Loopback address of /status/metric, for Prometheus.",
+)
+@click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True)
+@run_dir_option
+@pins_option
+def run(  # noqa: PLR0913 - one argument an option
+    *,
+    mode: str,
+    source: str,
+    keep_datapath: bool,
+    node: str,
+    locality: str,
+    acceleration: bool | None,
+    telemetry: bool,
+    overrides: tuple[str, ...],
+    status_address: str,
+    metrics_address: str,
+    log_level: str,
+    run_dir: Path,
+    pins: Path,
+) -> None:
+    """Probe this kernel, choose the best path that it runs, and serve it until ended.
+
+    What was chosen, and why, is in the first lines of the log, at /debug/probe and in `kmeshctl
+    status`. /debug/ready answers 200 once the kernel has everything that the source described.
+    SIGTERM and Ctrl-C end it and remove all that it attached and pinned (but see --keep-datapath);
+    after a kill -9, `kmesh cleanup` does that.
+
+    \b
+    Example:
+      kmesh run --source files:/etc/kmesh/services
+    """  # noqa: D301 - \b is click's mark for "do not wrap"
+    from runtime.launch.lifecycle import run_daemon
+
+    log.setup("debug" if ui.debugging() else log_level)
+    run_daemon(
+        Config(
+            mode=mode,
+            source=source,
+            run_dir=run_dir.absolute(),
+            pins=pins.absolute(),
+            status_address=status_address,
+            metrics_address=metrics_address,
+            keep_datapath=keep_datapath,
+            overrides=frozenset(overrides),
+            node=node,
+            locality=locality,
+            acceleration=acceleration,
+            telemetry=telemetry,
+        )
+    )

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Authorization policies: from the source's updates into the kernel, and what is known of each.
+
+The kernel's part is loaded when the first policy guards a workload of this node, so a mesh without
+policies pays nothing. What cannot be enforced is told by name, on status and in the log.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from runtime import log
+from runtime.bpf.lib import BpfError
+from runtime.errors import KmeshError
+from runtime.kernel.apply import ApplyError
+from runtime.kernel.authorize import Hits
+from runtime.model.policy import Policy
+from runtime.source.update import Update
+from runtime.tables.ops import Op
+from runtime.tables.place import Place
+from runtime.tables.policies import Contents, PolicyTables
+from runtime.ui import count
+
+_log = log.get("authorization")
+
+
+class Kernel(Protocol):
+    """What carries policies out."""
+
+    def apply(self, ops: Sequence[Op]) -> object: ...
+    def contents(self) -> Contents: ...
+    def hits(self) -> list[Hits]: ...
+    def guard_netns(self, path: Path) -> object: ...
+    def release_all(self) -> object: ...
+    def close(self) -> object: ...
+    def destroy(self) -> object: ...
+
+
+class Authorization:
+    """Policies, from the first to the last. Not thread-safe: its caller holds the data path's lock.
+
+    Args:
+        open_kernel: loads the kernel's part.
+        adopt: there is one from an earlier process: take it over at once.
+        place: this node.
+        namespaces: the network namespaces that are guarded while there are policies.
+    """
+
+    def __init__(
+        self,
+        open_kernel: Callable[[], Kernel],
+        *,
+        adopt: bool,
+        place: Place,
+        namespaces: Callable[[], Iterable[Path]],
+    ) -> None:
+        self._open = open_kernel
+        self._namespaces = namespaces
+        self._fault = ""
+        self._kernel = self._adopt() if adopt else None
+        existing = self._kernel.contents() if self._kernel else None
+        self._tables = PolicyTables(place=place, existing=existing)
+        self._behind = bool(self._fault)
+        self._names: dict[int, list[str]] = {}
+        self._past: Counter[str] = Counter()  # hits of sets that are gone
+        self._failed: dict[str, str] = {}
+
+    def _adopt(self) -> Kernel | None:
+        """What cannot be taken over guards on as it is, until another attempt."""
+        try:
+            return self._open()
+        except (KmeshError, OSError) as error:
+            self._report(f"policies of before guard on, and cannot be changed: {error}")
+            return None
+
+    def _report(self, fault: str) -> None:
+        if fault and fault != self._fault:
+            _log.error("%s", fault)
+        self._fault = fault
+
+    def program(self, update: Update) -> Mapping[str, str]:
+        """Bring an update, and what failed before, into the kernel.
+
+        Returns:
+            why each resource that failed did.
+        """
+        ops: Sequence[Op] = self._tables.apply(update)
+        try:
+            if ops or self._behind:
+                self._apply(ops)
+            self._behind = False
+            self.follow()
+            refused = {}
+            self._report("")
+        except ApplyError as error:  # who is guarded by what did not fit is closed to everyone
+            self._behind = True
+            refused = dict(error.failed)
+        except (KmeshError, OSError) as error:
+            self._behind = True
+            reason = f"the policy is not enforced: {error}"
+            refused = dict.fromkeys(self._tables.policies, reason)
+            number = count(len(refused), "policy", "policies")
+            self._report(f"NOT ENFORCED: {number}, whose traffic stays as open as it was: {error}")
+        self._failed = {one.resource: one.reason for one in self._tables.problems} | refused
+        return self._failed
+
+    def fault(self) -> str | None:
+        """Why the kernel does not enforce what the source said; None when it does."""
+        return self._fault or None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the kernel lacks something that another attempt may bring in."""
+        return self._behind
+
+    def _apply(self, ops: Sequence[Op]) -> None:
+        if self._kernel is None:
+            self._kernel = self._open()
+            _log.info("policies guard workloads of this node: decided in the kernel from now on")
+        if self._behind:
+            ops = self._tables.resync(self._kernel.contents())
+        before = self._kernel.hits() if any(op.value is None for op in ops) else []
+        self._kernel.apply(ops)
+        now = self._tables.set_names()
+        for hit in before:
+            if hit.set not in now:
+                self._past[self._name(hit)] += hit.times
+        self._names = now
+
+    def _name(self, hit: Hits) -> str:
+        """The key of the policy that decided; "" when none allowed it."""
+        keys = self._names.get(hit.set, [])
+        return keys[hit.policy - 1] if 0 < hit.policy <= len(keys) else ""
+
+    def follow(self) -> None:
+        """Guard the namespaces that there are now, or none when no policy needs it.
+
+        Raises:
+            BpfError: the kernel refused.
+        """
+        if self._kernel is None:
+            return
+        if not self._tables.is_needed:
+            self._kernel.release_all()
+            return
+        for path in self._namespaces():
+            try:
+                self._kernel.guard_netns(path)
+            except BpfError:
+                if path.exists():  # else its process has just ended
+                    raise
+
+    # What is told.
+
+    def hits(self) -> Counter[str]:
+        """How often each policy decided, by key; "" for connections that no allow policy matched."""
+        found = self._past.copy()
+        for hit in self._kernel.hits() if self._kernel else ():
+            found[self._name(hit)] += hit.times
+        return found
+
+    def describe(self) -> Mapping[str, Any]:
+        """Every policy with where it is decided and how often it decided, ready for JSON."""
+        hits = self.hits()
+        found = sorted(self._tables.policies.items())
+        return {
+            "policies": [self._describe(policy, hits[key]) for key, policy in found],
+            "refused_by_default": hits[""],
+        }
+
+    def _describe(self, policy: Policy, hits: int) -> Mapping[str, Any]:
+        guarded = self._tables.guarded_by(policy.key)
+        decided, reason = where_decided(policy)
+        return {
+            "name": policy.name,
+            "namespace": policy.namespace,
+            "scope": str(policy.scope),
+            "action": str(policy.action),
+            "dry_run": policy.dry_run,
+            "decided": decided,
+            "reason": reason if guarded else "guards no workload of this node",
+            "failed": self._failed.get(policy.key, ""),
+            "guards": [str(address) for address in guarded],
+            "hits": hits,
+        }
+
+    # The end.
+
+    def close(self) -> None:
+        """Let go; what is pinned works on."""
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
+
+    def destroy(self) -> None:
+        """Remove everything from the kernel."""
+        if self._kernel is not None:
+            self._kernel.destroy()
+            self._kernel = None
+
+
+def where_decided(policy: Policy) -> tuple[str, str]:
+    """Where a policy is decided, "kernel", "waypoint" or "kernel, waypoint", and why."""
+    matches = [match for group in policy.groups for rule in group for match in rule]
+    reasons = []
+    if policy.needs_http:
+        reasons.append("conditions on HTTP are for the waypoint")
+    if policy.extensions:
+        reasons.append(f"extensions are for the waypoint: {', '.join(policy.extensions)}")
+    place = "kernel, waypoint" if reasons else "kernel"
+    if policy.needs_http and all(match.empty for match in matches):
+        place = "waypoint"
+    if policy.unreadable:
+        effect = "fail" if policy.action == "ALLOW" else "hold"
+        names = ", ".join(policy.unreadable)
+        reasons.append(f"of a newer version, taken to {effect}: {names}")
+    return place, "; ".join(reasons)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether sockets of this node are short-cut past TCP: what that takes, and what it costs whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from runtime import log
+from runtime.errors import KmeshError
+from runtime.kernel.accelerate import Accelerator, remove
+from runtime.launch.managed import Governor
+from runtime.probe.mode import explain
+from runtime.probe.verdict import Finding, Verdict
+
+_log = log.get("launch")
+
+# Without these bytes are lost, piled up or out of order, or programs stall: never without them.
+NEEDS = (
+    "btf",
+    "sockops",
+    "sk_storage",
+    "sockmap.ingress",
+    "sockmap.epoll",
+    "sockmap.split",
+    "sockmap.splice",
+    "sockmap.close",
+    "sockmap.fionread",
+    "sockmap.fionread.ingress",
+    "sockmap.flow_control.btf",
+    "sockmap.flow_control.shortcut",
+)
+# Without these some programs stall, which only whoever runs them can rule out.
+SOME_NEED = {
+    "sockmap.splice.read": "relays that splice(2) from sockets (Go's io.Copy, HAProxy) would stall",
+}
+HINT = "--acceleration turns it on where no such program runs"
+
+
+def accelerate_decision(
+    findings: Iterable[Finding], *, wanted: bool | None = None
+) -> tuple[bool, str]:
+    """Decide whether same-node acceleration is to run: a pure function.
+
+    Args:
+        findings: the prober's.
+        wanted: what the user said; None to have it only where nobody can be hurt.
+
+    Returns:
+        whether it is to run, and why not, or what to keep in mind if it does ("" for nothing).
+    """
+    if wanted is False:
+        return False, "turned off (--no-acceleration)"
+    by_name = {finding.capability: finding for finding in findings}
+    lacking = [why for name in NEEDS if (why := _lacks(by_name, name))]
+    if lacking:
+        return False, "; ".join(lacking)
+    hurt = [f"{who}: {why}" for name, who in SOME_NEED.items() if (why := _falls(by_name, name))]
+    if hurt and wanted is None:
+        return False, f"{'; '.join(hurt)}; {HINT}"
+    return True, "; ".join(hurt)
+
+
+def _lacks(by_name: dict[str, Finding], name: str) -> str:
+    """Why a capability cannot be relied on; only what was seen to work can."""
+    found = by_name.get(name)
+    if found is None:
+        return f"{name} was not looked at"
+    return "" if found.verdict is Verdict.PRESENT else explain(found)
+
+
+def _falls(by_name: dict[str, Finding], name: str) -> str:
+    """The same, where every way counts: a kernel may do right by passed data, not by redirected."""
+    found = by_name.get(name)
+    seen = found.evidence if found else ()
+    wrong = [item.summary for item in seen if item.verdict is not Verdict.PRESENT]
+    return _lacks(by_name, name) or (f"{name} is in part broken ({wrong[0]})" if wrong else "")
+
+
+class Acceleration:
+    """A data path's enrolment, and after it the acceleration's; where there is none, the reason.
+
+    Args:
+        path: the data path.
+        objects: the directory of compiled objects.
+        pins: where the data path is pinned.
+        findings: the prober's.
+        wanted: what the user said, if anything.
+
+    Raises:
+        KmeshError: it was insisted on, and cannot be had.
+    """
+
+    def __init__(
+        self,
+        path: Governor,
+        *,
+        objects: Path,
+        pins: Path,
+        findings: Iterable[Finding],
+        wanted: bool | None,
+    ) -> None:
+        self._path = path
+        self._pins = pins
+        self._accelerator: Accelerator | None = None
+        on, self._reason = accelerate_decision(findings, wanted=wanted)
+        if wanted and not on:
+            raise _refusal(self._reason)
+        if on:
+            self._open(objects, must=bool(wanted))
+        if self._accelerator is None:
+            remove(pins)  # a daemon before this one may have had it
+        _log.info("%s", self.in_words())
+
+    def _open(self, objects: Path, *, must: bool) -> None:
+        try:
+            self._accelerator = Accelerator.open(objects, pins=self._pins)
+            for cgroup in self._path.cgroups:
+                self._accelerator.enroll_cgroup(cgroup)
+        except KmeshError as error:
+            self._accelerator, self._reason = None, str(error)
+            if must:
+                raise _refusal(self._reason) from error
+
+    @property
+    def cgroups(self) -> list[Path]:
+        return self._path.cgroups
+
+    def enroll_cgroup(self, path: Path) -> None:
+        """Manage a cgroup; that it cannot be accelerated is no reason not to."""
+        self._path.enroll_cgroup(path)
+        if self._accelerator is not None:
+            try:
+                self._accelerator.enroll_cgroup(path)
+            except KmeshError as error:
+                _log.warning("%s is managed, but not accelerated: %s", path, error)
+
+    def release_cgroup(self, path: Path) -> None:
+        if self._accelerator is not None:
+            self._accelerator.release_cgroup(path)
+        self._path.release_cgroup(path)
+
+    def status(self) -> dict[str, Any]:
+        """Whether it runs, why not or what to keep in mind, and what it did."""
+        facts: dict[str, Any] = {"on": self._accelerator is not None, "reason": self._reason}
+        if self._accelerator is not None:
+            facts |= asdict(self._accelerator.counters())
+        return facts
+
+    def in_words(self) -> str:
+        state = "on" if self._accelerator is not None else "off"
+        return f"same-node acceleration: {state}" + (f" ({self._reason})" if self._reason else "")
+
+    def close(self) -> None:
+        """Let go; what is pinned works on. Idempotent."""
+        if self._accelerator is not None:
+            self._accelerator.close()
+            self._accelerator = None
+
+    def destroy(self) -> None:
+        """Take it away; connections that are open go on over TCP. Idempotent."""
+        self.close()
+        remove(self._pins)
+
+
+def _refusal(reason: str) -> KmeshError:
+    return KmeshError(
+        f"acceleration was asked for (--acceleration) and cannot be had here: {reason}",
+        hint="`kmesh probe` tells more; without --acceleration everything else runs",
+    )

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running a command as if it had been started directly: its terminal, its signals, its exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+
+from runtime.errors import KmeshError
+
+_FORWARDED = frozenset(
+    {
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGWINCH,
+    }
+)
+
+
+class CannotStartError(KmeshError):
+    """The command could not be started; `status` is what a shell would exit with."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def run_in_cgroup(argv: Sequence[str], *, procs: int) -> int:
+    """Run a command in a cgroup to its end, handing on every signal.
+
+    Args:
+        argv: the command.
+        procs: an open descriptor of the cgroup's cgroup.procs.
+
+    Returns:
+        its exit status, 128 + N when signal N ended it.
+
+    Raises:
+        CannotStartError: there is no such command, or it cannot be executed.
+    """
+    watched = {*_FORWARDED, signal.SIGCHLD}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+
+    def enter() -> None:  # in the child, before the command: its first connection is governed
+        os.write(procs, b"0")
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    try:
+        child = subprocess.Popen(argv, preexec_fn=enter)  # noqa: PLW1509 - one thread here
+        return _wait(child, watched)
+    except FileNotFoundError as error:
+        raise CannotStartError(f"{argv[0]}: command not found", status=127) from error
+    except OSError as error:
+        raise CannotStartError(f"cannot run {argv[0]}: {error.strerror}", status=126) from error
+    except subprocess.SubprocessError as error:  # `enter` failed: the command has not run
+        raise CannotStartError(f"{argv[0]} cannot enter its cgroup", status=126) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _wait(child: subprocess.Popen[bytes], watched: set[signal.Signals]) -> int:
+    while True:
+        info = signal.sigwaitinfo(watched)
+        # The terminal sends its signals to the command too: only those of other processes
+        # (si_code <= 0) are handed on, lest Ctrl-C arrive twice.
+        if info.si_signo != signal.SIGCHLD and info.si_code <= 0:
+            child.send_signal(info.si_signo)
+        status = child.poll()
+        if status is not None:
+            return status if status >= 0 else 128 - status

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `kmesh run` is told on its command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of one daemon.
+
+    Attributes:
+        mode: "auto", or the path to insist on.
+        source: KIND:WHERE.
+        run_dir: lock, socket, state.
+        pins: a directory of a bpffs.
+        status_address, metrics_address: loopback ADDRESS:PORT.
+        keep_datapath: leave everything attached and pinned when the daemon ends.
+        overrides: known bugs that the user vouches for.
+        node: this node's name, for services that prefer or insist on their own node.
+        acceleration: short-cut sockets of this node: on, off, or None for where nobody can be hurt.
+        telemetry: follow connections, for metrics and the access log.
+        locality: region/zone/subzone of this node, as far as known.
+    """
+
+    mode: str
+    source: str
+    run_dir: Path
+    pins: Path
+    status_address: str
+    metrics_address: str
+    keep_datapath: bool = False
+    overrides: frozenset[str] = frozenset()
+    node: str = ""
+    locality: str = ""
+    acceleration: bool | None = None
+    telemetry: bool = True

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon: everything that one `kmesh run` starts, and in which order it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from runtime import log
+from runtime.control.ahead import Ahead
+from runtime.control.authorization import Authorization
+from runtime.control.controller import Controller
+from runtime.errors import KmeshError
+from runtime.kernel.authorize import Authorizer
+from runtime.kernel.datapath import DataPath
+from runtime.launch.accelerate import Acceleration
+from runtime.launch.instance import Instance
+from runtime.launch.managed import Governor, Managed, namespaces_of
+from runtime.launch.sources import find_source
+from runtime.launch.start import start_best
+from runtime.launch.verdict import Probing, judge
+from runtime.server import api
+from runtime.server.http import serve_tcp, serve_unix
+from runtime.server.metrics import renderer
+from runtime.tables.services import ServiceTables
+from runtime.ui import count
+from runtime.version import describe
+
+_log = log.get("launch")
+
+
+class Daemon(Instance):
+    """One instance, from its lock to its end."""
+
+    def start(self, *, interruptible: Callable[[], AbstractContextManager[None]]) -> None:
+        """Take the lock, answer requests, probe, and start the best path.
+
+        Args:
+            interruptible: wraps what takes long and may be broken off by an exception, which also
+                comes when it should have come before.
+
+        Raises:
+            KmeshError: another instance runs, or nothing that is wanted can be started.
+        """
+        open_source = find_source(self._config.source)
+        self._dir.lock()
+        overrides = self._config.overrides
+        self._probing = Probing(overrides=overrides, in_child=self._dir.unlock)
+        self._serve()
+        self._source = Ahead(open_source)
+        _log.info("options InitDaemonConfig successful")
+        self._phase = "probing the kernel"
+        scratch = self._dir.compiled
+        self._judged = judge(
+            self._config.mode,
+            overrides=overrides,
+            scratch=scratch,
+            probing=self._probing,
+            interruptible=interruptible,
+        )
+        with interruptible():
+            pass
+        self._version = describe(self._judged.objects)
+        self._phase = "starting the data path"
+        self._started = start_best(self._judged.paths, self._open_path)
+        self._acceleration = self._accelerate(self._started.path)
+        self._observe(self._acceleration, name=self._started.name)
+        self._managed = Managed(
+            self._telemetry,
+            name=self._started.name,
+            pins=self._config.pins,
+            directory=self._dir,
+            lock=self._lock,
+        )
+        self._authorization = self._authorize()
+        _log.info("bpf Start successful: the %s path serves", self._started.name)
+
+    def _authorize(self) -> Authorization:
+        """Policies guard this process's network namespace, and those of managed processes."""
+        assert self._judged is not None
+        objects, pins = self._judged.objects, self._config.pins
+        assert objects is not None
+
+        return Authorization(
+            lambda: Authorizer.open(objects, pins=pins),
+            adopt=Authorizer.is_pinned(pins),
+            place=self._place(),
+            namespaces=lambda: namespaces_of(self._managed.cgroups if self._managed else ()),
+        )
+
+    def _accelerate(self, path: DataPath) -> Acceleration:
+        assert self._judged is not None
+        assert self._judged.objects is not None
+        return Acceleration(
+            path,
+            objects=self._judged.objects,
+            pins=self._config.pins,
+            findings=self._judged.report.findings,
+            wanted=self._config.acceleration,
+        )
+
+    def _observe(self, governor: Governor, *, name: str) -> None:
+        assert self._judged is not None
+        assert self._judged.objects is not None
+        self._telemetry.start(
+            governor,
+            objects=self._judged.objects,
+            pins=self._config.pins,
+            path=name,
+            findings=self._judged.report.findings,
+            wanted=self._config.telemetry,
+        )
+
+    def _serve(self) -> None:
+        metrics = renderer(self.status, self._telemetry.counters)
+        telling = api.routes(self, metrics=metrics)
+        self._servers += [
+            serve_unix(self._dir.socket, {**telling, **api.control_routes(self)}),
+            serve_tcp(self._config.status_address, telling),
+            serve_tcp(
+                self._config.metrics_address,
+                {("GET", "/status/metric"): lambda _request: api.metrics_reply(metrics)},
+            ),
+        ]
+        for server in self._servers:
+            _log.info("listening on %s", server.where)
+
+    def _open_path(self, name: str) -> DataPath:
+        if self._judged is None or self._judged.objects is None:
+            raise KmeshError("there are no compiled objects")
+        return DataPath.open(self._judged.objects, pins=self._config.pins, path=name)
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Bring the source's picture into the kernel until told to stop."""
+        source = self._source
+        assert source is not None
+        self._phase = f"waiting for the first whole picture from {source.name}"
+        assert self._started is not None
+        path = self._started.path
+        controller = Controller(
+            source,
+            tables=ServiceTables(place=self._place(), existing=path.contents()),
+            kernel=path,
+            view=self._view,
+            lock=self._lock,
+            on_synced=self._on_synced,
+            authorization=self._authorization,
+        )
+        self._view.on_update = self._telemetry.learn
+        reading = asyncio.create_task(self._telemetry.run())
+        work = asyncio.create_task(controller.run())
+        told = asyncio.create_task(stop.wait())
+        await asyncio.wait({work, told}, return_when=asyncio.FIRST_COMPLETED)
+        self._phase = "stopping"
+        self._ready_after = None
+        for task in (told, work, reading):
+            task.cancel()
+        ended = await asyncio.gather(work, told, reading, return_exceptions=True)
+        if isinstance(ended[0], Exception):  # a fault of ours: the daemon must not look alive
+            raise ended[0]
+
+    def _on_synced(self) -> None:
+        self._ready_after = time.monotonic() - self._began
+        _log.info(
+            "controller Start successful: %s, %s in the kernel after %.2f s",
+            count(len(self._view.services), "service"),
+            count(len(self._view.workloads), "workload"),
+            self._ready_after,
+        )
+
+    def _end_what_is_ahead(self) -> None:
+        for ahead in (self._probing, self._source):
+            if ahead is not None:
+                ahead.close()
+
+    @property
+    def took_over(self) -> bool:
+        """Whether an earlier daemon's data path, which was serving, is in this one's hands."""
+        return self._started is not None and self._started.path.was_serving
+
+    def stop(self, *, keep: bool) -> None:
+        """End everything: servers, data path (unless it is to be kept), files. Idempotent."""
+        self._phase, self._ready_after = "stopping", None
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        self._end_what_is_ahead()
+        if self._started is None:
+            self._dir.clear(note=False)  # of a daemon that was killed: `kmesh cleanup` goes by it
+        elif keep:
+            self._telemetry.close()
+            if self._authorization:
+                self._authorization.close()
+            if self._acceleration:
+                self._acceleration.close()
+            self._started.path.close()
+            self._dir.unlock()
+            _log.info("stopped; the data path stays pinned at %s and serves", self._config.pins)
+        else:
+            self._telemetry.destroy()
+            if self._authorization:
+                self._authorization.destroy()
+            Authorizer.remove(self._config.pins)  # of an earlier process, where not taken over
+            if self._acceleration:
+                self._acceleration.destroy()
+            self._started.path.destroy()
+            if self._managed:
+                self._managed.dissolve()
+            self._dir.clear()
+            _log.info("stopped; everything attached and pinned is removed")
+        self._started = None

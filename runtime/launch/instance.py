@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a daemon is made of, and what it says of itself when the server asks, from its threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.control.ahead import Ahead
+from runtime.control.authorization import Authorization
+from runtime.control.dump import dump
+from runtime.control.explain import explain
+from runtime.control.known import Known
+from runtime.control.question import parse_question
+from runtime.control.rundir import RunDir
+from runtime.control.view import View
+from runtime.errors import KmeshError
+from runtime.kernel.datapath import DataPath
+from runtime.kernel.reader import open_tables
+from runtime.launch.accelerate import Acceleration
+from runtime.launch.config import Config
+from runtime.launch.managed import Managed
+from runtime.launch.start import Started
+from runtime.launch.telemetry import Telemetry
+from runtime.launch.verdict import Judged, Probing
+from runtime.model.mesh import Locality
+from runtime.server.http import Server
+from runtime.tables.place import Place
+from runtime.version import package_version
+
+Json = Mapping[str, Any]
+
+
+class Instance:
+    """The parts of one `kmesh run`, each None until it is there. Implements what the server asks for.
+
+    Args:
+        config: the settings.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._dir = RunDir(config.run_dir)
+        self._began = time.monotonic()
+        self._phase = "starting"
+        self._view = View()
+        self._lock = threading.Lock()
+        self._servers: list[Server] = []
+        self._probing: Probing | None = None
+        self._source: Ahead | None = None
+        self._judged: Judged | None = None
+        self._started: Started[DataPath] | None = None
+        self._managed: Managed | None = None
+        self._acceleration: Acceleration | None = None
+        self._authorization: Authorization | None = None
+        self._telemetry = Telemetry()
+        self._ready_after: float | None = None
+        self._version: Json = {"version": package_version()}
+
+    def version(self) -> Json:
+        return self._version
+
+    def not_ready(self) -> str | None:
+        unguarded = self._authorization.fault() if self._authorization else None
+        if unguarded:
+            return unguarded
+        if self._ready_after is None or self._managed is None:
+            return self._phase
+        return self._managed.fault()
+
+    def status(self) -> Json:
+        reason = self.not_ready()
+        report = self._judged.report if self._judged else None
+        return {
+            "version": package_version(),
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.monotonic() - self._began, 1),
+            "ready": reason is None,
+            "not_ready": reason,
+            "wanted": self._config.mode,
+            "mode": self._started.name if self._started else "none",
+            "kernel_mode": report.mode.kernel_mode if report else None,
+            "reasons": list(report.mode.reasons) if report else [],
+            "demotions": self._demotions(),
+            "acceleration": self._acceleration.status() if self._acceleration else None,
+            "telemetry": self._telemetry.status(),
+            "compiled": self._judged.compiled if self._judged else "",
+            "sync": self._view.summary(),
+            "counts": self._counts(),
+            "capabilities": {f.capability: str(f.verdict) for f in report.findings}
+            if report
+            else {},
+            "listens": [server.where for server in self._servers],
+            "pins": str(self._config.pins),
+            "managed": list(self._managed.cgroups) if self._managed else [],
+        }
+
+    def _demotions(self) -> list[Json]:
+        demotions = self._started.demotions if self._started else ()
+        return [{"path": each.path, "reason": each.reason} for each in demotions]
+
+    def _counts(self) -> Json:
+        return {
+            "services": len(self._view.services),
+            "workloads": len(self._view.workloads),
+            "policies": len(self._view.policies),
+            "rejected_resources": len(self._view.rejected),
+            "failed_resources": len(self._view.failed),
+            "managed_cgroups": len(self._managed.cgroups) if self._managed else 0,
+            "updates": self._view.updates,
+            "demotions": len(self._demotions()),
+            "start_seconds": self._ready_after,
+        }
+
+    def probe(self) -> Json:
+        if self._judged is None:
+            raise KmeshError("the kernel is being probed")
+        report: Json = self._judged.report.to_json()
+        return report
+
+    def services(self) -> list[Json]:
+        return self._view.describe_services()
+
+    def workloads(self) -> list[Json]:
+        return self._view.describe_workloads()
+
+    def policies(self) -> Json:
+        if self._authorization is None:
+            raise KmeshError(f"the data path does not serve: {self._phase}")
+        with self._lock:
+            return self._authorization.describe()
+
+    def access_log(self) -> bool:
+        return self._telemetry.access_log.on
+
+    def switch_access_log(self, *, on: bool) -> None:
+        self._telemetry.switch_access_log(on=on)
+
+    def dump(self) -> Json:
+        return {
+            "schema_version": 1,
+            "version": self.version(),
+            "status": self.status(),
+            **dump(self._view),
+        }
+
+    def explain(self, to: str, protocol: str | None) -> Json:
+        question = parse_question(to, protocol=protocol)
+        if self._started is None:
+            raise KmeshError(f"the data path does not serve: {self._phase}")
+        acceleration = self._acceleration.status() if self._acceleration else None
+        known = Known(self._view, place=self._place(), acceleration=acceleration)
+        with open_tables(self._config.pins) as tables:
+            return explain(question, tables, known=known)
+
+    def enroll(self, cgroup: str) -> None:
+        self._enrolment().enroll(cgroup)
+        if self._authorization:
+            with self._lock:
+                self._authorization.follow()
+
+    def release(self, cgroup: str) -> None:
+        self._enrolment().release(cgroup)
+
+    def _enrolment(self) -> Managed:
+        if self._managed is None:
+            raise KmeshError(f"the data path does not serve: {self._phase}")
+        return self._managed
+
+    def _place(self) -> Place:
+        region, zone, subzone, *_ = [*self._config.locality.split("/"), "", "", ""]
+        return Place(node=self._config.node, locality=Locality(region, zone, subzone))

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From `--source KIND:WHERE` to a source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from runtime.errors import KmeshError
+from runtime.source.update import Source
+
+Opener = Callable[[], Source]
+
+_PLAINTEXT_PORT = "15010"  # Istiod's, without identity; 15012 is TLS
+
+
+def find_source(text: str) -> Opener:
+    """Check what a user named; the source itself is opened within the event loop.
+
+    Args:
+        text: "files:DIR", "istiod", "istiod:HOST:PORT".
+
+    Raises:
+        KmeshError: there is no such source, or it cannot be opened.
+    """
+    kind, _, where = text.partition(":")
+    if kind == "files" and where:
+        return _files(Path(where).absolute())
+    if kind == "istiod":
+        return _istiod(where)
+    raise KmeshError(
+        f"no source {text!r}",
+        hint="files:DIR reads Kubernetes YAML from a directory; istiod or istiod:HOST:PORT asks Istiod",
+    )
+
+
+def _files(directory: Path) -> Opener:
+    from runtime.source.files import FilesSource
+
+    source = FilesSource(directory)
+    return lambda: source
+
+
+def _istiod(address: str) -> Opener:
+    host, _, port = address.rpartition(":")
+    if address and not (host and port):
+        raise KmeshError(f"{address!r} is no address of Istiod", hint="write istiod:HOST:PORT")
+    plain = port == _PLAINTEXT_PORT or address.startswith("unix:")
+    return lambda: _open_istiod(address, plain=plain)
+
+
+def _open_istiod(address: str, *, plain: bool) -> Source:
+    from runtime.source.istiod.config import IstiodConfig
+    from runtime.source.istiod.credentials import Credentials
+    from runtime.source.istiod.node import Node
+    from runtime.source.istiod.source import IstiodSource
+
+    config = IstiodConfig(node=Node.from_environment(os.environ))
+    if address:
+        credentials = Credentials(root=None, token=None) if plain else Credentials()
+        config = IstiodConfig(node=config.node, address=address, credentials=credentials)
+    return IstiodSource(config)

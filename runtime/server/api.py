@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked of the daemon, and at which path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from runtime import log
+from runtime.errors import KmeshError
+from runtime.server.http import Reply, Request, Route
+from runtime.server.lines import json_lines
+
+Json = Mapping[str, Any]
+
+
+class Daemon(Protocol):
+    """The daemon as the server knows it. Every method may be called from any thread."""
+
+    def version(self) -> Json: ...
+    def not_ready(self) -> str | None:
+        """Why it is not ready, or None when it is."""
+
+    def status(self) -> Json: ...
+    def probe(self) -> Json: ...
+    def services(self) -> list[Json]: ...
+    def workloads(self) -> list[Json]: ...
+    def policies(self) -> Json: ...
+    def dump(self) -> Json:
+        """Everything that the source said, with where it is from, and the daemon's own state."""
+
+    def explain(self, to: str, protocol: str | None) -> Json:
+        """What happens to a connection to ADDRESS[:PORT]; raises KmeshError when it is none."""
+
+    def access_log(self) -> bool: ...
+    def switch_access_log(self, *, on: bool) -> None: ...
+    def enroll(self, cgroup: str) -> None: ...
+    def release(self, cgroup: str) -> None: ...
+
+
+def routes(daemon: Daemon, *, metrics: Callable[[], bytes]) -> dict[tuple[str, str], Route]:
+    """The paths that tell something; the access log can be switched, as upstream's users know it."""
+    telling: dict[str, Callable[[], Any]] = {
+        "/version": daemon.version,
+        "/status": daemon.status,
+        "/services": daemon.services,
+        "/workloads": daemon.workloads,
+        "/policies": daemon.policies,
+        "/debug/probe": daemon.probe,
+        "/debug/loggers": log.levels,
+    }
+    table: dict[tuple[str, str], Route] = {
+        ("GET", path): partial(_tell, function) for path, function in telling.items()
+    }
+    for kind in ("", "services", "workloads", "policies"):
+        path = f"/debug/config_dump/{kind}".rstrip("/")
+        table["GET", path] = partial(_dump, daemon, kind)
+    table["GET", "/accesslog"] = lambda _request: _access_log(daemon)
+    table["POST", "/accesslog"] = partial(_switch_access_log, daemon)
+    table["GET", "/explain"] = partial(_explain, daemon)
+    table["GET", "/debug/ready"] = lambda _request: _ready(daemon)
+    table["GET", "/status/metric"] = lambda _request: metrics_reply(metrics)
+    listing = "".join(f"{path}\n" for path in sorted({path for _, path in table}))
+    table["GET", "/"] = lambda _request: Reply(listing)
+    return table
+
+
+def control_routes(daemon: Daemon) -> dict[tuple[str, str], Route]:
+    """The paths that change something: for the Unix socket only."""
+    return {
+        ("POST", "/enroll"): partial(_on_cgroup, daemon.enroll),
+        ("POST", "/release"): partial(_on_cgroup, daemon.release),
+        ("POST", "/debug/loggers"): _set_level,
+    }
+
+
+def metrics_reply(metrics: Callable[[], bytes]) -> Reply:
+    return Reply(metrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _tell(function: Callable[[], Any], _request: Request) -> Reply:
+    return Reply(function())
+
+
+def _dump(daemon: Daemon, kind: str, _request: Request) -> Reply:
+    whole = daemon.dump()
+    text = json_lines(whole[kind] if kind else whole)
+    return Reply(text.encode(errors="replace"), content_type="application/json")
+
+
+def _explain(daemon: Daemon, request: Request) -> Reply:
+    if "to" not in request.query:
+        raise KmeshError("say where to: /explain?to=ADDRESS[:PORT]&protocol=tcp")
+    return Reply(daemon.explain(request.query["to"], request.query.get("protocol")))
+
+
+def _ready(daemon: Daemon) -> Reply:
+    reason = daemon.not_ready()
+    return Reply("OK\n") if reason is None else Reply(f"not ready: {reason}\n", 503)
+
+
+def _access_log(daemon: Daemon) -> Reply:
+    return Reply({"enabled": daemon.access_log()})
+
+
+def _switch_access_log(daemon: Daemon, request: Request) -> Reply:
+    """POST /accesslog?enable=true, or with a body {"enable": true}."""
+    said = str(request.body.get("enable", request.query.get("enable", ""))).lower()
+    if said not in ("true", "false"):
+        raise KmeshError("say enable=true or enable=false")
+    daemon.switch_access_log(on=said == "true")
+    return _access_log(daemon)
+
+
+def _on_cgroup(action: Callable[[str], None], request: Request) -> Reply:
+    cgroup = request.body.get("cgroup")
+    if not isinstance(cgroup, str) or not cgroup.startswith("/"):
+        raise KmeshError('the body must name a cgroup: {"cgroup": "/sys/fs/cgroup/…"}')
+    action(cgroup)
+    return Reply({"cgroup": cgroup})
+
+
+def _set_level(request: Request) -> Reply:
+    try:
+        log.set_level(str(request.body.get("name")), str(request.body.get("level")))
+    except ValueError as error:
+        raise KmeshError(str(error)) from None
+    return Reply(log.levels())
