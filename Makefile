@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists what there is. Each target sets up what it needs.
+TAG ?= latest
+HUB ?= ghcr.io/kmesh-net
+PYTEST_ARGS ?=
+OUTPUT ?= table
+BIN := .venv/bin
+
+# BASE_GENERIC=..., BASE_ENHANCED=..., BASE_COMPILE=... override the pinned bases.
+BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
+	 $(if $(BASE_ENHANCED),--base-enhanced $(BASE_ENHANCED)) \
+	 $(if $(BASE_COMPILE),--base-compile $(BASE_COMPILE)) \
+	 $(if $(MIRROR),--mirror $(MIRROR)) \
+	 $(if $(BASE_REPO),--base-repo $(BASE_REPO)) \
+	 $(if $(BASE_ARCHIVE),--base-archive $(BASE_ARCHIVE))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test bpf docker test bench lint format generate lock demo clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf "  docker takes TAG= HUB= BASE_GENERIC= BASE_ENHANCED= BASE_COMPILE= BASE_REPO=\n         BASE_ARCHIVE= MIRROR= OUTPUT=json\n"
+
+setup:
+	@ci/setup/setup build
+
+setup-test:
+	@ci/setup/setup build engine test
+
+bpf: setup ## compile the BPF objects into build/bpf
+	@$(BIN)/python -m runtime.compile bpf build/bpf
+
+docker: ## build the three images, and probe this host with the generic one
+	@ci/setup/setup build engine
+	@$(BIN)/kmesh-build images --tag $(TAG) --hub $(HUB) $(BASES) --output $(OUTPUT)
+
+test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for pytest)
+	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: setup ## ruff, mypy strict, import-linter, clang-format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy builder runtime ci tests
+	@$(BIN)/lint-imports
+	@$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'bpf/*.c' 'bpf/*.h')
+
+format: setup ## let ruff and clang-format lay the code out
+	@$(BIN)/ruff check --fix-only -q .
+	@$(BIN)/ruff format -q .
+	@$(BIN)/clang-format -i $$(git ls-files 'bpf/*.c' 'bpf/*.h')
+
+generate: bpf ## write again what is generated: map layouts, protobuf modules
+	@$(BIN)/python -m builder.layout
+	@$(BIN)/python -m builder.protos
+
+lock: ## resolve the Python dependencies again, with hashes (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
+		--no-header --no-emit-index-url --no-emit-find-links -q -o requirements/runtime.lock
+	uv pip compile pyproject.toml --extra build --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links -q \
+		-c requirements/runtime.lock -o requirements/dev.lock
+
+demo: setup-test ## two backends, one service, real requests through the kernel, explained
+	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m ci.demo
+
+bench: setup-test ## measure side by side: initial sync, new connections, keep-alive (ratios)
+	@ci/setup/setup build engine test bench
+	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m ci.bench --output $(OUTPUT)
+
+clean: ## remove what was built here (not the caches outside the checkout)
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the benchmarks: `python -m ci.bench [--only NAME] [--rounds N] [--output table|json]`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from ci.bench import accelerate, sync, traffic
+from ci.bench.measure import Result
+from runtime import ui
+
+_TARGET = Path("build") / "bench"
+
+
+def _accelerate(*, rounds: int) -> Result:
+    title = "same-node acceleration against plain TCP"
+    return Result("accelerate", title, accelerate.measure(rounds))
+
+
+# accelerate last: it moves this process into a network namespace of its own.
+_ALL = {"sync": sync.measure, "traffic": traffic.measure, "accelerate": _accelerate}
+
+
+def _print(result: Result) -> None:
+    columns = list(result.rows[0])
+    lines = [columns, *([_cell(row, column) for column in columns] for row in result.rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
+    click.echo(f"\n{result.title}")
+    for line in lines:
+        first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join([line[0].ljust(len(first)), *others]))
+
+
+def _cell(row: Mapping[str, object], column: str) -> str:
+    value = row.get(column, "")
+    return f"{value:.2f}" if isinstance(value, float) and value < 100 else f"{value}"
+
+
+@click.command()
+@click.option("--only", type=click.Choice(list(_ALL)), help="One benchmark instead of all.")
+@click.option("--rounds", default=3, show_default=True, help="How often each is run.")
+@click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def bench(only: str | None, rounds: int, output: str) -> None:
+    """Measure the initial sync, what a request costs, and same-node acceleration.
+
+    Needs root, nginx, wrk, clang and the compiled objects (`make bpf`). Medians of several rounds
+    in which what is compared takes turns; compare ratios, and only within a run. Each result is
+    also written to build/bench/NAME.json.
+    """
+    _TARGET.mkdir(parents=True, exist_ok=True)
+    for name in [only] if only else _ALL:
+        result = _ALL[name](rounds=rounds)
+        told = json.dumps(
+            {"name": name, "title": result.title, "rows": list(result.rows)}, indent=1
+        )
+        (_TARGET / f"{name}.json").write_text(told + "\n")
+        if output == "json":
+            click.echo(told)
+        else:
+            _print(result)
+
+
+if __name__ == "__main__":
+    ui.main(bench, name="python -m ci.bench")
