@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong around a build: a full disk, an engine that goes away, an interrupt, a wrong word."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from builder import cache
+from builder.cli import kmesh_build
+from builder.engine import Engine, EngineError, RunResult
+from builder.longrun import run_logged
+from builder.private_engine import PrivateEngine
+from builder.recipes import recipe
+from builder.smoke import Check, _run, checks
+from runtime.errors import KmeshError
+from runtime.process import CommandError
+
+
+def test_an_entry_is_made_once(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def make(place: Path) -> None:
+        made.append(place)
+        (place / "x").write_text("1")
+
+    one = cache.entry(tmp_path, "roots", "key", make)
+    two = cache.entry(tmp_path, "roots", "key", make)
+    assert one == two
+    assert (one / "x").read_text() == "1"
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_an_entry_that_was_not_finished_is_not_there(tmp_path: Path, error: BaseException) -> None:
+    def make(place: Path) -> None:
+        (place / "half").touch()
+        raise error
+
+    with pytest.raises(type(error)):
+        cache.entry(tmp_path, "roots", "key", make)
+    assert list((tmp_path / "roots").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_is_one_clear_line(tmp_path: Path, number: int) -> None:
+    def make(_place: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(KmeshError, match="no space left on the file system of") as error:
+        cache.entry(tmp_path, "roots", "key", make)
+    assert error.value.hint
+    assert "KMESH_CACHE" in error.value.hint
+
+
+def test_a_disk_that_is_too_small_is_told_before(tmp_path: Path) -> None:
+    with pytest.raises(KmeshError, match=r"MB free on the file system of .* MB needed"):
+        cache.require_space(tmp_path / "not" / "there", 1 << 60)
+
+
+def test_what_killed_builds_left_is_removed(tmp_path: Path) -> None:
+    gone = subprocess.run(["true"], check=True)
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert gone.returncode == 0
+    dead, alive = tmp_path / f".build-{child.pid}-x1", tmp_path / f".build-{os.getpid()}-x2"
+    for place in (dead, alive):
+        place.mkdir()
+    with cache.scratch(tmp_path, need=1) as place:
+        assert place.is_dir()
+        assert not dead.exists()
+        assert alive.exists()
+    assert not place.exists()
+
+
+def test_the_cache_is_where_it_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("KMESH_CACHE", raising=False)
+    assert cache.cache_dir() == tmp_path / "kmesh"
+    monkeypatch.setenv("KMESH_CACHE", str(tmp_path / "mine"))
+    assert cache.cache_dir() == tmp_path / "mine"
+
+
+@pytest.fixture
+def dying_engine(tmp_path: Path) -> Iterator[str]:
+    """An engine that says who it is, and hangs up on the first real request."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while line := self.rfile.readline().decode():
+                while self.rfile.readline().strip():
+                    pass
+                known = "_ping" in line or line.startswith("GET /version")
+                if not known:
+                    return
+                body = json.dumps({"ApiVersion": "1.41", "Version": "20.10"}).encode()
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                self.wfile.write(head.encode() + body)
+
+    class Server(socketserver.ThreadingUnixStreamServer):
+        daemon_threads = True
+
+    path = tmp_path / "d.sock"
+    with Server(str(path), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"unix://{path}"
+        server.shutdown()
+
+
+def test_an_engine_that_goes_away_is_one_clear_line(dying_engine: str) -> None:
+    engine = Engine.connect(dying_engine)
+    with pytest.raises(EngineError, match=r"looking for x: the Docker engine is gone") as error:
+        engine.find("x")
+    assert "nothing was tagged" in str(error.value.hint)
+
+
+def test_no_engine_is_told(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no Docker engine at unix://"):
+        Engine.connect(f"unix://{tmp_path}/none.sock")
+
+
+def test_the_engine_of_another_cache_is_another(tmp_path: Path) -> None:
+    one, two = PrivateEngine.of(tmp_path / "a"), PrivateEngine.of(tmp_path / ("b" * 200))
+    assert one.url != two.url
+    assert len(two.url) < 100  # a socket's path has 107 bytes
+    assert not one.running()
+    one.stop()  # nothing runs: nothing happens
+
+
+def test_a_command_that_fails_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="ended with status 3") as error:
+        run_logged(["sh", "-c", "echo no such suite; exit 3"], log=tmp_path / "log")
+    assert "no such suite" in str(error.value)
+
+
+def test_an_interrupt_ends_a_command_and_its_children(tmp_path: Path) -> None:
+    """The child that a command left running must go with it."""
+    code = (
+        "import signal, sys; from pathlib import Path; from builder.longrun import run_logged\n"
+        "def stop(*_): raise KeyboardInterrupt\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "try: run_logged(['sh', '-c', 'sleep 300 & echo $! > \"$0\"; wait', sys.argv[1]], log=Path(sys.argv[2]))\n"
+        "except KeyboardInterrupt: sys.exit(42)\n"
+    )
+    pid = tmp_path / "pid"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(pid), str(tmp_path / "log")], cwd=Path(__file__).parents[2]
+    )
+    for _ in range(600):
+        if pid.exists() and pid.read_text().strip():
+            break
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(30) == 42
+    for _ in range(100):
+        if not Path(f"/proc/{pid.read_text().strip()}").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("the command's child lives on")
+
+
+class FakeEngine:
+    def __init__(self, status: int, stdout: str = "", stderr: str = "") -> None:
+        self.result = (status, stdout, stderr)
+
+    def run(self, *_: object, **__: object) -> RunResult:
+        return RunResult(*self.result)
+
+
+def test_a_smoke_run_that_fails_tells_check_and_words() -> None:
+    check = Check("clang", ["--version"])
+    with pytest.raises(
+        KmeshError, match=r"smoke run of kmesh: clang ended with status 127: not found"
+    ):
+        _run(FakeEngine(127, stderr="sh:\nnot found"), "id", recipe("generic"), check)  # type: ignore[arg-type]
+
+
+def test_every_image_is_run_as_what_it_is() -> None:
+    names = {
+        image: {check.name for check in checks(recipe(image), "1")}
+        for image in ("generic", "enhanced", "compile")
+    }
+    assert {"kmesh version", "kmesh probe", "clang", "bcc", "imports"} <= names["generic"]
+    assert {"clang", "bcc"} & names["enhanced"] == set()
+    assert "kmesh-build objects" in names["compile"]
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(kmesh_build, list(arguments))
+
+
+def test_help_teaches_each_command() -> None:
+    for name in ("images", "plan", "objects", "inspect", "engine"):
+        assert command(name, "--help").exit_code == 0
+        assert name in command("--help").output
+
+
+def test_a_plan_is_data(checkout: Path) -> None:
+    outcome = command("plan", "--bootstrap", "--tag", "7", "--hub", "hub.test", "--output", "json")
+    assert outcome.exit_code == 0, outcome.output
+    data = json.loads(outcome.output)
+    assert [item["reference"] for item in data["images"]] == [
+        "hub.test/kmesh:7",
+        "hub.test/kmesh-enhanced:7",
+        "hub.test/kmesh-build:7",
+    ]
+
+
+def test_one_image_alone_can_be_planned() -> None:
+    outcome = command("plan", "--bootstrap", "--image", "enhanced")
+    assert "kmesh-enhanced" in outcome.output
+    assert "kmesh-build:" not in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--tag", "has space"), "tag"),
+        (("--tag", ""), "tag"),
+        (("--hub", "UPPER/case"), "hub"),
+        (("--base-repo", "file:///x", "--base-enhanced", "y"), "one of"),
+        (("--base-archive", "/nowhere/root.tar"), "does not exist"),
+    ],
+)
+def test_a_wrong_word_is_told_before_anything_is_built(
+    arguments: tuple[str, ...], said: str
+) -> None:
+    for name in ("images", "plan"):
+        outcome = command(name, *arguments)
+        assert outcome.exit_code == 2
+        assert said in outcome.output
+
+
+def test_an_object_is_looked_into(objects: Path) -> None:
+    path = objects / "compat" / "connect4.bpf.o"
+    table = command("inspect", str(path))
+    assert "CGROUP_SOCK_ADDR" in table.output
+    data = json.loads(command("inspect", str(path), "--output", "json").output)
+    assert data["programs"][0]["type"] == "CGROUP_SOCK_ADDR"
+    assert data["maps"]
+
+
+def test_what_is_no_object_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.o").touch()
+    outcome = command("inspect", str(tmp_path / "empty.o"))
+    assert isinstance(outcome.exception, KmeshError)
+    assert "empty.o" in str(outcome.exception)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a control plane over real gRPC into the kernel, in one daemon."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from tests.launch.conftest import Node
+
+pytestmark = pytest.mark.root
+
+_ISTIOD = """
+import asyncio
+from runtime.source.istiod.wire import ADDRESS_TYPE
+from tests.source.istiod.mesh_messages import service, service_name, uid, workload
+from tests.source.istiod.xds_server import XdsServer
+
+async def main():
+    server = XdsServer()
+    server.port = 15010
+    web = service("web", "10.96.0.10", ports={80: 8080})
+    server.put(ADDRESS_TYPE, service_name("web"), web, version="1")
+    for name, address in (("blue", "10.244.0.11"), ("green", "10.244.0.12")):
+        server.put(ADDRESS_TYPE, uid(name), workload(name, address, serves=("web",)), version="1")
+    await server.start()
+    print("up", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_services_of_istiod_are_served(node: Node) -> None:
+    node.start([sys.executable, "-c", _ISTIOD])
+    daemon = node.daemon(source="istiod:127.0.0.1:15010")
+    daemon.wait_ready()
+    assert set(node.answers(40)) == {"blue", "green"}
+    assert node.ask("status")["sync"]["source"] == "istiod"
+    assert node.ask("status")["sync"]["details"]["connected"] is True
+    assert daemon.terminate() == 0
+
+
+def test_without_istiod_it_is_not_ready_and_says_why(node: Node) -> None:
+    daemon = node.daemon(source="istiod:127.0.0.1:15010")
+    node.until(lambda: "bpf Start" in daemon.log, "did not start")
+    status, reason = node.http("/debug/ready")
+    assert (status, reason) == (503, "not ready: waiting for the first whole picture from istiod\n")
+    node.until(lambda: node.ask("status")["sync"]["details"]["last_error"], "no error told")
+    assert not json.loads(node.kmeshctl("status", "--output", "json"))["ready"]
+    assert daemon.terminate() == 0

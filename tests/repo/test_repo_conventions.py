@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the repository promises of itself."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+CODE = {".py", ".c", ".h", ".sh", ".j2"}
+
+
+def tracked(checkout: Path) -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=checkout, capture_output=True, check=True, text=True
+    )
+    return [checkout / name for name in listing.stdout.split("\0") if name]
+
+
+def pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
+
+
+def test_every_source_file_names_its_licence(checkout: Path) -> None:
+    without = [
+        str(path.relative_to(checkout))
+        for path in tracked(checkout)
+        if path.suffix in CODE
+        and path.is_file()
+        and not path.name.endswith(("_pb2.py", "_pb2_grpc.py"))
+        and "SPDX-License-Identifier:" not in path.read_text(errors="replace")[:200]
+    ]
+    assert without == []
+
+
+def test_kernel_accepts_the_licence_of_bpf_sources(checkout: Path) -> None:
+    sources = list((checkout / "bpf").rglob("*.bpf.c"))
+    assert sources
+    for source in sources:
+        assert re.search(r"SPDX-License-Identifier:.*GPL-2\.0", source.read_text()), source
+
+
+def test_locks_agree_and_every_pin_has_a_hash(checkout: Path) -> None:
+    runtime = pins(checkout / "requirements/runtime.lock")
+    everything = pins(checkout / "requirements/dev.lock")
+    assert runtime
+    assert {name: everything.get(name) for name in runtime} == runtime
+    for lock in ("runtime", "dev"):
+        text = (checkout / f"requirements/{lock}.lock").read_text()
+        requirements = re.split(r"\n(?=[a-z0-9-]+==)", text)
+        assert all("--hash=sha256:" in part for part in requirements if "==" in part)
+
+
+def test_locks_hold_every_direct_dependency(checkout: Path) -> None:
+    project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *itertools.chain.from_iterable(extras)]
+    names = {re.split(r"[<>=!~\[]", item)[0].lower().replace("_", "-") for item in wanted}
+    assert names <= set(pins(checkout / "requirements/dev.lock"))
+
+
+@pytest.mark.parametrize("target", ["docker", "bpf", "test", "lint", "demo", "clean"])
+def test_make_help_lists_the_target(checkout: Path, target: str) -> None:
+    text = subprocess.run(
+        ["make", "help"], cwd=checkout, capture_output=True, check=True, text=True
+    ).stdout
+    assert re.search(rf"^  {target}\s+\S", text, re.MULTILINE)
+
+
+def test_commands_of_the_readme_exist(checkout: Path) -> None:
+    makefile = (checkout / "Makefile").read_text()
+    commands = re.findall(r"^\s*make ([a-z-]+)", (checkout / "README.md").read_text(), re.MULTILINE)
+    assert {"docker", "test"} <= set(commands)
+    for command in commands:
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE), command

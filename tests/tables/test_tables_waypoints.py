@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waypoints in the tables: who goes through one, by name and by address, and what changes cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from runtime.model.mesh import (
+    AppProtocol,
+    NamespacedHostname,
+    NetworkAddress,
+    Service,
+    ServicePort,
+    Waypoint,
+    Workload,
+)
+from runtime.source.update import Update
+from runtime.tables.identities import pack_tlvs
+from runtime.tables.layout import Frontend, FrontendKey, SourceKey
+from runtime.tables.ops import Op
+from runtime.tables.place import Place
+from runtime.tables.services import ServiceTables
+from tests.tables.tables_model import TCP, Maps, mapped, service, workload
+
+BY_NAME = Waypoint(destination=NamespacedHostname("ns", "wp"), port=15008)
+BY_ADDRESS = Waypoint(destination=NetworkAddress(ip_address("10.96.0.99")), port=15008)
+WP = service("wp", "10.96.0.99", ports=(15008,))
+BACKEND = workload("w", "10.244.0.1")
+INSTANCES = tuple(
+    replace(
+        workload(f"wp{n}", f"10.244.9.{n}", serves=()),
+        services={"ns/wp": (ServicePort(service_port=15008, target_port=15008),)},
+    )
+    for n in (1, 2)
+)
+
+
+def http(name: str, address: str, *, through: Waypoint | None = None) -> Service:
+    ports = (
+        ServicePort(service_port=80, target_port=8080, app_protocol=AppProtocol.HTTP11),
+        ServicePort(service_port=3306, target_port=3306, app_protocol=AppProtocol.TCP),
+    )
+    made = replace(service(name, address), ports=ports)
+    return replace(made, waypoints=(through,) if through else ())
+
+
+class World:
+    def __init__(self) -> None:
+        self.maps = Maps()
+        self.maps.tables["source_tlvs"] = {}
+        self.tables = ServiceTables(place=Place(node="n1"))
+
+    def apply(self, *resources: Service | Workload, removed: tuple[str, ...] = ()) -> list[Op]:
+        ops = self.tables.apply(
+            Update(
+                services=tuple(one for one in resources if isinstance(one, Service)),
+                workloads=tuple(one for one in resources if isinstance(one, Workload)),
+                removed_services=removed,
+                removed_workloads=removed,
+            )
+        )
+        self.maps.run(ops)
+        self.maps.check_weights()
+        return ops
+
+    def goes_to(self, address: str, port: int) -> tuple[bool, set[tuple[str, int]]]:
+        """Whether through a waypoint, and where to."""
+        key = FrontendKey(mapped(address), port.to_bytes(2, "big"), TCP)
+        flags = Frontend.unpack(self.maps.tables["frontends"][key.pack()]).flags
+        found = self.maps.view()[mapped(address), port, TCP]
+        places = {(str(ip_address(host[12:])), number) for host, number, _ in found}
+        return bool(flags), places
+
+
+BOTH = {("10.244.9.1", 15008), ("10.244.9.2", 15008)}
+DIRECT = (False, {("10.244.0.1", 8080)})
+
+
+def test_a_waypoint_by_name_takes_http_and_leaves_the_rest() -> None:
+    world = World()
+    world.apply(WP, *INSTANCES, BACKEND, http("a", "10.96.0.1", through=BY_NAME))
+    assert world.goes_to("10.96.0.1", 80) == (True, BOTH)
+    assert world.goes_to("10.96.0.1", 3306)[0] is False
+    assert world.tables.bypassing == {"ns/a": (3306,)}
+    assert world.goes_to("10.96.0.99", 15008)[0] is False
+
+
+def test_a_waypoint_by_address_is_the_service_that_has_it() -> None:
+    orders: list[tuple[Service | Workload, ...]] = [(WP, *INSTANCES), (*INSTANCES, WP)]
+    for order in orders:
+        world = World()
+        world.apply(http("a", "10.96.0.1", through=BY_ADDRESS), BACKEND)
+        # Nobody is known to have the address: it is taken as it is.
+        assert world.goes_to("10.96.0.1", 80) == (True, {("10.96.0.99", 15008)})
+        for one in order:
+            world.apply(one)
+        assert world.goes_to("10.96.0.1", 80) == (True, BOTH)
+        world.apply(removed=("ns/wp",))
+        assert world.goes_to("10.96.0.1", 80) == (True, {("10.96.0.99", 15008)})
+
+
+def test_the_order_of_arrival_does_not_matter() -> None:
+    world = World()
+    world.apply(http("a", "10.96.0.1", through=BY_NAME), BACKEND)
+    assert world.goes_to("10.96.0.1", 80) == (True, set())  # refused, not let past the waypoint
+    world.apply(INSTANCES[0])
+    assert world.goes_to("10.96.0.1", 80) == (True, {("10.244.9.1", 15008)})
+    world.apply(WP, INSTANCES[1])
+    assert world.goes_to("10.96.0.1", 80) == (True, BOTH)
+
+
+def test_an_instance_less_is_one_slot_for_any_number_of_services() -> None:
+    world = World()
+    users = [http(f"s{n}", f"10.96.1.{n}", through=BY_NAME) for n in range(100)]
+    world.apply(WP, *INSTANCES, *users)
+    ops = world.apply(replace(INSTANCES[0], healthy=False))
+    # The waypoint's own port, and its cluster as a waypoint.
+    assert sum(op.table == "clusters" for op in ops) == 2
+    assert not any(op.table == "frontends" for op in ops)
+    assert world.goes_to("10.96.1.50", 80) == (True, {("10.244.9.2", 15008)})
+
+
+def test_without_its_waypoint_a_service_goes_direct_again() -> None:
+    world = World()
+    world.apply(WP, *INSTANCES, BACKEND, http("a", "10.96.0.1", through=BY_NAME))
+    world.apply(http("a", "10.96.0.1"))
+    assert world.goes_to("10.96.0.1", 80) == DIRECT
+    assert world.tables.bypassing == {}
+    world.apply(removed=("ns/wp", "ns/a", "w", "wp1", "wp2"))
+    assert world.maps.tables == {"frontends": {}, "clusters": {}, "slots": {}, "source_tlvs": {}}
+
+
+def test_a_restart_keeps_waypoints() -> None:
+    world = World()
+    user = http("a", "10.96.0.1", through=BY_ADDRESS)
+    resources: tuple[Service | Workload, ...] = (WP, *INSTANCES, BACKEND, user)
+    world.apply(*resources)
+    heir = ServiceTables(existing=world.maps.contents(), place=Place(node="n1"))
+    whole = Update(
+        services=tuple(one for one in resources if isinstance(one, Service)),
+        workloads=tuple(one for one in resources if isinstance(one, Workload)),
+        complete=True,
+    )
+    assert heir.apply(whole) == []
+
+
+def test_waypoints_of_services_that_do_not_fit_are_not_gone_past() -> None:
+    tables = ServiceTables(limits={"frontends": 9, "clusters": 2, "slots": 9})
+    ops = tables.apply(Update(services=(http("a", "10.96.0.1", through=BY_NAME),)))
+    (value,) = [op.value for op in ops if op.table == "frontends" and op.key[16:18] == b"\x00\x50"]
+    assert value is not None
+    assert Frontend.unpack(value).flags == 1
+    assert Frontend.unpack(value).cluster not in {
+        int.from_bytes(op.key, "little") for op in ops if op.table == "clusters"
+    }
+
+
+def test_of_several_waypoints_one_is_used_and_the_user_is_told() -> None:
+    world = World()
+    light = Waypoint(destination=NamespacedHostname("ns", "other"), port=15008, weight=1)
+    heavy = replace(BY_NAME, weight=9)
+    both = replace(http("a", "10.96.0.1"), waypoints=(light, heavy))
+    world.apply(WP, *INSTANCES, both)
+    assert world.goes_to("10.96.0.1", 80) == (True, BOTH)
+    assert ["heaviest" in problem.reason for problem in world.tables.problems] == [True]
+    world.apply(replace(both, waypoints=(heavy,)))
+    assert world.tables.problems == ()
+
+
+def test_identities_of_this_nodes_workloads() -> None:
+    world = World()
+    here = replace(workload("w1", "10.244.0.1", "fd01::1"), node="n1", service_account="cart")
+    there = replace(workload("w2", "10.244.0.2"), node="n2", service_account="cart")
+    world.apply(here, there)
+    found = world.maps.tables["source_tlvs"]
+    assert {SourceKey.unpack(key).address for key in found} == {
+        mapped("10.244.0.1"),
+        mapped("fd01::1"),
+    }
+    text = b"spiffe://cluster.local/ns/ns/sa/cart"
+    (block,) = set(found.values())
+    assert len(block) == 256
+    assert block.startswith(b"\xd0\x00" + bytes([len(text)]) + text + b"\x04")
+    world.apply(replace(here, node="n2"))
+    assert found == {}
+
+
+def test_a_block_is_well_formed_whatever_the_length() -> None:
+    for size in range(300):
+        block = pack_tlvs("x" * size)
+        assert (block is None) == (size > 250)
+        at = 0
+        while block and at < len(block):
+            at += 3 + int.from_bytes(block[at + 1 : at + 3], "big")
+        assert at == (256 if block else 0)
