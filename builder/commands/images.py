@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,15 @@ def _run(request: Any, *, probe: bool) -> _Outcome:
     from builder.objects import make_objects
     from builder.pipeline import Pipeline
     from builder.progress import make_progress
+    from runtime.compile.native import compile_programs
 
     start = time.monotonic()
     with make_progress() as progress:
         root: Path = request.checkout.root
         built = root / "build" / "bpf"
         objects = make_objects(root / "bpf", built, load=request.load, say=progress.say)
+        programs = tuple(compile_programs(root / "build" / "bin"))
+        objects = replace(objects, programs=programs)
         kernels = judge_known(built)
         with engine_session(request.cache, keep=request.keep_engine, say=progress.say) as engine:
             description = engine.description
