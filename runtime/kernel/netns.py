@@ -57,15 +57,24 @@ def _ask_program(objects: Path) -> int:
         return int(struct.unpack("=Q", asked.lookup(key) or bytes(8))[0])
 
 
-def _inside(path: Path, ask: Callable[[], int]) -> int:
-    """Runs in a thread of its own, which stays in that namespace."""
+def enter_netns(path: Path) -> None:
+    """Move the calling thread into a network namespace, for good.
+
+    Raises:
+        OSError: there is none, or it must not be entered.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if ctypes.CDLL(None, use_errno=True).setns(handle, _CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return ask()
     finally:
         os.close(handle)
+
+
+def _inside(path: Path, ask: Callable[[], int]) -> int:
+    """Runs in a thread of its own, which stays in that namespace."""
+    enter_netns(path)
+    return ask()
 
 
 def _ask(path: Path | None, ask: Callable[[], int]) -> int:

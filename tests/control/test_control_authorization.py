@@ -65,6 +65,7 @@ class MemoryKernel:
             raise BpfError("no such namespace", 2)
         self.guarded.append(path)
 
+    def release_inode(self, inode: int) -> None: ...
     def release_all(self) -> None:
         self.guarded = []
 
