@@ -142,6 +142,17 @@ class Acceleration:
             self._accelerator.release_cgroup(path)
         self._path.release_cgroup(path)
 
+    @property
+    def namespaces(self) -> list[int]:
+        return self._path.namespaces
+
+    def enroll_netns(self, cookie: int) -> None:
+        """Manage a network namespace; sockets are short-cut by cgroup only."""
+        self._path.enroll_netns(cookie)
+
+    def release_netns(self, cookie: int) -> None:
+        self._path.release_netns(cookie)
+
     def status(self) -> dict[str, Any]:
         """Whether it runs, why not or what to keep in mind, and what it did."""
         facts: dict[str, Any] = {"on": self._accelerator is not None, "reason": self._reason}

@@ -21,6 +21,7 @@ from runtime.errors import KmeshError
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.reader import open_tables
 from runtime.launch.accelerate import Acceleration
+from runtime.launch.cluster import ClusterPart
 from runtime.launch.config import Config
 from runtime.launch.managed import Managed
 from runtime.launch.start import Started
@@ -57,6 +58,7 @@ class Instance:
         self._acceleration: Acceleration | None = None
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
+        self._cluster: ClusterPart | None = None
         self._ready_after: float | None = None
         self._version: Json = {"version": package_version()}
 
@@ -69,7 +71,12 @@ class Instance:
             return unguarded
         if self._ready_after is None or self._managed is None:
             return self._phase
-        return self._managed.fault()
+        pods = self._cluster.not_ready() if self._cluster else ""
+        return self._managed.fault() or pods or None
+
+    def not_alive(self) -> str | None:
+        """Why the daemon must be started anew; None while it works, or may still get there."""
+        return self._managed.fault() if self._managed else None
 
     def status(self) -> Json:
         reason = self.not_ready()
@@ -96,6 +103,9 @@ class Instance:
             "listens": [server.where for server in self._servers],
             "pins": str(self._config.pins),
             "managed": list(self._managed.cgroups) if self._managed else [],
+            "node": self._config.node,
+            "kernel": report.facts.release if report else None,
+            "enrolment": self._cluster.status() if self._cluster else None,
         }
 
     def _demotions(self) -> list[Json]:
@@ -110,6 +120,7 @@ class Instance:
             "rejected_resources": len(self._view.rejected),
             "failed_resources": len(self._view.failed),
             "managed_cgroups": len(self._managed.cgroups) if self._managed else 0,
+            "managed_pods": len(self._managed.pod_namespaces) if self._managed else 0,
             "updates": self._view.updates,
             "demotions": len(self._demotions()),
             "start_seconds": self._ready_after,
@@ -132,6 +143,11 @@ class Instance:
             raise KmeshError(f"the data path does not serve: {self._phase}")
         with self._lock:
             return self._authorization.describe()
+
+    def pods(self) -> list[Json]:
+        if self._cluster is None:
+            raise KmeshError("this daemon enrols no pods", hint="start it with --cluster")
+        return self._cluster.pods()
 
     def access_log(self) -> bool:
         return self._telemetry.access_log.on

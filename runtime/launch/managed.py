@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The control groups that `kmesh exec` has enrolled, and the note of them for `kmesh cleanup`."""
+"""Who is governed: commands of `kmesh exec` and pods; and the note of it for `kmesh cleanup`."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from runtime import log
 from runtime.control.rundir import RunDir, State
+from runtime.enrol.places import Place, is_pod
 from runtime.errors import KmeshError
 from runtime.launch.scope import dissolve, is_abandoned, processes
 
@@ -25,6 +27,10 @@ class Governor(Protocol):
     def cgroups(self) -> list[Path]: ...
     def enroll_cgroup(self, path: Path) -> object: ...
     def release_cgroup(self, path: Path) -> object: ...
+    @property
+    def namespaces(self) -> list[int]: ...
+    def enroll_netns(self, cookie: int) -> object: ...
+    def release_netns(self, cookie: int) -> object: ...
 
 
 class Managed:
@@ -46,6 +52,7 @@ class Managed:
         self._dir = directory
         self._lock = lock
         self.cgroups = [str(cgroup) for cgroup in path.cgroups]  # of the daemon before this one
+        self._pods: dict[int, Place] = {}  # by inode of their network namespace
         self._note()
 
     def fault(self) -> str | None:
@@ -87,6 +94,54 @@ class Managed:
             self._note()
         _log.info("released %s", cgroup)
 
+    # Pods.
+
+    def enroll_pod(self, place: Place) -> None:
+        """Govern a pod from now on, by its control group where that is known, else by namespace.
+
+        Raises:
+            KmeshError: the kernel refuses, or the pod is gone.
+        """
+        with self._lock:
+            if place.cgroup is not None:
+                self._path.enroll_cgroup(place.cgroup)
+                if str(place.cgroup) not in self.cgroups:
+                    self.cgroups.append(str(place.cgroup))
+                    self._note()
+            else:
+                self._path.enroll_netns(place.cookie)
+            self._pods[place.inode] = place
+
+    def release_pod(self, place: Place) -> None:
+        """Govern a pod no longer; its open connections stay as they are."""
+        with self._lock:
+            self._pods.pop(place.inode, None)
+            if place.cgroup is None:
+                self._path.release_netns(place.cookie)
+                return
+            self._path.release_cgroup(place.cgroup)
+            if str(place.cgroup) in self.cgroups:
+                self.cgroups.remove(str(place.cgroup))
+                self._note()
+
+    def keep_pods(self, places: Iterable[Place]) -> None:
+        """Release what an earlier daemon took in as pods, but these."""
+        kept = list(places)
+        cookies = {place.cookie for place in kept if place.cgroup is None}
+        cgroups = {str(place.cgroup) for place in kept}
+        with self._lock:
+            for cookie in set(self._path.namespaces) - cookies:
+                self._path.release_netns(cookie)
+            for name in [one for one in self.cgroups if is_pod(Path(one)) and one not in cgroups]:
+                self._path.release_cgroup(Path(name))
+                self.cgroups.remove(name)
+            self._note()
+
+    @property
+    def pod_namespaces(self) -> dict[int, Path]:
+        """The network namespaces of governed pods, by inode. May be read from any thread."""
+        return {inode: place.netns for inode, place in self._pods.copy().items()}
+
     def dissolve(self) -> None:
         """Remove cgroups whose `kmesh exec` is gone; one that still runs removes its own."""
         for cgroup in map(Path, self.cgroups):
@@ -112,9 +167,11 @@ class Managed:
         )
 
 
-def namespaces_of(cgroups: Iterable[str]) -> list[Path]:
-    """The network namespaces of some cgroups' processes, and this process's own, each once."""
-    found: dict[int, Path] = {}
+def namespaces_of(
+    cgroups: Iterable[str], pods: Mapping[int, Path] = MappingProxyType({})
+) -> list[Path]:
+    """The network namespaces of some cgroups' processes, of pods, and this process's own, each once."""
+    found = dict(pods)
     own = Path("/proc/self/ns/net")
     members = (Path(f"/proc/{pid}/ns/net") for name in cgroups for pid in processes(Path(name)))
     for path in (own, *members):

@@ -53,6 +53,7 @@ class Telemetry:
         self._reader: Reader | None = None
         self._reason = "the data path does not serve yet"
         self._lost = 0
+        self._follows_namespaces: bool | None = None
         self.counters.lost = self.lost
         self.counters.lines_dropped = lambda: self.access_log.dropped
 
@@ -98,6 +99,7 @@ class Telemetry:
             self._reason = str(error)
         else:
             self._observer = observer
+            self._follow_namespaces()
 
     # Events.
 
@@ -152,6 +154,29 @@ class Telemetry:
         if self._observer is not None:
             self._observer.release_cgroup(path)
         self._governor.release_cgroup(path)
+
+    @property
+    def namespaces(self) -> list[int]:
+        return self._governor.namespaces
+
+    def enroll_netns(self, cookie: int) -> None:
+        """Manage a network namespace; that its connections cannot be followed is no reason not to."""
+        self._governor.enroll_netns(cookie)
+        self._follow_namespaces()
+
+    def release_netns(self, cookie: int) -> None:
+        self._governor.release_netns(cookie)
+        self._follow_namespaces()
+
+    def _follow_namespaces(self) -> None:
+        wanted = bool(self._governor.namespaces)
+        if self._observer is None or wanted == self._follows_namespaces:
+            return
+        try:
+            self._observer.follow_namespaces(follow=wanted)
+        except KmeshError as error:
+            _log.warning("connections of pods are not followed: %s", error)
+        self._follows_namespaces = wanted
 
     def switch_access_log(self, *, on: bool) -> None:
         """Write connections down from now on, or no longer.

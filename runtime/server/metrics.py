@@ -17,6 +17,7 @@ _GAUGES = {
     "rejected_resources": "Resources that cannot be accepted; their last good version serves.",
     "failed_resources": "Resources that the data path could not take.",
     "managed_cgroups": "Control groups enrolled by kmesh exec.",
+    "managed_pods": "Pods of this node that are governed.",
     "start_seconds": "From the start of the process until it was first ready.",
 }
 _COUNTERS = {
