@@ -144,6 +144,7 @@ def test_memory_stays_flat_over_pods_that_come_and_go(stage: Stage) -> None:
             stage.api.put_pod(name, ip="10.0.0.1", uid=f"uid-{number}")
             stage.api.remove("/api/v1/pods", f"/api/v1/namespaces/ns/pods/{name}")
         until(lambda: stage.runner.describe() == [], "pods are left")
+        until(lambda: not stage.says._wanted, "something is left to be said")
         stage.api.patched.clear()
         stage.node.history.clear()
         gc.collect()
