@@ -80,6 +80,8 @@ from runtime.launch.config import Config
     "--ignore-bug",
     "overrides",
     multiple=True,
+    envvar="KMESH_IGNORE_BUG",
+    show_envvar=True,
     metavar="BUG",
     help="Use what a known kernel bug forbids, since your vendor fixed it (see `kmesh probe`).",
 )
@@ -93,7 +95,9 @@ from runtime.launch.config import Config
     "--metrics-address",
     default="127.0.0.1:15020",
     show_default=True,
-    help="Loopback address of /status/metric, for Prometheus.",
+    envvar="KMESH_METRICS_ADDRESS",
+    show_envvar=True,
+    help="Address of /status/metric, for Prometheus; nothing else is served there.",
 )
 @click.option(
     "--cluster/--no-cluster",
