@@ -30,7 +30,7 @@ Server(("", 8080), Handler).serve_forever()
 _CURL = "import urllib.request as u;print(u.urlopen('http://{address}/').read().decode(),end='')"
 
 
-def manifest(namespace: str = "sample", *, label: bool = True) -> str:
+def manifest(namespace: str = "sample", *, address: str = ADDRESS, label: bool = True) -> str:
     """Two web servers, a service in front of them, and a client; as JSON, which kubectl reads too."""
     container = {"image": f"{REPOSITORY}:{TAG}", "imagePullPolicy": "Never"}
     labels = {"istio.io/dataplane-mode": "kmesh"} if label else {}
@@ -67,7 +67,7 @@ def manifest(namespace: str = "sample", *, label: bool = True) -> str:
             "metadata": {"name": "web", "namespace": namespace},
             "spec": {
                 "selector": {"app": "web"},
-                "clusterIP": ADDRESS,
+                "clusterIP": address,
                 "ports": [{"port": 80, "targetPort": 8080}],
             },
         },
@@ -81,9 +81,11 @@ def manifest(namespace: str = "sample", *, label: bool = True) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
 
 
-def deploy(machine: Machine, namespace: str = "sample", *, label: bool = True) -> None:
+def deploy(
+    machine: Machine, namespace: str = "sample", *, address: str = ADDRESS, label: bool = True
+) -> None:
     """Bring the application up, and wait for it."""
-    machine.apply(manifest(namespace, label=label))
+    machine.apply(manifest(namespace, address=address, label=label))
     machine.kubectl(
         "-n", namespace, "rollout", "status", "deployment/web", "--timeout=120s", seconds=150
     )
