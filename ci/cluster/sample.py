@@ -34,13 +34,9 @@ def manifest(namespace: str = "sample", *, address: str = ADDRESS, label: bool =
     """Two web servers, a service in front of them, and a client; as JSON, which kubectl reads too."""
     container = {"image": f"{REPOSITORY}:{TAG}", "imagePullPolicy": "Never"}
     labels = {"istio.io/dataplane-mode": "kmesh"} if label else {}
-    web = {"terminationGracePeriodSeconds": 1} | {
-        "containers": [{"name": "web", "command": ["python3", "-c", SERVER], **container}]
-    }
-    web["containers"][0]["readinessProbe"] = {  # type: ignore[index]
-        "tcpSocket": {"port": 8080},
-        "periodSeconds": 1,
-    }
+    probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+    server = {"name": "web", "command": ["python3", "-c", SERVER], "readinessProbe": probe}
+    web = {"terminationGracePeriodSeconds": 1, "containers": [server | container]}
     client = {
         "terminationGracePeriodSeconds": 1,
         "containers": [{"name": "client", "command": ["sleep", "infinity"], **container}],

@@ -136,6 +136,11 @@ class Cluster:
         command = ("exec", "ds/kmesh", "--", "kmeshctl", *arguments, "--output", "json")
         return json.loads(self.kubectl("-n", kmesh.NAMESPACE, *command))
 
+    def governed(self) -> int:
+        """How many pods of the application the daemon governs."""
+        pods = self.ctl("pods")
+        return sum(pod["governed"] and pod["pod"].startswith(f"{SHOP}/") for pod in pods)
+
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:

@@ -75,7 +75,7 @@ def test_no_request_fails_while_the_daemon_is_replaced(
         found = result()
     assert set(found) == {"answered"}, found
     assert found["answered"] > 50
-    assert labelled.ctl("status")["counts"]["managed_pods"] == 3
+    assert labelled.governed() == 3
     assert set(labelled.ask(20)) <= labelled.servers()
 
 
