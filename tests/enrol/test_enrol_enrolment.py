@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.bpf.lib import BpfError
@@ -238,6 +238,7 @@ def test_wrong_annotation_is_put_right(node: Node) -> None:
 STEPS = st.permutations(["pods", "namespaces", "label", "namespace label", "plugin", "retry"])
 
 
+@settings(deadline=None)
 @given(STEPS, st.sampled_from([None, "kmesh", "none"]), st.sampled_from([None, "kmesh", "none"]))
 def test_order_of_news_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str], own: Mode, namespace: Mode
