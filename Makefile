@@ -25,7 +25,7 @@ setup:
 	@ci/setup/setup build
 
 setup-test:
-	@ci/setup/setup build engine test
+	@ci/setup/setup build engine test cluster
 
 bpf: setup ## compile the BPF objects into build/bpf, native programs into build/bin
 	@$(BIN)/python -m runtime.compile bpf build/bpf
@@ -38,6 +38,7 @@ docker: ## build the three images, and probe this host with the generic one
 test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for pytest)
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
+	@$(BIN)/python -m ci.cluster prepare
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy strict, import-linter, clang-format
@@ -45,12 +46,12 @@ lint: setup ## ruff, mypy strict, import-linter, clang-format
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy builder runtime ci tests
 	@$(BIN)/lint-imports
-	@$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'bpf/*.c' 'bpf/*.h')
+	@$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'bpf/*.c' 'bpf/*.h' 'runtime/*.c' 'runtime/*.h')
 
 format: setup ## let ruff and clang-format lay the code out
 	@$(BIN)/ruff check --fix-only -q .
 	@$(BIN)/ruff format -q .
-	@$(BIN)/clang-format -i $$(git ls-files 'bpf/*.c' 'bpf/*.h')
+	@$(BIN)/clang-format -i $$(git ls-files 'bpf/*.c' 'bpf/*.h' 'runtime/*.c' 'runtime/*.h')
 
 generate: bpf ## write again what is generated: map layouts, protobuf modules
 	@$(BIN)/python -m builder.layout
@@ -69,7 +70,6 @@ demo: setup-test ## two backends, one service, real requests through the kernel,
 	@$(BIN)/python -m ci.demo
 
 cluster: setup-test ## a real one-node Kubernetes with Kmesh and a sample on it (cluster-down ends it)
-	@ci/setup/setup build engine test cluster
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(BIN)/python -m ci.cluster up

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ci.cluster up|down|exec`."""
+"""`python -m ci.cluster up|down|exec|prepare`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from ci.cluster.machine import Machine
+from ci.cluster import binaries
+from ci.cluster.machine import Machine, why_not
 from ci.cluster.sample import bring_up
 from runtime.errors import KmeshError
 
 HOME = Path("build/cluster")
-_USAGE = "usage: python -m ci.cluster up | down | exec -- COMMAND..."
+_USAGE = "usage: python -m ci.cluster up | down | exec -- COMMAND... | prepare"
 
 
 def main(arguments: list[str]) -> int:
@@ -23,6 +24,8 @@ def main(arguments: list[str]) -> int:
         case ["down"]:
             machine.down()
             print("the cluster is gone")
+        case ["prepare"]:
+            prepare()
         case ["exec", "--", *command] | ["exec", *command] if command:
             argv = machine.inside(command)
             os.execvp(argv[0], argv)  # noqa: S606 - becomes the command
@@ -30,6 +33,22 @@ def main(arguments: list[str]) -> int:
             print(_USAGE, file=sys.stderr)
             return 2
     return 0
+
+
+def prepare() -> None:
+    """Build what the cluster's tests need, once; where that cannot be, they are skipped, and say why."""
+    if reason := why_not():
+        print(f"cluster: its tests will be skipped: {reason}")
+        return
+    if not binaries.are_built():
+        print(
+            "cluster: building Kubernetes and Helm, once (kept outside the clone) ...", flush=True
+        )
+    try:
+        binaries.kube()
+        binaries.helm()
+    except KmeshError as error:
+        print(f"cluster: its tests will be skipped: {error}")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,14 @@ _OLDEST_GO = (1, 24)
 _BUILD_SECONDS = 3600
 
 
+def are_built() -> bool:
+    """Whether both are there."""
+    return _kube_place().is_dir() and _helm_place().is_dir()
+
+
 def why_not() -> str | None:
     """Why nothing can be built here, or None when it can, or need not be."""
-    if all(place.is_dir() for place in (_kube_place(), _helm_place())):
+    if are_built():
         return None
     go = shutil.which("go")
     if go is None:

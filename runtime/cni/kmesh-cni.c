@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * kmesh-cni: a chained CNI plugin (https://www.cni.dev/docs/spec/) that changes nothing in the network.
- * It tells the Kmesh daemon of a pod that comes or goes, and waits for its word, so that the pod's first
- * connection is governed. Its result is its predecessor's, byte for byte.
+ * kmesh-cni: a chained CNI plugin (https://www.cni.dev/docs/spec/) that changes nothing in the
+ * network. It tells the Kmesh daemon of a pod that comes or goes, and waits for its word, so that
+ * the pod's first connection is governed. Its result is its predecessor's, byte for byte.
  *
- * A daemon that is away, being restarted or upgraded, must not keep pods from starting: ADD waits for it
- * a little where there was one lately (its socket is there), and then succeeds. The daemon enrols the pod
- * when it is back, for it looks for every pod of its node then.
+ * A daemon that is away, being restarted or upgraded, must not keep pods from starting: ADD waits
+ * for it a little where there was one lately (its socket is there), and then succeeds. The daemon
+ * enrols the pod when it is back, for it looks for every pod of its node then.
  */
 #include <errno.h>
 #include <poll.h>
@@ -19,13 +19,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SOCKET "/run/kmesh/cni.sock"
+#define SOCKET	       "/run/kmesh/cni.sock"
 #define LARGEST_CONFIG (4u << 20)
 #define LARGEST_ANSWER 65536u
-#define DEEPEST 256
-#define WAIT_MS 5000   /* for a daemon that is being restarted */
-#define ANSWER_MS 15000
-#define AGAIN_MS 100
+#define DEEPEST	       256
+#define WAIT_MS	       5000 /* for a daemon that is being restarted */
+#define ANSWER_MS      15000
+#define AGAIN_MS       100
 
 struct span {
 	const char *at;
@@ -193,7 +193,8 @@ static int connect_once(const char *path)
 	return -1;
 }
 
-/* No socket at all: no daemon is installed, or it has been uninstalled. Refused: it will be back. */
+/* No socket at all: no daemon is installed, or it has been uninstalled. Refused: it will be back.
+ */
 static int connect_to_daemon(const char *path, bool patient)
 {
 	long long end = now_ms() + WAIT_MS;
@@ -284,7 +285,8 @@ static int ask_daemon(const char *path, const char *command)
 	close(handle);
 	if (size <= 0 || !strncmp(answer, "ok", 2))
 		return 0;
-	/* ADD and DEL have no way to fail: the daemon keeps at it, and says on the pod what is so. */
+	/* ADD and DEL have no way to fail: the daemon keeps at it, and says on the pod what is so.
+	 */
 	if (strcmp(command, "CHECK"))
 		return 0;
 	fwrite(answer, 1, (size_t)size, stdout);
@@ -325,7 +327,8 @@ int main(void)
 	bool has_result;
 
 	if (!command)
-		return fail(version, 4, "no CNI_COMMAND", "this is a CNI plugin: the container runtime runs it");
+		return fail(version, 4, "no CNI_COMMAND",
+			    "this is a CNI plugin: the container runtime runs it");
 	if (!strcmp(command, "VERSION"))
 		return tell_versions();
 	if (!read_config(&config))
@@ -341,7 +344,8 @@ int main(void)
 	if (strcmp(command, "ADD") && strcmp(command, "CHECK") && strcmp(command, "DEL"))
 		return fail(version, 4, "CNI_COMMAND is none that is known", "");
 	if (!has_result && strcmp(command, "DEL"))
-		return fail(version, 7, "no prevResult", "this plugin must be chained after another");
+		return fail(version, 7, "no prevResult",
+			    "this plugin must be chained after another");
 	if (ask_daemon(path, command))
 		return 1;
 	if (!strcmp(command, "ADD")) {

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ci.cluster import image, kmesh, sample
+from ci.cluster import binaries, image, kmesh, sample
 from ci.cluster.machine import Machine, why_not
 from runtime.errors import KmeshError
 from tests.launch.conftest import until
@@ -150,6 +150,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         return
     if reason := why_not():
         pytest.skip(reason)
+    if not binaries.are_built():
+        pytest.skip("Kubernetes is not built: python -m ci.cluster prepare")
     made = Machine(tmp_path_factory.mktemp("cluster"))
     try:
         archive = image.archive()

@@ -15,7 +15,7 @@ from runtime.errors import KmeshError
 from runtime.process import run
 
 pytestmark = pytest.mark.skipif(
-    binaries.why_not() is not None, reason=f"no Helm: {binaries.why_not()}"
+    not binaries.are_built(), reason="no Helm: python -m ci.cluster prepare"
 )
 VERSIONS = ("1.24.0", "1.29.0", "1.34.4")
 
