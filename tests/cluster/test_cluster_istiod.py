@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.cluster]
 # Serves a service and its pods (a JSON object of their addresses), and the policies that a file names.
 _ISTIOD = """
 import asyncio, json, pathlib, sys
-from google.protobuf import json_format
-from runtime.source.istiod.wire import ADDRESS_TYPE, AUTHORIZATION_TYPE
-from tests.source.istiod.mesh_messages import policy, service, service_name, uid, workload
+from runtime.source.istiod.wire import ADDRESS_TYPE
+from tests.source.istiod.mesh_messages import service, service_name, uid, workload
+from tests.source.istiod.policy_file import serve
 from tests.source.istiod.xds_server import XdsServer
 
 async def main():
-    server, pods, given, seen = XdsServer(), json.loads(sys.argv[2]), pathlib.Path(sys.argv[1]), {}
+    server, pods = XdsServer(), json.loads(sys.argv[2])
     server.port = 15010
     web = service("web", sys.argv[3], ports={80: 8080})
     server.put(ADDRESS_TYPE, service_name("web"), web, version="1")
@@ -35,19 +35,7 @@ async def main():
         serves = ("web",) if name.startswith("web") else ()
         made = workload(name, address, serves=serves, service_account=name[:3], node="node1")
         server.put(ADDRESS_TYPE, uid(name), made, version="1")
-    await server.start()
-    print("up", flush=True)
-    for version in range(10**9):
-        now = json.loads(given.read_text())
-        if now != seen:
-            for name in seen.keys() - now.keys():
-                server.remove(AUTHORIZATION_TYPE, f"shop/{name}")
-            for name, fields in now.items():
-                made = json_format.ParseDict(fields, policy(name))
-                server.put(AUTHORIZATION_TYPE, f"shop/{name}", made, version=str(version))
-            server.push()
-            seen = now
-        await asyncio.sleep(0.05)
+    await serve(server, pathlib.Path(sys.argv[1]))
 
 asyncio.run(main())
 """

@@ -16,31 +16,19 @@ pytestmark = pytest.mark.root
 
 # Serves two workloads of namespace "shop", and the policies that a file names.
 _ISTIOD = """
-import asyncio, json, pathlib, sys
-from google.protobuf import json_format
-from runtime.source.istiod.wire import ADDRESS_TYPE, AUTHORIZATION_TYPE
-from tests.source.istiod.mesh_messages import policy, uid, workload
+import asyncio, pathlib, sys
+from runtime.source.istiod.wire import ADDRESS_TYPE
+from tests.source.istiod.mesh_messages import uid, workload
+from tests.source.istiod.policy_file import serve
 from tests.source.istiod.xds_server import XdsServer
 
 async def main():
-    server, given, seen = XdsServer(), pathlib.Path(sys.argv[1]), {}
+    server = XdsServer()
     server.port = 15010
     for name, address in (("blue", "10.244.0.11"), ("green", "10.244.0.12")):
         served = workload(name, address, service_account=name)
         server.put(ADDRESS_TYPE, uid(name), served, version="1")
-    await server.start()
-    print("up", flush=True)
-    for version in range(10**9):
-        now = json.loads(given.read_text())
-        if now != seen:
-            for name in seen.keys() - now.keys():
-                server.remove(AUTHORIZATION_TYPE, f"shop/{name}")
-            for name, fields in now.items():
-                made = json_format.ParseDict(fields, policy(name))
-                server.put(AUTHORIZATION_TYPE, f"shop/{name}", made, version=str(version))
-            server.push()
-            seen = now
-        await asyncio.sleep(0.05)
+    await serve(server, pathlib.Path(sys.argv[1]))
 
 asyncio.run(main())
 """
