@@ -25,6 +25,11 @@ from runtime.cli.options import pins_option, run_dir_option
     help="... and from every chain in this one.",
 )
 @click.option(
+    "--nfd-features",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also remove what was written to this features.d of Node Feature Discovery.",
+)
+@click.option(
     "--stay",
     is_flag=True,
     help="Wait for a daemon that runs to end, clean up, and again if one comes back, until ended.",
@@ -41,6 +46,7 @@ def cleanup(
     pins: Path,
     cni_bin: Path | None,
     cni_conf: Path | None,
+    nfd_features: Path | None,
     stay: bool,
     done_file: Path | None,
     output: str,
@@ -53,7 +59,9 @@ def cleanup(
     """
     from runtime.launch.cleanup import Cleaner
 
-    cleaner = Cleaner(run_dir=run_dir, pins=pins, cni_bin=cni_bin, cni_conf=cni_conf)
+    cleaner = Cleaner(
+        run_dir=run_dir, pins=pins, cni_bin=cni_bin, cni_conf=cni_conf, nfd_features=nfd_features
+    )
     if stay:
         cleaner.stay(done_file, say=click.echo)
         return

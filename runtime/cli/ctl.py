@@ -13,6 +13,7 @@ from runtime import ui
 from runtime.cli import ctl_maps
 from runtime.cli.ctl_cluster import cluster_options, complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
+from runtime.cli.ctl_log import log_
 from runtime.cli.ctl_waypoint import waypoint
 from runtime.cli.options import daemon, pins_option, run_dir_option
 from runtime.server.client import DaemonDownError
@@ -320,7 +321,7 @@ def dump(run_dir: Path) -> None:
     click.echo(json_lines(everything), nl=False)
 
 
-for command in (explain, nodes, pods, waypoint, completion):
+for command in (explain, log_, nodes, pods, waypoint, completion):
     kmeshctl.add_command(command)
 
 

@@ -130,6 +130,13 @@ from runtime.launch.config import Config
     help="The daemon's socket by its path on the host, where that is another than in here.",
 )
 @click.option(
+    "--nfd-features",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="KMESH_NFD_FEATURES",
+    show_envvar=True,
+    help="features.d of Node Feature Discovery: mode and capabilities are written there too.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(log.LEVELS),
     default="info",
@@ -152,6 +159,7 @@ def run(  # noqa: PLR0913 - one argument an option
     cni_bin: Path | None,
     cni_conf: Path | None,
     cni_socket: Path | None,
+    nfd_features: Path | None,
     overrides: tuple[str, ...],
     status_address: str,
     metrics_address: str,
@@ -191,5 +199,6 @@ def run(  # noqa: PLR0913 - one argument an option
             cni_bin=cni_bin,
             cni_conf=cni_conf,
             cni_socket=cni_socket,
+            nfd_features=nfd_features,
         )
     )

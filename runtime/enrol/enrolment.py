@@ -11,43 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from runtime import log
+from runtime.enrol.parts import Finds, FindsCgroups, Kernel, Says
 from runtime.enrol.places import Place, place_at
 from runtime.enrol.pod import MODE, Decision, Pod, decide
 from runtime.errors import KmeshError
-from runtime.model.mesh import IPAddress
 
 _PATIENCE = 10  # retries, until a pod that cannot be found no longer holds up the clearing away
 
 _log = log.get("enrol")
-
-
-class Kernel(Protocol):
-    """Takes pods in and lets them go."""
-
-    def enroll_pod(self, place: Place) -> object: ...
-    def release_pod(self, place: Place) -> object: ...
-    def keep_pods(self, places: Iterable[Place]) -> object:
-        """Let go of every pod that an earlier daemon took in, but these."""
-
-
-class Says(Protocol):
-    """Tells the world about a pod."""
-
-    def say(self, pod: Pod, *, enrolled: bool) -> object: ...
-    def forget(self, uid: str) -> object: ...
-
-
-class Finds(Protocol):
-    def find(
-        self, wanted: Iterable[frozenset[IPAddress]]
-    ) -> Mapping[frozenset[IPAddress], Path]: ...
-
-
-class FindsCgroups(Protocol):
-    def find(self, uid: str) -> Path | None: ...
 
 
 @dataclass(slots=True)

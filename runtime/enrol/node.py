@@ -10,13 +10,16 @@ import re
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from runtime import log
 from runtime.cluster.api import NODES, Api, ApiError, namespaced
+from runtime.errors import KmeshError
 
 MODE_LABEL = "kmesh.net/mode"
 CAPABILITY_PREFIX = "kmesh.net/capability."
 VERSION_LABEL = "kmesh.net/version"
+FEATURES = "kmesh"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _RETRY_SECONDS = 5.0
 
@@ -36,6 +39,35 @@ def labels_of(*, mode: str, version: str, capabilities: Mapping[str, str]) -> di
         if _NAME.fullmatch(f"capability.{name}"):
             wanted[f"{CAPABILITY_PREFIX}{name}"] = verdict
     return wanted
+
+
+def write_features(directory: Path, labels: Mapping[str, str]) -> None:
+    """Write labels for Node Feature Discovery's local source: one `name=value` a line.
+
+    https://kubernetes-sigs.github.io/node-feature-discovery/stable/usage/customization-guide
+
+    Args:
+        directory: its features.d.
+        labels: from `labels_of`.
+
+    Raises:
+        KmeshError: it cannot be written.
+    """
+    draft = directory / f".{FEATURES}"  # names with a dot in front are passed over
+    try:
+        draft.write_text("".join(f"{name}={value}\n" for name, value in sorted(labels.items())))
+        draft.replace(directory / FEATURES)
+    except OSError as error:
+        raise KmeshError(f"cannot write features to {directory}: {error.strerror}") from error
+
+
+def remove_features(directory: Path) -> list[str]:
+    """Take the file away; what was removed, in words. Idempotent."""
+    path = directory / FEATURES
+    if not path.is_file():
+        return []
+    path.unlink()
+    return [str(path)]
 
 
 class NodeReport:

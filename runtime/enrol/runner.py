@@ -35,7 +35,6 @@ class Runner:
         enrolment: what is driven; touched by the runner's own thread only.
         api: the API server.
         node: this node's name: only its pods are asked for.
-        after: called after each piece of work that may have changed who is governed.
     """
 
     def __init__(
@@ -44,12 +43,10 @@ class Runner:
         *,
         api: Api,
         node: str,
-        after: Callable[[], object] = lambda: None,
     ) -> None:
         self._enrolment = enrolment
         self._api = api
         self._node = node
-        self._after = after
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._trouble: dict[str, str] = {}
@@ -82,13 +79,23 @@ class Runner:
             for event in follow(self._api, path, wait=self._stop.wait, **query):
                 if isinstance(event, Listed | Changed):
                     self._trouble.pop(path, None)
-                    self._work.put(take(event))
+                    self._understand(take, event)
                 else:
                     if path not in self._trouble:
                         _log.warning("%s (pods stay as they are meanwhile)", event.error)
                     self._trouble[path] = str(event.error)
 
         return threading.Thread(target=run, name=f"watch {path}", daemon=True)
+
+    def _understand(self, take: Callable[[Event], Work], event: Event) -> None:
+        try:
+            self._work.put(take(event))
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # of a version to come: the rest is still followed
+            _log.exception("an object cannot be understood")
 
     def _pods(self, event: Event) -> Work:
         if isinstance(event, Listed):
@@ -195,7 +202,6 @@ class Runner:
     def _do(self, work: Work) -> None:
         try:
             work()
-            self._after()
         except Exception:  # noqa: BLE001 - no single pod may end the enrolment of all others
             _log.exception("a change of a pod could not be followed")
 

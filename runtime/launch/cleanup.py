@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runtime.cni.install import remove as remove_plugin
 from runtime.control.rundir import RunDir, State
+from runtime.enrol.node import remove_features
 from runtime.errors import KmeshError
 from runtime.kernel.cleanup import cleanup as clean_kernel
 from runtime.launch.scope import dissolve, is_scope
@@ -25,6 +26,7 @@ class Cleaner:
     Attributes:
         run_dir: the daemon's run directory.
         pins: where it pinned.
+        nfd_features: features.d of Node Feature Discovery; None where nothing was written there.
         cni_bin, cni_conf: the host's directories of the CNI; None where the plugin is none of ours to remove.
     """
 
@@ -32,6 +34,7 @@ class Cleaner:
     pins: Path
     cni_bin: Path | None = None
     cni_conf: Path | None = None
+    nfd_features: Path | None = None
 
     def clean(self) -> list[str]:
         """Remove everything; what was removed, in words.
@@ -42,6 +45,8 @@ class Cleaner:
         removed = clean(run_dir=self.run_dir, pins=self.pins)
         if self.cni_bin and self.cni_conf:
             removed += remove_plugin(bin_dir=self.cni_bin, conf_dir=self.cni_conf)
+        if self.nfd_features:
+            removed += remove_features(self.nfd_features)
         return removed
 
     def stay(self, done_file: Path | None, *, say: Callable[[str], object]) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from runtime.cluster.api import Api
 from runtime.cni.install import Installation
 from runtime.cni.server import CniServer
 from runtime.enrol.annotate import Annotator
-from runtime.enrol.enrolment import Enrolment, Kernel
+from runtime.enrol.enrolment import Enrolment
 from runtime.enrol.node import NodeReport
+from runtime.enrol.parts import Kernel
 from runtime.enrol.places import Namespaces, PodCgroups
 from runtime.enrol.runner import Runner
 from runtime.errors import KmeshError
@@ -43,7 +44,6 @@ class ClusterPart:
         api: the API server.
         node: this node's name.
         kernel: takes pods in.
-        after: called after each change of who is governed.
         report: labels and a possible complaint, for the node.
     """
 
@@ -53,7 +53,6 @@ class ClusterPart:
         *,
         node: str,
         kernel: Kernel,
-        after: Callable[[], object],
         report: NodeReport,
     ) -> None:
         self._says = Annotator(api)
@@ -63,7 +62,7 @@ class ClusterPart:
             namespaces_of_node=Namespaces(),
             cgroups=PodCgroups.of_this_node(),
         )
-        self._runner = Runner(enrolment, api=api, node=node, after=after)
+        self._runner = Runner(enrolment, api=api, node=node)
         self._report = report
         self._server: CniServer | None = None
         self._installation: Installation | None = None

@@ -25,6 +25,7 @@ class Config:
         telemetry: follow connections, for metrics and the access log.
         locality: region/zone/subzone of this node, as far as known.
         cluster: enrol this node's pods, and tell the cluster what was found out about the node.
+        nfd_features: features.d of Node Feature Discovery; None to write nothing there.
         cni_bin, cni_conf: the host's directories of the CNI, for the plugin; None to leave it out.
         cni_socket: the daemon's socket for the plugin by its path on the host; None: as here.
     """
@@ -45,3 +46,4 @@ class Config:
     cni_bin: Path | None = None
     cni_conf: Path | None = None
     cni_socket: Path | None = None
+    nfd_features: Path | None = None

@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from runtime import log
+from runtime.cluster.api import Api
 from runtime.control.ahead import Ahead
 from runtime.control.authorization import Authorization
 from runtime.control.controller import Controller
-from runtime.enrol.node import NodeReport, labels_of
+from runtime.enrol.node import NodeReport, labels_of, write_features
 from runtime.errors import KmeshError
 from runtime.kernel.authorize import Authorizer
 from runtime.kernel.datapath import DataPath
@@ -50,6 +51,7 @@ class Daemon(Instance):
             KmeshError: another instance runs, or nothing that is wanted can be started.
         """
         open_source = find_source(self._config.source)
+        self._api = connect() if self._config.cluster else None
         self._dir.lock()
         overrides = self._config.overrides
         self._probing = Probing(overrides=overrides, in_child=self._dir.unlock)
@@ -181,30 +183,29 @@ class Daemon(Instance):
             self._ready_after,
         )
 
-        if self._config.cluster and self._cluster is None:
-            self._join_cluster()
+        if self._api is not None and self._cluster is None:
+            self._join_cluster(self._api)
 
-    def _join_cluster(self) -> None:
+    def _join_cluster(self, api: Api) -> None:
         """Pods are enrolled from here on: what they connect to is in the kernel."""
         assert self._managed is not None
         assert self._judged is not None
         assert self._started is not None
         config, report = self._config, self._judged.report
-        api = connect()
         verdicts = {each.capability: str(each.verdict) for each in report.findings}
-        node = NodeReport(
-            api,
-            node=config.node,
-            labels=labels_of(
-                mode=self._started.name, version=package_version(), capabilities=verdicts
-            ),
-            complaint=self._complaint(),
+        labels = labels_of(
+            mode=self._started.name, version=package_version(), capabilities=verdicts
         )
+        node = NodeReport(api, node=config.node, labels=labels, complaint=self._complaint())
+        if config.nfd_features:
+            try:
+                write_features(config.nfd_features, labels)
+            except KmeshError as error:
+                _log.warning("%s", error)
         self._cluster = ClusterPart(
             api,
             node=config.node,
             kernel=Pods(self._managed, self._authorization, lock=self._lock),
-            after=lambda: None,
             report=node,
         )
         self._cluster.start(

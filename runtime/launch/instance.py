@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from runtime.cluster.api import Api
 from runtime.control.ahead import Ahead
 from runtime.control.authorization import Authorization
 from runtime.control.dump import dump
@@ -58,6 +59,7 @@ class Instance:
         self._acceleration: Acceleration | None = None
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
+        self._api: Api | None = None
         self._cluster: ClusterPart | None = None
         self._ready_after: float | None = None
         self._version: Json = {"version": package_version()}

@@ -61,6 +61,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reachable]:
     pods = [{"pod": "shop/web", "governed": True, "reason": "label", "trouble": "", "by": "netns"}]
     routes = {
         ("GET", "/status"): lambda _request: Reply(STATUS),
+        ("GET", "/debug/loggers"): lambda _request: Reply({"kmesh": "info", "enrol": "debug"}),
         ("GET", "/pods"): lambda _request: Reply([{**each, "addresses": []} for each in pods]),
     }
     server = serve_tcp("127.0.0.1:0", routes)
@@ -97,6 +98,12 @@ def test_every_node_has_a_row_whatever_is_wrong_there() -> None:
 def test_question_goes_to_the_node_that_is_named() -> None:
     assert ask("--node", "a", "pods")[0]["pod"] == "shop/web"
     assert ask("--node", "a", "status")["mode"] == "compat"
+
+
+@pytest.mark.usefixtures("api")
+def test_levels_of_the_log_are_told() -> None:
+    assert ask("--node", "a", "log") == {"kmesh": "info", "enrol": "debug"}
+    assert ask("--node", "a", "log", "enrol") == {"enrol": "debug"}
 
 
 @pytest.mark.usefixtures("api")

@@ -14,8 +14,9 @@ import pytest
 from runtime.cni.request import CniRequest
 from runtime.enrol.annotate import Annotator
 from runtime.enrol.enrolment import Enrolment
-from runtime.enrol.node import NodeReport, labels_of
+from runtime.enrol.node import NodeReport, labels_of, remove_features, write_features
 from runtime.enrol.runner import Runner
+from runtime.errors import KmeshError
 from tests.cluster_api.fake import FakeApi
 from tests.enrol.test_enrol_enrolment import Node, make_node
 from tests.launch.conftest import until
@@ -181,3 +182,14 @@ def test_node_is_labelled_and_complains_once() -> None:
     (path, event) = api.posted[0]
     assert path == "/api/v1/namespaces/default/events"
     assert event["message"] == "not enhanced: no BTF"
+
+
+def test_features_are_written_whole_and_removed(tmp_path: Path) -> None:
+    write_features(tmp_path, {"kmesh.net/mode": "compat", "kmesh.net/capability.btf": "present"})
+    text = (tmp_path / "kmesh").read_text()
+    assert text == "kmesh.net/capability.btf=present\nkmesh.net/mode=compat\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["kmesh"]
+    assert remove_features(tmp_path) == [str(tmp_path / "kmesh")]
+    assert remove_features(tmp_path) == []
+    with pytest.raises(KmeshError, match="cannot write features"):
+        write_features(tmp_path / "none", {})

@@ -117,7 +117,12 @@ def test_other_paths_of_the_cni_and_the_runtime() -> None:
 
 
 def test_every_volume_that_is_mounted_is_there() -> None:
-    for settings in ((), ("source=kubernetes",), ("cni.enabled=false",)):
+    for settings in (
+        (),
+        ("source=kubernetes",),
+        ("cni.enabled=false",),
+        ("nodeFeature.enabled=true",),
+    ):
         for key, item in render(*settings).items():
             if key[0] != "DaemonSet":
                 continue
@@ -143,7 +148,7 @@ def test_what_outlives_the_daemon_is_kept_over_updates() -> None:
 
 def test_environment_of_the_config_map_is_what_the_command_reads(checkout: Path) -> None:
     known = (checkout / "runtime" / "cli" / "run.py").read_text()
-    settings = ("acceleration=on", "ignoreBugs={a,b}")
+    settings = ("acceleration=on", "ignoreBugs={a,b}", "nodeFeature.enabled=true")
     for name in render(*settings)["ConfigMap", "kmesh"]["data"]:
         assert not name.startswith("KMESH_") or f'"{name}"' in known, name
 

@@ -60,6 +60,10 @@ capabilities:
 - name: cni-conf
   mountPath: /host/cni/net.d
 {{- end }}
+{{- if .Values.nodeFeature.enabled }}
+- name: features
+  mountPath: /host/features.d
+{{- end }}
 {{- end }}
 
 {{- define "kmesh.hostVolumes" -}}
@@ -91,6 +95,12 @@ capabilities:
 - name: cni-conf
   hostPath:
     path: {{ .Values.cni.confDir }}
+    type: DirectoryOrCreate
+{{- end }}
+{{- if .Values.nodeFeature.enabled }}
+- name: features
+  hostPath:
+    path: {{ .Values.nodeFeature.dir }}
     type: DirectoryOrCreate
 {{- end }}
 {{- end }}
