@@ -56,7 +56,8 @@ from runtime.launch.config import Config
     show_envvar=True,
     default="",
     metavar="REGION/ZONE/SUBZONE",
-    help="Where this node is, for services that prefer near endpoints.",
+    help="Where this node is, for services that prefer near endpoints. With --cluster: as the node's "
+    "labels say.",
 )
 @click.option(
     "--acceleration/--no-acceleration",

@@ -20,7 +20,7 @@ from runtime.kernel.authorize import Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.choose import PATHS
-from runtime.launch.cluster import ClusterPart, connect
+from runtime.launch.cluster import ClusterPart, connect, locality_of
 from runtime.launch.instance import Instance
 from runtime.launch.managed import Governor, Managed, namespaces_of
 from runtime.launch.pods import Pods
@@ -51,7 +51,8 @@ class Daemon(Instance):
             KmeshError: another instance runs, or nothing that is wanted can be started.
         """
         open_source = find_source(self._config.source)
-        self._api = connect() if self._config.cluster else None
+        if self._config.cluster:
+            self._api = connect()
         self._dir.lock()
         overrides = self._config.overrides
         self._probing = Probing(overrides=overrides, in_child=self._dir.unlock)
@@ -68,7 +69,8 @@ class Daemon(Instance):
             interruptible=interruptible,
         )
         with interruptible():
-            pass
+            if self._api is not None and not self._locality:
+                self._locality = locality_of(self._api, self._config.node)
         self._version = describe(self._judged.objects)
         self._phase = "starting the data path"
         self._started = start_best(self._judged.paths, self._open_path)

@@ -61,6 +61,7 @@ class Instance:
         self._telemetry = Telemetry()
         self._api: Api | None = None
         self._cluster: ClusterPart | None = None
+        self._locality = config.locality
         self._ready_after: float | None = None
         self._version: Json = {"version": package_version()}
 
@@ -189,5 +190,5 @@ class Instance:
         return self._managed
 
     def _place(self) -> Place:
-        region, zone, subzone, *_ = [*self._config.locality.split("/"), "", "", ""]
+        region, zone, subzone, *_ = [*self._locality.split("/"), "", "", ""]
         return Place(node=self._config.node, locality=Locality(region, zone, subzone))
