@@ -12,10 +12,24 @@ import pytest
 
 from ci.cluster import kmesh
 from tests.cluster.conftest import LOAD, SHOP, Cluster
-from tests.cluster.test_cluster_enrolment import FIRST, phase, pod
+from tests.cluster.test_cluster_enrolment import phase, pod
 from tests.launch.conftest import until
 
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.cluster]
+
+
+# Succeeds once it is governed, and not before: there is no kube-proxy.
+LATE = """
+import time, urllib.request
+for _ in range(200):
+    try:
+        urllib.request.urlopen("http://10.96.8.8/", timeout=1).read()
+        break
+    except OSError:
+        time.sleep(0.5)
+else:
+    raise SystemExit(1)
+"""
 
 
 @contextmanager
@@ -89,7 +103,7 @@ def test_pod_starts_without_a_daemon_and_is_governed_when_it_is_back(labelled: C
     try:
         kubectl = labelled.kubectl
         kubectl("-n", kmesh.NAMESPACE, "wait", "--for=delete", "pod", "-l", "app=kmesh")
-        machine.apply(pod("late", f"import time; time.sleep(20)\n{FIRST}"))
+        machine.apply(pod("late", LATE))
         until(lambda: phase(labelled, "late") == "Running", "CNI ADD failed without a daemon")
         assert labelled.annotation("late") is None
         kmesh.install(machine)
