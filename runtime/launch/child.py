@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 from runtime.errors import KmeshError
 
@@ -65,12 +67,28 @@ def run_in_cgroup(argv: Sequence[str], *, procs: int) -> int:
 
 
 def _wait(child: subprocess.Popen[bytes], watched: set[signal.Signals]) -> int:
+    # The kernel's SIGCHLD may go to any thread that does not block it, and be lost there. So the
+    # end of the child is told to this thread, which does.
+    waiting = threading.get_ident()
+
+    def tell() -> None:
+        with suppress(ChildProcessError):  # it has been seen already
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        signal.pthread_kill(waiting, signal.SIGCHLD)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    status = _hand_on(child, watched)
+    teller.join()
+    return status if status >= 0 else 128 - status
+
+
+def _hand_on(child: subprocess.Popen[bytes], watched: set[signal.Signals]) -> int:
     while True:
         info = signal.sigwaitinfo(watched)
         # The terminal sends its signals to the command too: only those of other processes
         # (si_code <= 0) are handed on, lest Ctrl-C arrive twice.
         if info.si_signo != signal.SIGCHLD and info.si_code <= 0:
             child.send_signal(info.si_signo)
-        status = child.poll()
-        if status is not None:
-            return status if status >= 0 else 128 - status
+        if info.si_signo == signal.SIGCHLD and child.poll() is not None:
+            return child.returncode
