@@ -69,6 +69,8 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     )
     for reason in facts["reasons"]:
         yield "", f"- {reason}"
+    if facts["unverified"]:
+        yield "not tried", ", ".join(facts["unverified"])
     for demotion in facts["demotions"]:
         yield "demoted", f"{demotion['path']} failed to start: {demotion['reason']}"
     if facts["acceleration"]:

@@ -24,7 +24,8 @@ from runtime.kernel.bpffs import PINS
 from runtime.kernel.links import Links
 from runtime.tables.layout import DIGEST
 
-OBJECT = Path("accelerate") / "accelerate.bpf.o"
+GROUP = "accelerate"
+OBJECT = Path(GROUP) / "accelerate.bpf.o"
 HIGH_WATER = 256 * 1024
 _LINKS, _CGROUP = "links", "cgroup"
 _SHARED = ("settings", "counters", "announced", "meetings", "sockets", "ends")

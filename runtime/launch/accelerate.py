@@ -10,9 +10,9 @@ from typing import Any
 
 from runtime import log
 from runtime.errors import KmeshError
-from runtime.kernel.accelerate import Accelerator, remove
+from runtime.kernel.accelerate import GROUP, Accelerator, remove
 from runtime.launch.managed import Governor
-from runtime.probe.mode import explain
+from runtime.probe.mode import explain, lacking
 from runtime.probe.verdict import Finding, Verdict
 
 _log = log.get("launch")
@@ -54,9 +54,11 @@ def accelerate_decision(
     if wanted is False:
         return False, "turned off (--no-acceleration)"
     by_name = {finding.capability: finding for finding in findings}
-    lacking = [why for name in NEEDS if (why := _lacks(by_name, name))]
-    if lacking:
-        return False, "; ".join(lacking)
+    reasons = [why for name in NEEDS if (why := _lacks(by_name, name))]
+    if why := lacking(by_name.values(), GROUP):
+        reasons.append(why)
+    if reasons:
+        return False, "; ".join(reasons)
     hurt = [f"{who}: {why}" for name, who in SOME_NEED.items() if (why := _falls(by_name, name))]
     if hurt and wanted is None:
         return False, f"{'; '.join(hurt)}; {HINT}"

@@ -13,7 +13,7 @@ from runtime.control.ahead import Ahead
 from runtime.control.authorization import Authorization
 from runtime.control.controller import Controller
 from runtime.errors import KmeshError
-from runtime.kernel.authorize import Authorizer
+from runtime.kernel.authorize import GROUP, Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.instance import Instance
@@ -21,6 +21,7 @@ from runtime.launch.managed import Governor, Managed, namespaces_of
 from runtime.launch.sources import find_source
 from runtime.launch.start import start_best
 from runtime.launch.verdict import Probing, judge
+from runtime.probe.mode import lacking
 from runtime.server import api
 from runtime.server.http import serve_tcp, serve_unix
 from runtime.server.metrics import renderer
@@ -83,8 +84,15 @@ class Daemon(Instance):
         objects, pins = self._judged.objects, self._config.pins
         assert objects is not None
 
+        reason = lacking(self._judged.report.findings, GROUP)
+
+        def open_authorizer() -> Authorizer:
+            if reason:
+                raise KmeshError(f"policies cannot be enforced on this kernel: {reason}")
+            return Authorizer.open(objects, pins=pins)
+
         return Authorization(
-            lambda: Authorizer.open(objects, pins=pins),
+            open_authorizer,
             adopt=Authorizer.is_pinned(pins),
             place=self._place(),
             namespaces=lambda: namespaces_of(self._managed.cgroups if self._managed else ()),

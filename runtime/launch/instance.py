@@ -84,6 +84,7 @@ class Instance:
             "mode": self._started.name if self._started else "none",
             "kernel_mode": report.mode.kernel_mode if report else None,
             "reasons": list(report.mode.reasons) if report else [],
+            "unverified": list(report.mode.unverified) if report else [],
             "demotions": self._demotions(),
             "acceleration": self._acceleration.status() if self._acceleration else None,
             "telemetry": self._telemetry.status(),

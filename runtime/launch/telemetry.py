@@ -9,10 +9,10 @@ from typing import Any
 
 from runtime import log
 from runtime.errors import KmeshError
-from runtime.kernel.telemetry import Observer, remove
+from runtime.kernel.telemetry import GROUP, Observer, remove
 from runtime.launch.managed import Governor
-from runtime.probe.mode import explain
-from runtime.probe.verdict import Finding, Verdict
+from runtime.probe.mode import lacking
+from runtime.probe.verdict import Finding
 from runtime.telemetry.accesslog import AccessLog
 from runtime.telemetry.counters import Counters
 from runtime.telemetry.directory import Change, Directory
@@ -30,11 +30,8 @@ def telemetry_decision(findings: Iterable[Finding], *, wanted: bool) -> tuple[bo
     """
     if not wanted:
         return False, "turned off (--no-telemetry)"
-    for finding in findings:
-        if finding.capability == "telemetry":
-            fine = finding.verdict in (Verdict.PRESENT, Verdict.INCONCLUSIVE)
-            return (True, "") if fine else (False, explain(finding))
-    return True, ""
+    reason = lacking(findings, GROUP)
+    return not reason, reason
 
 
 class Telemetry:

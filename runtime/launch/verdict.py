@@ -137,6 +137,8 @@ def _decide(judged: Judged, wanted: str) -> Judged:
     except ImpossibleError:
         _log.error("mode none: nothing is started")
         raise
+    if decision.unverified:
+        _log.warning("not tried, as this process cannot: %s", ", ".join(decision.unverified))
     _log.info(
         "mode %s (asked for: %s; the kernel by itself: %s)", paths[0], wanted, decision.kernel_mode
     )
