@@ -20,7 +20,7 @@ from builder.cache import scratch
 from builder.describe import Described, describe
 from builder.engine import Engine, ImageFacts
 from builder.interrupt import undisturbed
-from builder.kernels import KernelVerdict
+from builder.kernels import KernelVerdict, kernels_of
 from builder.naming import name_all
 from builder.normalise import normalise
 from builder.objects import ObjectSet
@@ -184,5 +184,5 @@ class Pipeline:
             objects=len(self._objects.objects),
             seconds=done.seconds,
             state="built" if done.built else "unchanged",
-            kernels=self._kernels,
+            kernels=kernels_of(image, self._kernels),
         )
