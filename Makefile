@@ -5,6 +5,7 @@ HUB ?= ghcr.io/kmesh-net
 PYTEST_ARGS ?=
 OUTPUT ?= table
 BIN := .venv/bin
+AS_ROOT := ci/setup/as-root
 
 # BASE_GENERIC=..., BASE_ENHANCED=..., BASE_COMPILE=... override the pinned bases.
 BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
@@ -32,11 +33,11 @@ bpf: setup ## compile the BPF objects into build/bpf
 
 docker: ## build the three images, and probe this host with the generic one
 	@ci/setup/setup build engine
-	@$(BIN)/kmesh-build images --tag $(TAG) --hub $(HUB) $(BASES) --output $(OUTPUT)
+	@$(AS_ROOT) $(BIN)/kmesh-build images --tag $(TAG) --hub $(HUB) $(BASES) --output $(OUTPUT)
 
 test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for pytest)
 	@$(BIN)/python -m runtime.compile bpf build/bpf
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(AS_ROOT) $(BIN)/pytest $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy strict, import-linter, clang-format
 	@$(BIN)/ruff check .
@@ -63,12 +64,12 @@ lock: ## resolve the Python dependencies again, with hashes (needs uv)
 
 demo: setup-test ## two backends, one service, real requests through the kernel, explained
 	@$(BIN)/python -m runtime.compile bpf build/bpf
-	@$(BIN)/python -m ci.demo
+	@$(AS_ROOT) $(BIN)/python -m ci.demo
 
 bench: setup-test ## measure side by side: initial sync, new connections, keep-alive (ratios)
 	@ci/setup/setup build engine test bench
 	@$(BIN)/python -m runtime.compile bpf build/bpf
-	@$(BIN)/python -m ci.bench --output $(OUTPUT)
+	@$(AS_ROOT) $(BIN)/python -m ci.bench --output $(OUTPUT)
 
 clean: ## remove what was built here (not the caches outside the checkout)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

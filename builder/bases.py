@@ -22,12 +22,14 @@ class Base:
         os_id: the ID in its os-release.
         reference: the image to pull, by digest where one is known.
         installer: the command that installs packages there ("apt-get" or "dnf").
+        kernel_mark: what its kernels' releases have in them and no other's, "" where nothing is.
     """
 
     name: str
     os_id: str
     reference: str
     installer: str
+    kernel_mark: str = ""
 
     @property
     def pinned(self) -> bool:
@@ -48,6 +50,7 @@ OPENEULER = Base(
     os_id="openEuler",
     reference="openeuler/openeuler:24.03-lts",
     installer="dnf",
+    kernel_mark=".oe",
 )
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import fnmatch
 import shutil
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -100,9 +101,9 @@ def normalise(
         labels: labels to add: what only a normalised image has.
 
     Raises:
-        KmeshError: the archive does not begin with the base's layers.
+        KmeshError: the archive does not begin with the base's layers, or was cut short.
     """
-    with SavedImage(saved) as image:
+    with _whole(), SavedImage(saved) as image:
         if image.diff_ids[: len(base)] != tuple(layer.diff_id for layer in base):
             raise KmeshError("the image that was built does not stand on the base that was given")
         layers = [
@@ -116,6 +117,17 @@ def normalise(
         config = normal_config(image.config, names, created=created, labels=labels)
     with target.open("wb") as stream:
         return NormalImage(write_image(stream, config, layers), tuple(layers))
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.ReadError, EOFError) as error:
+        hint = "see whether the engine still runs; nothing was tagged; run it again to continue"
+        raise KmeshError(
+            f"the engine's image archive was cut short ({error})", hint=hint
+        ) from error
 
 
 def _base_layer(image: SavedImage, number: int, layer: BaseLayer, scratch: Path) -> LayerFile:

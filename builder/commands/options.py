@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that commands share, and how a build ends when it is told to."""
+"""Options that commands share."""
 
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -107,27 +104,3 @@ def wishes(
         "enhanced": Wish(reference=base_enhanced, archive=base_archive, repository=base_repo),
         "compile": Wish(reference=base_compile or base_generic),
     }
-
-
-@contextmanager
-def ended_cleanly(message: str) -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C: whatever runs is ended in order, then one line tells what is left.
-
-    Args:
-        message: that line.
-    """
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"interrupted: {message}", err=True)
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

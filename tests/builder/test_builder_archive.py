@@ -7,7 +7,9 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,18 @@ def test_an_archive_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
     files = {"c.json": data, "manifest.json": json.dumps(manifest).encode()}
     with pytest.raises(KmeshError, match=r"lacks gone/layer\.tar: it was cut short"):
         normal(archive(tmp_path / "1", files, {}), tmp_path / "a")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("save", [saved_by_docker_20, saved_by_docker_25])
+def test_an_archive_that_was_cut_short_is_one_clear_line(
+    tmp_path: Path, save: Callable[..., Path], part: float
+) -> None:
+    """What an engine leaves that dies while it saves; the format with compressed layers too."""
+    saved = save(tmp_path / "1", [layer({"sh": os.urandom(20000)}, mtime=1), *build(1)], stamp="x")
+    os.truncate(saved, int(saved.stat().st_size * part))
+    with pytest.raises(KmeshError, match="was cut short"):
+        normal(saved, tmp_path / "a")
 
 
 def test_an_id_is_known_without_writing(tmp_path: Path) -> None:

@@ -383,6 +383,10 @@ def test_an_interrupted_build_names_nothing_and_is_continued(built: Built) -> No
     assert "interrupted: no name has changed" in log
     assert "Traceback" not in log
     assert all(built.engine.find(f"{HUB}/{name}:{tag}") is None for name in NAMES.values())
-    report = build(place, "--tag", tag, "--no-probe")
-    assert image_ids(report) == image_ids(built.first)
-    assert {item["state"] for item in report["images"]} == {"unchanged"}
+    # What was finished is not built again; and an interrupt after the naming says that it was too late.
+    status, log = _interrupt(place, lambda line: "probing this host" in line, "--tag", tag)
+    assert status == 130, log
+    assert "interrupted: all images are built and have their names" in log
+    assert log.count("unchanged (") == len(NAMES)
+    named = {image: built.engine.find(f"{HUB}/{name}:{tag}") for image, name in NAMES.items()}
+    assert {image: found and found.id for image, found in named.items()} == image_ids(built.first)
