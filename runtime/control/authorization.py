@@ -81,6 +81,10 @@ class Authorization:
             _log.error("%s", fault)
         self._fault = fault
 
+    def relocate(self, place: Place) -> None:
+        """This node turns out to be elsewhere; the next `program` brings the kernel there."""
+        self._tables.relocate(place)
+
     def program(self, update: Update) -> Mapping[str, str]:
         """Bring an update, and what failed before, into the kernel.
 

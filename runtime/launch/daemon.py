@@ -16,7 +16,7 @@ from runtime.errors import KmeshError
 from runtime.kernel.authorize import Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.launch.accelerate import Acceleration
-from runtime.launch.instance import Instance
+from runtime.launch.instance import Instance, whereabouts
 from runtime.launch.managed import Governor, Managed, namespaces_of
 from runtime.launch.sources import find_source
 from runtime.launch.start import start_best
@@ -44,12 +44,13 @@ class Daemon(Instance):
         Raises:
             KmeshError: another instance runs, or nothing that is wanted can be started.
         """
-        open_source = find_source(self._config.source)
+        found = find_source(self._config.source)
+        self._whereabouts = whereabouts(self._config, cluster=found.cluster, network=found.network)
         self._dir.lock()
         overrides = self._config.overrides
         self._probing = Probing(overrides=overrides, in_child=self._dir.unlock)
         self._serve()
-        self._source = Ahead(open_source)
+        self._source = Ahead(found.open)
         _log.info("options InitDaemonConfig successful")
         self._phase = "probing the kernel"
         scratch = self._dir.compiled
@@ -86,7 +87,7 @@ class Daemon(Instance):
         return Authorization(
             lambda: Authorizer.open(objects, pins=pins),
             adopt=Authorizer.is_pinned(pins),
-            place=self._place(),
+            place=self._whereabouts.place,
             namespaces=lambda: namespaces_of(self._managed.cgroups if self._managed else ()),
         )
 
@@ -141,12 +142,13 @@ class Daemon(Instance):
         path = self._started.path
         controller = Controller(
             source,
-            tables=ServiceTables(place=self._place(), existing=path.contents()),
+            tables=ServiceTables(place=self._whereabouts.place, existing=path.contents()),
             kernel=path,
             view=self._view,
             lock=self._lock,
             on_synced=self._on_synced,
             authorization=self._authorization,
+            whereabouts=self._whereabouts,
         )
         self._view.on_update = self._telemetry.learn
         reading = asyncio.create_task(self._telemetry.run())
