@@ -161,6 +161,10 @@ class Instance:
 
     def enroll(self, cgroup: str) -> None:
         self._enrolment().enroll(cgroup)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Have policies enforced in the namespaces that managed processes are in now."""
         if self._authorization:
             with self._lock:
                 self._authorization.follow()
