@@ -9,7 +9,7 @@ import click
 
 from runtime.cli.options import daemon, run_dir_option
 from runtime.errors import KmeshError
-from runtime.launch.scope import Scope, processes
+from runtime.launch.scope import Scope, everyone
 from runtime.server.client import Client
 
 
@@ -54,7 +54,7 @@ def _run(command: tuple[str, ...], *, name: str, client: Client) -> int:
 
 def _leave(scope: Scope, *, client: Client) -> None:
     """Release and remove the cgroup, unless the command left processes in it."""
-    left = processes(scope.path)
+    left = everyone(scope.path)
     if not left:
         try:
             client.post("/release", {"cgroup": str(scope.path)})

@@ -53,7 +53,8 @@ from runtime.launch.config import Config
     show_envvar=True,
     default="",
     metavar="REGION/ZONE/SUBZONE",
-    help="Where this node is, for services that prefer near endpoints.",
+    help="Where this node is, for services that prefer near endpoints. Without it: as its own "
+    "workloads say.",
 )
 @click.option(
     "--acceleration/--no-acceleration",

@@ -60,6 +60,8 @@ class Authorization:
         self._open = open_kernel
         self._namespaces = namespaces
         self._fault = ""
+        self._unguarded = ""
+        self._guarded = (0, 0)  # of how many namespaces
         self._kernel = self._adopt() if adopt else None
         existing = self._kernel.contents() if self._kernel else None
         self._tables = PolicyTables(place=place, existing=existing)
@@ -81,6 +83,10 @@ class Authorization:
             _log.error("%s", fault)
         self._fault = fault
 
+    def relocate(self, place: Place) -> None:
+        """This node turns out to be elsewhere; the next `program` brings the kernel there."""
+        self._tables.relocate(place)
+
     def program(self, update: Update) -> Mapping[str, str]:
         """Bring an update, and what failed before, into the kernel.
 
@@ -92,9 +98,9 @@ class Authorization:
             if ops or self._behind:
                 self._apply(ops)
             self._behind = False
-            self.follow()
             refused = {}
             self._report("")
+            self.follow()
         except ApplyError as error:  # who is guarded by what did not fit is closed to everyone
             self._behind = True
             refused = dict(error.failed)
@@ -109,7 +115,7 @@ class Authorization:
 
     def fault(self) -> str | None:
         """Why the kernel does not enforce what the source said; None when it does."""
-        return self._fault or None
+        return self._fault or self._unguarded or None
 
     @property
     def is_behind(self) -> bool:
@@ -135,23 +141,49 @@ class Authorization:
         keys = self._names.get(hit.set, [])
         return keys[hit.policy - 1] if 0 < hit.policy <= len(keys) else ""
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether a policy guards any workload of this node."""
+        return self._kernel is not None and self._tables.is_needed
+
     def follow(self) -> None:
         """Guard the namespaces that there are now, or none when no policy needs it.
 
-        Raises:
-            BpfError: the kernel refused.
+        To be called again and again: managed processes make namespaces when they like. One that
+        cannot be guarded is a fault until it is, or is gone; the others are guarded all the same.
         """
-        if self._kernel is None:
-            return
-        if not self._tables.is_needed:
+        reasons: list[str] = []
+        self._guarded = (0, 0)
+        if self.is_needed:
+            reasons = self._guard(list(self._namespaces()))
+        elif self._kernel is not None:
             self._kernel.release_all()
-            return
-        for path in self._namespaces():
+        guarded, wanted = self._guarded
+        unguarded = (
+            f"NOT GUARDED: {wanted - guarded} of {wanted} network namespaces, whose workloads "
+            f"anyone reaches: {reasons[0]}"
+            if reasons
+            else ""
+        )
+        if unguarded and unguarded != self._unguarded:
+            _log.error("%s", unguarded)
+        self._unguarded = unguarded
+
+    def _guard(self, paths: Sequence[Path]) -> list[str]:
+        """Returns why each that is not guarded is not."""
+        assert self._kernel is not None
+        reasons, gone = [], 0
+        for path in paths:
             try:
                 self._kernel.guard_netns(path)
-            except BpfError:
-                if path.exists():  # else its process has just ended
-                    raise
+            except BpfError as error:
+                if path.exists():
+                    reasons.append(str(error))
+                else:
+                    gone += 1  # its process has just ended
+        wanted = len(paths) - gone
+        self._guarded = (wanted - len(reasons), wanted)
+        return reasons
 
     # What is told.
 
@@ -169,6 +201,7 @@ class Authorization:
         return {
             "policies": [self._describe(policy, hits[key]) for key, policy in found],
             "refused_by_default": hits[""],
+            "namespaces": {"guarded": self._guarded[0], "managed": self._guarded[1]},
         }
 
     def _describe(self, policy: Policy, hits: int) -> Mapping[str, Any]:

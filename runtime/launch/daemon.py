@@ -16,8 +16,8 @@ from runtime.errors import KmeshError
 from runtime.kernel.authorize import GROUP, Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.launch.accelerate import Acceleration
-from runtime.launch.instance import Instance
-from runtime.launch.managed import Governor, Managed, namespaces_of
+from runtime.launch.instance import Instance, whereabouts
+from runtime.launch.managed import Governor, Managed
 from runtime.launch.sources import find_source
 from runtime.launch.start import start_best
 from runtime.launch.verdict import Probing, judge
@@ -28,6 +28,8 @@ from runtime.server.metrics import renderer
 from runtime.tables.services import ServiceTables
 from runtime.ui import count
 from runtime.version import describe
+
+_LOOK_SECONDS = 0.1  # between looks for namespaces in which policies must be enforced
 
 _log = log.get("launch")
 
@@ -45,12 +47,13 @@ class Daemon(Instance):
         Raises:
             KmeshError: another instance runs, or nothing that is wanted can be started.
         """
-        open_source = find_source(self._config.source)
+        found = find_source(self._config.source)
+        self._whereabouts = whereabouts(self._config, cluster=found.cluster, network=found.network)
         self._dir.lock()
         overrides = self._config.overrides
         self._probing = Probing(overrides=overrides, in_child=self._dir.unlock)
         self._serve()
-        self._source = Ahead(open_source)
+        self._source = Ahead(found.open)
         _log.info("options InitDaemonConfig successful")
         self._phase = "probing the kernel"
         scratch = self._dir.compiled
@@ -94,8 +97,8 @@ class Daemon(Instance):
         return Authorization(
             open_authorizer,
             adopt=Authorizer.is_pinned(pins),
-            place=self._place(),
-            namespaces=lambda: namespaces_of(self._managed.cgroups if self._managed else ()),
+            place=self._whereabouts.place,
+            namespaces=self._managed.namespaces if self._managed else list,
         )
 
     def _accelerate(self, path: DataPath) -> Acceleration:
@@ -149,25 +152,36 @@ class Daemon(Instance):
         path = self._started.path
         controller = Controller(
             source,
-            tables=ServiceTables(place=self._place(), existing=path.contents()),
+            tables=ServiceTables(place=self._whereabouts.place, existing=path.contents()),
             kernel=path,
             view=self._view,
             lock=self._lock,
             on_synced=self._on_synced,
             authorization=self._authorization,
+            whereabouts=self._whereabouts,
         )
         self._view.on_update = self._telemetry.learn
-        reading = asyncio.create_task(self._telemetry.run())
+        aside = [
+            asyncio.create_task(self._telemetry.run()),
+            asyncio.create_task(self._keep_guarding()),
+        ]
         work = asyncio.create_task(controller.run())
         told = asyncio.create_task(stop.wait())
         await asyncio.wait({work, told}, return_when=asyncio.FIRST_COMPLETED)
         self._phase = "stopping"
         self._ready_after = None
-        for task in (told, work, reading):
+        for task in (told, work, *aside):
             task.cancel()
-        ended = await asyncio.gather(work, told, reading, return_exceptions=True)
+        ended = await asyncio.gather(work, told, *aside, return_exceptions=True)
         if isinstance(ended[0], Exception):  # a fault of ours: the daemon must not look alive
             raise ended[0]
+
+    async def _keep_guarding(self) -> None:
+        """A managed process may enter a network namespace of its own at any time."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._authorization and self._authorization.is_needed:
+                await asyncio.to_thread(self._follow)
 
     def _on_synced(self) -> None:
         self._ready_after = time.monotonic() - self._began

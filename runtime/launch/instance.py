@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from runtime.control.ahead import Ahead
@@ -28,7 +29,7 @@ from runtime.launch.telemetry import Telemetry
 from runtime.launch.verdict import Judged, Probing
 from runtime.model.mesh import Locality
 from runtime.server.http import Server
-from runtime.tables.place import Place
+from runtime.tables.place import Place, Whereabouts
 from runtime.version import package_version
 
 Json = Mapping[str, Any]
@@ -57,6 +58,7 @@ class Instance:
         self._acceleration: Acceleration | None = None
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
+        self._whereabouts = whereabouts(config)
         self._ready_after: float | None = None
         self._version: Json = {"version": package_version()}
 
@@ -96,6 +98,7 @@ class Instance:
             else {},
             "listens": [server.where for server in self._servers],
             "pins": str(self._config.pins),
+            "place": _place(self._whereabouts.place),
             "managed": list(self._managed.cgroups) if self._managed else [],
         }
 
@@ -153,12 +156,16 @@ class Instance:
         if self._started is None:
             raise KmeshError(f"the data path does not serve: {self._phase}")
         acceleration = self._acceleration.status() if self._acceleration else None
-        known = Known(self._view, place=self._place(), acceleration=acceleration)
+        known = Known(self._view, place=self._whereabouts.place, acceleration=acceleration)
         with open_tables(self._config.pins) as tables:
             return explain(question, tables, known=known)
 
     def enroll(self, cgroup: str) -> None:
         self._enrolment().enroll(cgroup)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Have policies enforced in the namespaces that managed processes are in now."""
         if self._authorization:
             with self._lock:
                 self._authorization.follow()
@@ -171,6 +178,18 @@ class Instance:
             raise KmeshError(f"the data path does not serve: {self._phase}")
         return self._managed
 
-    def _place(self) -> Place:
-        region, zone, subzone, *_ = [*self._config.locality.split("/"), "", "", ""]
-        return Place(node=self._config.node, locality=Locality(region, zone, subzone))
+
+def whereabouts(config: Config, *, cluster: str = "", network: str | None = None) -> Whereabouts:
+    """This node's place as far as it is told, by its settings and by its source."""
+    region, zone, subzone, *_ = [*config.locality.split("/"), "", "", ""]
+    locality = Locality(region, zone, subzone)
+    return Whereabouts(Place(node=config.node, locality=locality, cluster=cluster, network=network))
+
+
+def _place(place: Place) -> Json:
+    return {
+        "node": place.node,
+        "cluster": place.cluster,
+        "network": place.network,
+        "locality": asdict(place.locality),
+    }

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from runtime import log
 from runtime.control.rundir import RunDir, State
 from runtime.errors import KmeshError
-from runtime.launch.scope import dissolve, is_abandoned, processes
+from runtime.launch import namespaces
+from runtime.launch.scope import dissolve, is_abandoned
 
 _log = log.get("launch")
 
@@ -60,6 +59,10 @@ class Managed:
         if Path(self._pins).is_dir() and there >= set(self.cgroups):
             return None
         return f"what was pinned at {self._pins} is gone: restart the daemon"
+
+    def namespaces(self) -> list[Path]:
+        """The network namespaces of what is managed, and this process's own."""
+        return namespaces.of_cgroups(self.cgroups)
 
     def enroll(self, cgroup: str) -> None:
         """Govern the processes of a cgroup from now on.
@@ -110,14 +113,3 @@ class Managed:
         self._dir.write(
             State(pid=os.getpid(), pins=self._pins, mode=self._name, cgroups=self.cgroups)
         )
-
-
-def namespaces_of(cgroups: Iterable[str]) -> list[Path]:
-    """The network namespaces of some cgroups' processes, and this process's own, each once."""
-    found: dict[int, Path] = {}
-    own = Path("/proc/self/ns/net")
-    members = (Path(f"/proc/{pid}/ns/net") for name in cgroups for pid in processes(Path(name)))
-    for path in (own, *members):
-        with suppress(OSError):  # the process has just ended
-            found.setdefault(path.stat().st_ino, path)
-    return list(found.values())

@@ -50,6 +50,10 @@ class Membership:
     def workloads(self) -> Mapping[str, Workload]:
         return MappingProxyType(self._workloads)
 
+    def relocate(self, place: Place) -> None:
+        """This node turns out to be elsewhere; its caller fills the clusters again."""
+        self._place = place
+
     def set(self, uid: str, workload: Workload | None) -> None:
         """Take in a workload that is not what it was; None when it is gone."""
         before = self._workloads.get(uid)

@@ -61,6 +61,7 @@ class PolicyTables:
         self._guarding: Counter[int] = Counter()
         self._compiled: dict[tuple[IPAddress | None, tuple[str, ...]], PolicySet] = {}
         self._idle = not any(self._kernel.values())  # there never was a policy
+        self._moved: set[IPAddress] = set()  # by what was not an update
 
     def _adopt(self, existing: Contents) -> None:
         self._kernel = {table: dict(existing.get(table, {})) for table in TABLES}
@@ -94,6 +95,11 @@ class PolicyTables:
 
     # Changes.
 
+    def relocate(self, place: Place) -> None:
+        """This node turns out to be elsewhere; the next `apply` brings the maps there."""
+        self._place = place
+        self._moved |= self._book.relocate(place.network)
+
     def apply(self, update: Update) -> list[Op]:
         """Take an update in.
 
@@ -105,7 +111,8 @@ class PolicyTables:
         if self._idle:
             self._book.keep(update)
             return []
-        touched = self._book.take(update)
+        touched = self._book.take(update) | self._moved
+        self._moved = set()
         if moved:
             touched.update(self._book.addresses)
         before = dict(self._sets)

@@ -149,6 +149,15 @@ class ServiceTables:
             self._is_adopting = False
         return self._flush() + self._place_leftovers()
 
+    def relocate(self, place: Place) -> None:
+        """This node turns out to be elsewhere; the next `apply` brings the maps there."""
+        self._place = place
+        self._members.relocate(place)
+        for key, state in self._services.items():
+            self._shape(key, state)
+            for cluster in self.clusters_of(key):
+                self._members.fill(cluster)
+
     def resync(self, existing: Contents) -> list[Op]:
         """Count differences from what really is in the kernel, after operations that failed."""
         services, workloads = self.services, self.workloads
