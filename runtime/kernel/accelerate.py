@@ -22,7 +22,8 @@ from runtime.bpf.objects import BpfObject, Program
 from runtime.errors import KmeshError
 from runtime.kernel.bpffs import PINS
 from runtime.kernel.links import Links
-from runtime.tables.layout import DIGEST
+from runtime.kernel.sockets import socket_pin
+from runtime.tables.layout import SOCKET_DIGESTS
 
 GROUP = "accelerate"
 OBJECT = Path(GROUP) / "accelerate.bpf.o"
@@ -96,10 +97,13 @@ class Accelerator:
         self._tables.mkdir(parents=True, exist_ok=True, mode=0o700)
         adopted = [name for name in _SHARED if (self._tables / name).exists()]
         places = [self._tables / name for name in adopted]
-        peers = self._home.parent / "compat" / DIGEST[:16] / "peers"  # see accelerate.h
-        for place in [*places, *([peers] if peers.exists() else [])]:
+        peers = socket_pin(self._home.parent / "compat", "peers", SOCKET_DIGESTS)  # accelerate.h
+        reused = dict(zip(adopted, places, strict=True))
+        if peers.exists():
+            reused["peers"] = peers
+        for name, place in reused.items():
             pinned = BpfMap.pinned(place)
-            opened.reuse_map(place.name, pinned.fd)  # it takes a descriptor of its own
+            opened.reuse_map(name, pinned.fd)  # it takes a descriptor of its own
             pinned.close()
         opened.load()
         maps, programs = opened.maps(), opened.programs()

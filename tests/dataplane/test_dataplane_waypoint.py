@@ -16,6 +16,7 @@ import pytest
 
 from runtime.bpf.maps import BpfMap
 from runtime.kernel.datapath import DataPath
+from runtime.kernel.sockets import socket_pin
 from runtime.model.mesh import (
     AppProtocol,
     NamespacedHostname,
@@ -26,7 +27,7 @@ from runtime.model.mesh import (
     Workload,
 )
 from runtime.source.update import Update
-from runtime.tables.layout import DIGEST
+from runtime.tables.layout import SOCKET_DIGESTS
 from runtime.tables.place import Place
 from runtime.tables.services import ServiceTables
 from tests.dataplane.world import VIP4, VIP6, Agent, World, refusal, serving, wait_for
@@ -240,7 +241,7 @@ def test_once_introduced_a_socket_is_an_ordinary_one(
     client: Agent, datapath: DataPath, here: ServiceTables, envoy: int, pins: Path
 ) -> None:
     publish(datapath, here, *instances("127.0.0.1"))
-    waiting = BpfMap.pinned(pins / "compat" / DIGEST[:16] / "introductions")
+    waiting = BpfMap.pinned(socket_pin(pins / "compat", "introductions", SOCKET_DIGESTS))
     counted, got = client("waiting", 4, VIP4, 80)
     assert counted == got > 0  # FIONREAD tells the truth
     wait_for(lambda: not list(waiting.keys()), "the socket has left the map")
