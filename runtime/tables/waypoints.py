@@ -73,7 +73,7 @@ class Waypoints:
         self._clusters = clusters
         self._fill = fill
         self._open: dict[str, dict[int, Cluster]] = {}  # by the waypoint's service
-        self._owners: dict[NetworkAddress, str] = {}
+        self._owners: dict[NetworkAddress, set[str]] = {}
         self._address_users: dict[NetworkAddress, set[str]] = {}
         self._address_of: dict[str, NetworkAddress] = {}
         self._users: dict[int, set[str]] = {}
@@ -84,10 +84,11 @@ class Waypoints:
         old = set(before.addresses) if before else set()
         new = set(after.addresses) if after else set()
         for address in old - new:
-            if self._owners.get(address) == key:
+            self._owners[address].discard(key)
+            if not self._owners[address]:
                 del self._owners[address]
         for address in new - old:
-            self._owners.setdefault(address, key)
+            self._owners.setdefault(address, set()).add(key)
         changed = (self._address_users.get(address, set()) for address in old ^ new)
         return set().union(*changed) - {key}
 
@@ -106,7 +107,7 @@ class Waypoints:
         else:
             self._address_users.setdefault(waypoint.destination, set()).add(key)
             self._address_of[key] = waypoint.destination
-            found = self._owners.get(waypoint.destination)
+            found = min(self._owners.get(waypoint.destination, ()), default=None)
             owner = found or f"address {waypoint.destination}"
             address = None if found else waypoint.destination
         return {
