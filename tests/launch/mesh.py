@@ -128,10 +128,10 @@ class Held:
         assert found["rest"] == b"GET / HTTP/1.1\r\n\r\n"
         assert self.say(self.idle, "more") == b"wp more"
 
-    def refused(self) -> bool:
-        """Whether the policy holds: the intruder reaches nobody, and others do."""
-        other = self.client("connect", "tcp", ECHO_PODS[0], ECHO_PORT, CLIENT_POD)
+    def refused(self, pod: str = ECHO_PODS[0]) -> bool:
+        """Whether the policy holds: the intruder does not reach a pod, and others do."""
+        other = self.client("connect", "tcp", pod, ECHO_PORT, CLIENT_POD)
         assert isinstance(other, int)
         self.client("close", other)
-        found = self.client("connect", "tcp", ECHO_PODS[0], ECHO_PORT, INTRUDER)
+        found = self.client("connect", "tcp", pod, ECHO_PORT, INTRUDER)
         return bool(found == "ConnectionRefusedError")
