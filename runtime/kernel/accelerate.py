@@ -20,16 +20,20 @@ from runtime.bpf.lib import BpfError, check, lib
 from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import BpfObject, Program
 from runtime.errors import KmeshError
+from runtime.kernel import features
 from runtime.kernel.bpffs import PINS
+from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.links import Links
 from runtime.tables.layout import DIGEST
 
 OBJECT = Path("accelerate") / "accelerate.bpf.o"
 HIGH_WATER = 256 * 1024
-_LINKS, _CGROUP = "links", "cgroup"
+_LINKS, _CGROUP, _NETNS = "links", "cgroup", "netns"
+_OF_THE_PATH = ("peers", "managed_netns")  # maps of the compat path's: see accelerate.h
 _SHARED = ("settings", "counters", "announced", "meetings", "sockets", "ends")
 _SETTINGS = struct.Struct("=II")  # struct kmesh_accelerate_settings
-_FOLLOW, _SHORTEN, _LET_THROUGH = "kmesh_follow", "kmesh_shorten", "kmesh_let_through"
+_FOLLOW, _FOLLOW_NETNS = "kmesh_follow", "kmesh_follow_netns"
+_SHORTEN, _LET_THROUGH = "kmesh_shorten", "kmesh_let_through"
 _FIRST = struct.pack("=I", 0)
 
 
@@ -85,7 +89,7 @@ class Accelerator:
             self._set(enabled=True, high_water=high_water)
             self._links.prune()
             for scope in self._links.scopes():
-                self._links.turn_over(scope, self._programs())
+                self._links.turn_over(scope, self._programs(scope.kind))
         except BaseException:
             self.close()
             raise
@@ -95,11 +99,13 @@ class Accelerator:
         self._tables.mkdir(parents=True, exist_ok=True, mode=0o700)
         adopted = [name for name in _SHARED if (self._tables / name).exists()]
         places = [self._tables / name for name in adopted]
-        peers = self._home.parent / "compat" / DIGEST[:16] / "peers"  # see accelerate.h
-        for place in [*places, *([peers] if peers.exists() else [])]:
+        path = self._home.parent / "compat" / DIGEST[:16]
+        theirs = [path / name for name in _OF_THE_PATH if (path / name).exists()]
+        for place in [*places, *theirs]:
             pinned = BpfMap.pinned(place)
             opened.reuse_map(place.name, pinned.fd)  # it takes a descriptor of its own
             pinned.close()
+        opened.set_autoload(_FOLLOW_NETNS, load=features.netns_in_sockops())
         opened.load()
         maps, programs = opened.maps(), opened.programs()
         sockets = maps["sockets"].fd
@@ -109,9 +115,10 @@ class Accelerator:
             if name not in adopted:
                 maps[name].pin(self._tables / name)
 
-    def _programs(self) -> list[Program]:
+    def _programs(self, kind: str) -> list[Program]:
         assert self._object is not None, "acceleration is closed"
-        return [self._object.programs()[_FOLLOW]]
+        program = self._object.programs()[_FOLLOW_NETNS if kind == _NETNS else _FOLLOW]
+        return [program] if program.fd >= 0 else []
 
     def _map(self, name: str) -> BpfMap:
         assert self._object is not None, "acceleration is closed"
@@ -132,7 +139,7 @@ class Accelerator:
             CgroupError: there is no such cgroup.
             BpfError: the kernel refused.
         """
-        self._links.attach(_CGROUP, path, self._programs())
+        self._links.attach(_CGROUP, path, self._programs(_CGROUP))
 
     def release_cgroup(self, path: Path) -> None:
         """Follow no new connections of a cgroup; those that are short-cut stay so."""
@@ -143,7 +150,22 @@ class Accelerator:
     @property
     def cgroups(self) -> list[Path]:
         """The cgroups that are enrolled."""
-        return [scope.cgroup for scope in self._links.scopes()]
+        return [scope.cgroup for scope in self._links.scopes() if scope.kind == _CGROUP]
+
+    def follow_namespaces(self, *, follow: bool) -> bool:
+        """Follow the connections of the network namespaces that the data path manages, or no longer.
+
+        Returns:
+            whether they are followed; never before kernel 5.15.
+        """
+        programs = self._programs(_NETNS)
+        if follow and programs:
+            self._links.attach(_NETNS, cgroup2_root(), programs)
+            return True
+        scope = self._links.find(_NETNS, cgroup2_root())
+        if scope is not None:
+            scope.remove()
+        return False
 
     def counters(self) -> Counters:
         paired, shortened, held_back, left = (self._sum(index) for index in range(4))
