@@ -79,7 +79,7 @@ def _destination(frontend: FrontendName, to: Destination, *, known: Known | None
         "meaning": _meaning(verdict, to),
         "service": _service(owner) if owner else None,
         "cluster": f"{to.cluster:016x}",
-        "waypoint": known.waypoint(owner.service)[1]
+        "waypoint": known.waypoint(owner.service.waypoints)[1]
         if known and owner and to.to_waypoint
         else None,
         "endpoints": [_endpoint(share, named=named, known=known) for share in to.endpoints],
@@ -119,8 +119,9 @@ def _workloads_behind(
     """The workloads that the endpoints may be, by address."""
     if known is None or owner is None:
         return {}
-    key = known.waypoint(owner.service)[0] if to.to_waypoint else owner.service.key
-    workloads = known.serving(key).values()
+    through = to.to_waypoint
+    keys = known.waypoint(owner.service.waypoints)[0] if through else [owner.service.key]
+    workloads = [one for key in keys for one in known.serving(key).values()]
     return {str(address): one for one in workloads for address in one.addresses}
 
 
@@ -190,7 +191,7 @@ def _destination_notes(
     if not to.to_waypoint and owner.cluster(frontend) != to.cluster:
         notes.append("the kernel has another cluster here than the configuration: it lags behind")
     if not to.to_waypoint and known.bypasses_waypoint(owner):
-        name = known.waypoint(owner.service)[1]
+        name = known.waypoint(owner.service.waypoints)[1]
         notes.append(
             f"goes past the service's waypoint {name}: with app protocol "
             f"{owner.port.app_protocol} the server may speak first"

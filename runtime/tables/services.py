@@ -209,6 +209,7 @@ class ServiceTables:
         for cluster in state.clusters.values():
             self._clusters.retire(cluster)
         again = self._waypoints.set_addresses(key, state.service, None)
+        self._waypoints.wanted(key, (), ())
         self._waypoints.use(key, ())
         del self._services[key]
         self._problems.clear_all(key)
@@ -231,10 +232,8 @@ class ServiceTables:
             self._clusters.retire(state.clusters.pop(number))
         for number, (port, version) in wanted.items():
             self._shape_cluster(key, state, number, port=port, version=version)
-        through = self._waypoints.wanted(key, state.service)
-        if len(state.service.waypoints) > 1:
-            reason = "of several weighted waypoints the heaviest alone is used"
-            self._problems.add(key, "waypoints", reason)
+        addresses = [one.address for one in state.service.addresses]
+        through = self._waypoints.wanted(key, state.service.waypoints, addresses)
         if not self._waypoints.use(key, through.values()):
             self._waiting.add(key)
         self._frontends.set(key, dict(self._wanted_frontends(key, state, through)))
