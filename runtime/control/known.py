@@ -111,6 +111,14 @@ class Known:
         """Why the kernel could not take (all of) a service; "" when it could."""
         return self._failed.get(service.key, "")
 
+    def waypoints(self, frontend: FrontendName) -> Sequence[Waypoint]:
+        """The waypoints of whoever has a frontend: of a service, or of a workload itself."""
+        claims = self.claims(frontend)
+        if claims:
+            return claims[0].service.waypoints
+        own = [one.waypoint for one in self.workloads_at(frontend.address) if one.waypoint]
+        return own[:1]
+
     def bypasses_waypoint(self, claim: Claim) -> bool:
         return claim.port.service_port in bypassing(claim.service)
 

@@ -144,6 +144,27 @@ def test_a_long_first_message_arrives_whole(
     assert found["rest"] == "".join(chunks).encode()
 
 
+def test_a_workloads_own_waypoint_is_for_who_asks_for_the_workload(
+    world: World, datapath: DataPath, here: ServiceTables
+) -> None:
+    """Managed twice over, as the programs of both cgroups see every connection."""
+    outer = world.cgroup()
+    inner = world.cgroup(outer)
+    for cgroup in (outer, inner):
+        datapath.enroll_cgroup(cgroup)
+    client, pod = world.agent(inner), "10.244.0.5"
+    world.add_address(f"{pod}/32")
+    waypoint, backend = world.agent()("serve_echo", 4, "127.0.0.1"), world.serve((4, pod, "pod"))
+    own = replace(serving("w", pod, {("a", 80): backend["pod"]}), waypoint=THROUGH)
+    publish(datapath, here, own, *instances("127.0.0.1", port=waypoint), through=False)
+    assert client("ask", 4, VIP4, 80)["answer"] == "pod"
+    found = parse(bytes.fromhex(client("exchange", 4, pod, backend["pod"], ["hello"], 1 << 20)))
+    assert (found["destination"], found["port"]) == (pod, backend["pod"])
+    assert found["rest"] == b"hello"
+    publish(datapath, here, replace(own, waypoint=None), through=False)
+    assert client("ask", 4, pod, backend["pod"])["answer"] == "pod"
+
+
 def test_weighted_waypoints_get_their_shares(
     world: World, client: Agent, datapath: DataPath, here: ServiceTables
 ) -> None:
