@@ -99,7 +99,8 @@ def _telemetry(facts: Json) -> str:
         return f"off: {facts['reason']}"
     lost = f", {facts['lost']} lost" if facts["lost"] else ""
     log = "on" if facts["access_log"] else "off"
-    return f"on, {ui.count(facts['events'], 'event')} so far{lost}, access log {log}"
+    blind = f"; not of network namespaces: {facts['namespaces']}" if facts["namespaces"] else ""
+    return f"on, {ui.count(facts['events'], 'event')} so far{lost}, access log {log}{blind}"
 
 
 def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
@@ -118,7 +119,8 @@ def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
         yield "trouble", sync["trouble"]
     services = ui.count(counts["services"], "service")
     yield "serves", f"{services}, {ui.count(counts['workloads'], 'workload')}"
-    yield "governs", ui.count(counts["managed_cgroups"], "command") + " of kmesh exec"
+    cgroups = ui.count(counts["managed_cgroups"], "control group")
+    yield "governs", f"{cgroups}, {ui.count(counts['managed_namespaces'], 'network namespace')}"
     for resource, reason in sync["rejected"].items():
         yield "rejected", f"{resource}: {reason}"
     for resource, reason in sync["failed"].items():

@@ -34,6 +34,23 @@ def default_pins() -> Path:
 
 
 @dataclass(slots=True)
+class Namespace:
+    """A network namespace that is managed.
+
+    Attributes:
+        cookie: what the kernel calls it; never given twice.
+        inode: what a path to it leads to; 0 where no path is known.
+        path: the last path that was seen to lead there.
+        holders: who wants it managed: 0 for good, else the process of a `kmesh exec`.
+    """
+
+    cookie: int
+    inode: int = 0
+    path: str = ""
+    holders: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class State:
     """What a running daemon has made that would outlive it."""
 
@@ -41,6 +58,7 @@ class State:
     pins: str = ""
     mode: str = "none"
     cgroups: list[str] = field(default_factory=list)
+    namespaces: list[Namespace] = field(default_factory=list)
 
 
 class RunDir:
@@ -130,6 +148,7 @@ class RunDir:
         """The note, or None where there is none that can be read."""
         try:
             state = State(**json.loads(self._state.read_text()))
+            state.namespaces = [Namespace(**each) for each in state.namespaces]  # type: ignore[arg-type]
         except (OSError, ValueError, TypeError, RecursionError):
             return None
         return state if _is_sound(state) else None
@@ -179,4 +198,10 @@ def _is_ours(path: Path) -> bool:
 def _is_sound(state: State) -> bool:
     """Whether a note has the types that it should: a disk, or somebody, may have garbled it."""
     texts = [state.pins, state.mode, *state.cgroups] if isinstance(state.cgroups, list) else [0]
-    return isinstance(state.pid, int) and all(isinstance(text, str) for text in texts)
+    numbers = [state.pid]
+    for one in state.namespaces:
+        texts.append(one.path)
+        numbers += [one.cookie, one.inode]
+        numbers += one.holders if isinstance(one.holders, list) else [""]
+    sound = all(isinstance(text, str) for text in texts)
+    return sound and all(isinstance(number, int) for number in numbers)

@@ -210,7 +210,9 @@ class DataPath:
 
     @property
     def namespaces(self) -> list[int]:
-        """The cookies of the network namespaces that are enrolled."""
+        """The cookies of the network namespaces that are enrolled, as far as their programs run."""
+        if not any(scope.kind == _NETNS for scope in self._links.scopes()):
+            return []
         return [NetnsKey.unpack(key).cookie for key, _ in self._map("managed_netns").items()]
 
     def programs(self) -> list[LoadedProgram]:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 from runtime import log
 from runtime.control.ahead import Ahead
@@ -15,6 +16,7 @@ from runtime.control.controller import Controller
 from runtime.errors import KmeshError
 from runtime.kernel.authorize import GROUP, Authorizer
 from runtime.kernel.datapath import DataPath
+from runtime.kernel.netns import netns_cookie
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.instance import Instance, whereabouts
 from runtime.launch.managed import Governor, Managed
@@ -77,6 +79,7 @@ class Daemon(Instance):
             pins=self._config.pins,
             directory=self._dir,
             lock=self._lock,
+            cookie_of=partial(netns_cookie, objects=self._judged.objects),
         )
         self._authorization = self._authorize()
         _log.info("bpf Start successful: the %s path serves", self._started.name)

@@ -99,7 +99,7 @@ class Instance:
             "listens": [server.where for server in self._servers],
             "pins": str(self._config.pins),
             "place": _place(self._whereabouts.place),
-            "managed": list(self._managed.cgroups) if self._managed else [],
+            "managed": self._managed.describe() if self._managed else [],
         }
 
     def _demotions(self) -> list[Json]:
@@ -114,6 +114,7 @@ class Instance:
             "rejected_resources": len(self._view.rejected),
             "failed_resources": len(self._view.failed),
             "managed_cgroups": len(self._managed.cgroups) if self._managed else 0,
+            "managed_namespaces": self._managed.netns if self._managed else 0,
             "updates": self._view.updates,
             "demotions": len(self._demotions()),
             "start_seconds": self._ready_after,
@@ -160,8 +161,8 @@ class Instance:
         with open_tables(self._config.pins) as tables:
             return explain(question, tables, known=known)
 
-    def enroll(self, cgroup: str) -> None:
-        self._enrolment().enroll(cgroup)
+    def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
+        self._enrolment().enroll(cgroup, netns=netns, holder=holder)
         self._follow()
 
     def _follow(self) -> None:
@@ -170,8 +171,8 @@ class Instance:
             with self._lock:
                 self._authorization.follow()
 
-    def release(self, cgroup: str) -> None:
-        self._enrolment().release(cgroup)
+    def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
+        self._enrolment().release(cgroup, netns=netns, holder=holder)
 
     def _enrolment(self) -> Managed:
         if self._managed is None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -35,8 +36,8 @@ class Daemon(Protocol):
 
     def access_log(self) -> bool: ...
     def switch_access_log(self, *, on: bool) -> None: ...
-    def enroll(self, cgroup: str) -> None: ...
-    def release(self, cgroup: str) -> None: ...
+    def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None: ...
+    def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None: ...
 
 
 def routes(daemon: Daemon, *, metrics: Callable[[], bytes]) -> dict[tuple[str, str], Route]:
@@ -69,8 +70,8 @@ def routes(daemon: Daemon, *, metrics: Callable[[], bytes]) -> dict[tuple[str, s
 def control_routes(daemon: Daemon) -> dict[tuple[str, str], Route]:
     """The paths that change something: for the Unix socket only."""
     return {
-        ("POST", "/enroll"): partial(_on_cgroup, daemon.enroll),
-        ("POST", "/release"): partial(_on_cgroup, daemon.release),
+        ("POST", "/enroll"): partial(_on_workload, daemon.enroll),
+        ("POST", "/release"): partial(_on_workload, daemon.release),
         ("POST", "/debug/loggers"): _set_level,
     }
 
@@ -113,12 +114,21 @@ def _switch_access_log(daemon: Daemon, request: Request) -> Reply:
     return _access_log(daemon)
 
 
-def _on_cgroup(action: Callable[[str], None], request: Request) -> Reply:
-    cgroup = request.body.get("cgroup")
-    if not isinstance(cgroup, str) or not cgroup.startswith("/"):
-        raise KmeshError('the body must name a cgroup: {"cgroup": "/sys/fs/cgroup/…"}')
-    action(cgroup)
-    return Reply({"cgroup": cgroup})
+def _on_workload(action: Callable[..., None], request: Request) -> Reply:
+    """{"cgroup": DIRECTORY}, or {"netns": PATH or COOKIE}, there with the "holder" if any."""
+    body = request.body
+    cgroup, netns, holder = body.get("cgroup"), body.get("netns"), body.get("holder", 0)
+    if isinstance(cgroup, str) and cgroup.startswith("/") and netns is None:
+        action(cgroup)
+        return Reply({"cgroup": cgroup})
+    named = isinstance(netns, int | str) and re.fullmatch(r"/.+|[1-9]\d{0,19}", str(netns))
+    if named and isinstance(holder, int) and holder >= 0 and cgroup is None:
+        action(netns=str(netns), holder=holder)
+        return Reply({"netns": netns})
+    raise KmeshError(
+        'the body must name a cgroup, {"cgroup": "/sys/fs/cgroup/…"}, '
+        'or a network namespace, {"netns": "/proc/PID/ns/net"} or {"netns": COOKIE}'
+    )
 
 
 def _set_level(request: Request) -> Reply:

@@ -75,6 +75,20 @@ static __always_inline void kmesh_forget_peer(struct bpf_sock_addr *ctx,
 	bpf_sk_storage_delete(&peers, sk);
 }
 
+/*
+ * Whether a program of a cgroup below has sent this connect() there already. An endpoint's own
+ * address may have a waypoint of its own, which is for those who asked for it.
+ */
+static __always_inline bool kmesh_is_rewritten(struct bpf_sock_addr *ctx,
+					       const struct kmesh_frontend_key *going)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct kmesh_peer *peer = sk ? bpf_sk_storage_get(&peers, sk, 0, 0) : NULL;
+
+	return peer && peer->endpoint_port == going->port &&
+	       kmesh_same_address(peer->endpoint, going->address);
+}
+
 /* The outcome of a connect(): where it goes is in `choice` after KMESH_REWRITE. */
 static __always_inline enum kmesh_outcome kmesh_connect(struct bpf_sock_addr *ctx,
 							const struct kmesh_frontend_key *service,
@@ -84,6 +98,8 @@ static __always_inline enum kmesh_outcome kmesh_connect(struct bpf_sock_addr *ct
 		kmesh_forget_peer(ctx, service);
 		return KMESH_PASS;
 	}
+	if (choice->frontend_flags & KMESH_FRONTEND_WAYPOINT && kmesh_is_rewritten(ctx, service))
+		return KMESH_PASS;
 	if (kmesh_pick(choice)) {
 		kmesh_forget_peer(ctx, service);
 		return KMESH_REFUSE;
