@@ -66,6 +66,9 @@ def base_options(function: _Command) -> _Command:
             help="An openEuler root archive (tar), for the enhanced image.",
         ),
         click.option(
+            "--mirror", metavar="URI", help="Debian mirror; without, what apt on this host uses."
+        ),
+        click.option(
             "--bootstrap",
             is_flag=True,
             help="Make bases from packages, whether a registry answers or not.",

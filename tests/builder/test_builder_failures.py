@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -285,6 +286,19 @@ def test_a_plan_is_data(checkout: Path) -> None:
         "hub.test/kmesh-enhanced:7",
         "hub.test/kmesh-build:7",
     ]
+
+
+def test_what_can_be_built_can_be_planned() -> None:
+    """Every option that decides what is built and on what."""
+    images, plan = (
+        kmesh_build.get_command(click.Context(kmesh_build), n) for n in ("images", "plan")
+    )
+    assert images
+    assert plan
+    only_images = {p.name for p in images.params} - {p.name for p in plan.params}
+    assert only_images == {"rebuild", "no_load", "no_probe", "keep_engine"}
+    outcome = command("plan", "--bootstrap", "--mirror", "http://mirror.test/debian")
+    assert "bootstrap Debian 12 from http://mirror.test/debian" in outcome.output
 
 
 def test_one_image_alone_can_be_planned() -> None:
