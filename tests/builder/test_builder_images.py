@@ -25,6 +25,7 @@ import pytest
 from builder.cache import cache_dir
 from builder.engine import Engine, RunOptions
 from builder.private_engine import PrivateEngine
+from builder.rootfs import osrelease
 from builder.smoke import CAPABILITIES, MOUNTS
 from runtime.kernel.cleanup import cleanup
 
@@ -194,6 +195,8 @@ def test_the_generic_image_probes_this_host(built: Built) -> None:
     report = built.first["probe"]
     assert report["mode"]["mode"] in ("compat", "enhanced")
     assert not report["offline"]
+    host = osrelease.parse(Path("/etc/os-release").read_text())
+    assert report["facts"]["distribution"] == host.name
 
 
 def test_the_compile_image_compiles_objects_that_this_kernel_loads(built: Built) -> None:
@@ -224,6 +227,7 @@ def test_a_dropped_capability_reads_denied(built: Built, dropped: str, capabilit
     report = json.loads(done.stdout)
     verdicts = {item["capability"]: item["verdict"] for item in report["findings"]}
     assert done.status == 3
+    assert report["facts"]["distribution"] == "", "nobody said which host this is"
     assert report["mode"]["mode"] == "none"
     assert verdicts[capability] == "denied"
     assert report["mode"]["kernel_mode"] != "none"
