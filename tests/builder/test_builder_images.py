@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from builder.archive import chain_id
 from builder.cache import cache_dir
 from builder.engine import Engine, RunOptions
 from builder.private_engine import PrivateEngine
@@ -184,6 +185,20 @@ def test_each_image_has_a_bill_of_materials_and_a_provenance(built: Built) -> No
         assert statement["subject"][0]["digest"]["sha256"] == built.id(image).removeprefix(
             "sha256:"
         )
+
+
+def test_each_image_knows_the_id_of_its_files(built: Built) -> None:
+    """The key of what a prober found out: another image on the same host is probed again."""
+    code = "import os; print(os.environ['KMESH_IMAGE_DIGEST'])"
+    options = RunOptions(entrypoint="/usr/bin/python3")
+    said = {}
+    for name in NAMES:
+        found = built.engine.find(built.id(name))
+        assert found
+        done = built.engine.run(found.id, ["-c", code], options=options, what="python3")
+        said[name] = done.stdout.strip()
+        assert said[name] == chain_id(found.layers)
+    assert len(set(said.values())) == len(NAMES)
 
 
 def test_the_enhanced_image_has_no_compiler(built: Built) -> None:
