@@ -315,6 +315,7 @@ def test_one_image_alone_can_be_planned() -> None:
         (("--hub", "UPPER/case"), "hub"),
         (("--base-repo", "file:///x", "--base-enhanced", "y"), "one of"),
         (("--base-archive", "/nowhere/root.tar"), "does not exist"),
+        (("--base-key", "/etc/passwd"), "for packages of a --base-repo"),
     ],
 )
 def test_a_wrong_word_is_told_before_anything_is_built(

@@ -7,7 +7,6 @@ machine bootstraps and fetches.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -26,9 +25,12 @@ from builder.archive import chain_id
 from builder.cache import cache_dir
 from builder.engine import Engine, RunOptions
 from builder.private_engine import PrivateEngine
-from builder.rootfs import osrelease
+from builder.rootfs import openeuler, osrelease
+from builder.rootfs.dnf import Repository
+from builder.rootfs.openeuler import PACKAGES
 from builder.smoke import CAPABILITIES, MOUNTS
 from runtime.kernel.cleanup import cleanup
+from tests.builder.rpms import make_repository, needs_rpm, small_trees
 
 pytestmark = [
     pytest.mark.docker,
@@ -331,29 +333,46 @@ def test_an_image_routes_real_connections_of_a_managed_process(
     assert not pins.exists()
 
 
-def openeuler_archive(cache: Path, target: Path) -> Path:
-    """The base layer that was bootstrapped, with openEuler's os-release: what such an archive looks like."""
-    base = max((cache / "roots").glob("*/base.tar"), key=lambda path: path.stat().st_mtime)
-    release = (
-        b'NAME="openEuler"\nID="openEuler"\nVERSION_ID="24.03"\nPRETTY_NAME="openEuler 24.03"\n'
-    )
-    with tarfile.open(base) as tar, tarfile.open(target, "w") as out:
-        for member in tar:
-            if member.name == "usr/lib/os-release":
-                member.size = len(release)
-                out.addfile(member, io.BytesIO(release))
-            else:
-                out.addfile(member, tar.extractfile(member) if member.isreg() else None)
-    return target
+@pytest.fixture(scope="module")
+def repository(built: Built, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """openEuler as far as the pipeline can tell: its packages hold the root that was bootstrapped."""
+    place = tmp_path_factory.mktemp("openeuler")
+    base = max((cache_dir() / "roots").glob("*/base.tar"), key=lambda path: path.stat().st_mtime)
+    python = place / "python3"
+    with tarfile.open(base) as tar:
+        own = [
+            m for m in tar if not m.name.startswith("var/lib/dpkg") and "os-release" not in m.name
+        ]
+        tar.extractall(python, own, filter="fully_trusted")
+    return make_repository(place / "r", {**small_trees(place), "python3": python})
 
 
-def test_an_openeuler_archive_becomes_the_base(built: Built, tmp_path: Path) -> None:
-    archive = openeuler_archive(cache_dir(), tmp_path / "root.tar")
-    arguments = ("--image", "enhanced", "--base-archive", str(archive), "--no-probe")
+@needs_rpm
+def test_an_openeuler_repository_becomes_the_base(built: Built, repository: str) -> None:
+    arguments = ("--image", "enhanced", "--base-repo", repository, "--no-probe")
     report = build(built.places[0], "--tag", f"{TAG}-euler", *arguments)
     (image,) = report["images"]
     assert not image["substitute"]
+    assert image["base"] == "openEuler (dnf)"
     assert image["layers"][0]["name"] == "openEuler 24.03"
+    place = built.places[0] / "build" / "images" / "enhanced"
+    bill = json.loads((place / "sbom.spdx.json").read_text())
+    urls = {ref["referenceLocator"] for p in bill["packages"] for ref in p.get("externalRefs", [])}
+    system = {url for url in urls if url.startswith(("pkg:rpm", "pkg:deb"))}
+    assert system == {f"pkg:rpm/openeuler/{name}@1-1.oe2403?arch=noarch" for name in PACKAGES}
+    statement = json.loads((place / "provenance.json").read_text())
+    inputs = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert {"repomd.xml", "libbpf-1-1.oe2403.noarch"} <= {each.get("name") for each in inputs}
+
+
+@needs_rpm
+def test_an_openeuler_archive_becomes_the_base(built: Built, repository: str) -> None:
+    root = openeuler.from_repository(cache_dir(), Repository(repository), say=print)
+    arguments = ("--image", "enhanced", "--base-archive", str(root.layer), "--no-probe")
+    report = build(built.places[0], "--tag", f"{TAG}-euler", *arguments)
+    (image,) = report["images"]
+    assert not image["substitute"]
+    assert image["base"] == "openEuler (root archive)"
     found = built.engine.find(image["id"])
     assert found
     assert "net.kmesh.base.substitute-for" not in found.labels
