@@ -13,6 +13,7 @@ BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
 	 $(if $(BASE_COMPILE),--base-compile $(BASE_COMPILE)) \
 	 $(if $(MIRROR),--mirror $(MIRROR)) \
 	 $(if $(BASE_REPO),--base-repo $(BASE_REPO)) \
+	 $(if $(BASE_KEY),--base-key $(BASE_KEY)) \
 	 $(if $(BASE_ARCHIVE),--base-archive $(BASE_ARCHIVE))
 
 .DEFAULT_GOAL := help
@@ -20,7 +21,7 @@ BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf "  docker takes TAG= HUB= BASE_GENERIC= BASE_ENHANCED= BASE_COMPILE= BASE_REPO=\n         BASE_ARCHIVE= MIRROR= OUTPUT=json\n"
+	@printf "  docker takes TAG= HUB= BASE_GENERIC= BASE_ENHANCED= BASE_COMPILE= BASE_REPO=\n         BASE_KEY= BASE_ARCHIVE= MIRROR= OUTPUT=json\n"
 
 setup:
 	@ci/setup/setup build

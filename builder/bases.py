@@ -71,11 +71,13 @@ class Wish:
         reference: an image to pull.
         archive: a root archive (openEuler only).
         repository: the base URI of a package repository (openEuler only).
+        key: the file of public keys that packages of the repository must be signed with.
     """
 
     reference: str | None = None
     archive: Path | None = None
     repository: str | None = None
+    key: Path | None = None
 
 
 @dataclass(frozen=True)

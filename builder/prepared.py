@@ -17,6 +17,7 @@ from builder.engine import Engine, EngineError, ImageFacts
 from builder.normalise import BaseLayer
 from builder.recipes import Recipe
 from builder.rootfs import debian, openeuler, osrelease
+from builder.rootfs.dnf import Repository
 from builder.templates import BaseView
 from runtime.errors import KmeshError
 
@@ -83,7 +84,8 @@ class Bases:
             root = openeuler.from_archive(self._cache, Path(choice.source))
             return self._openeuler(choice, root)
         if choice.kind is Kind.OPENEULER_REPOSITORY:
-            root = openeuler.from_repository(self._cache, choice.source, say=self._say)
+            repository = Repository(choice.source, wish.key)
+            root = openeuler.from_repository(self._cache, repository, say=self._say)
             return self._openeuler(choice, root)
         return self._debian_root(image, choice)
 
@@ -126,7 +128,7 @@ class Bases:
             [LayerFile(root.layer, f"sha256:{root.digest}")],
             [root.release.name or "openEuler base"],
         )
-        return replace(made, command=root.command, inputs=root.inputs)
+        return replace(made, command=root.command, inputs=root.inputs, note=root.note)
 
     def _load(
         self, choice: Choice, layers: Sequence[LayerFile], names: Sequence[str]

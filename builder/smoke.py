@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from builder.engine import Engine, RunOptions, RunResult
@@ -21,7 +22,10 @@ from runtime.errors import KmeshError
 CAPABILITIES = ("SYS_ADMIN", "NET_ADMIN", "DAC_OVERRIDE")
 MOUNTS = {"/sys/fs/cgroup": "/sys/fs/cgroup", "/sys/fs/bpf": "/sys/fs/bpf"}
 _NOTHING = RunOptions()
-PROBE = RunOptions(capabilities=CAPABILITIES, mounts=MOUNTS, host_cgroups=True)
+# What tells the host's distribution; without, a report from inside an image says nothing about it. An
+# engine makes a directory of what is not there.
+HOST = {"/etc/os-release": "/host/etc/os-release:ro"} if Path("/etc/os-release").exists() else {}
+PROBE = RunOptions(capabilities=CAPABILITIES, mounts={**MOUNTS, **HOST}, host_cgroups=True)
 _PROBE_STATUS = (0, 3)  # 3: this kernel runs neither path, which is an answer
 _IMPORT_ALL = """\
 import importlib, pkgutil, sys, runtime
@@ -136,7 +140,7 @@ def read_report(result: RunResult) -> dict[str, Any]:
 def docker_run_line(reference: str) -> str:
     """The command that does the same by hand."""
     capabilities = " ".join(f"--cap-add {name}" for name in CAPABILITIES)
-    mounts = " ".join(f"-v {source}:{target}" for source, target in MOUNTS.items())
+    mounts = " ".join(f"-v {source}:{target}" for source, target in PROBE.mounts.items())
     return (
         f"docker run --rm --network host --cgroupns host --cap-drop ALL {capabilities} "
         f"{mounts} {reference} probe"

@@ -17,7 +17,6 @@ from runtime import ui
 
 @click.command()
 @base_options
-@click.option("--mirror", metavar="URI", help="Debian mirror; without, what apt on this host uses.")
 @click.option("--rebuild", is_flag=True, help="Build again what is there, every step of it.")
 @click.option("--no-load", is_flag=True, help="Do not try the objects on this kernel.")
 @click.option("--no-probe", is_flag=True, help="Do not run the prober at the end.")
