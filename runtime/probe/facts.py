@@ -126,7 +126,7 @@ def running_facts(root: Path = Path("/")) -> Facts:
     )
 
 
-def offline_facts(*, release: str | None, config: Path | None, btf: Path) -> Facts:
+def offline_facts(*, release: str | None, config: Path | None, btf: Path | None) -> Facts:
     """Facts of a kernel that is not running: its release and configuration, nothing of a process."""
     options = host.read_kconfig(config) if config else {}
     return Facts(
@@ -134,7 +134,7 @@ def offline_facts(*, release: str | None, config: Path | None, btf: Path) -> Fac
         upstream=parse_release(release or "", built=options.get(host.KERNEL_VERSION, "")),
         kconfig=options,
         kconfig_source=str(config) if options else "",
-        btf_source=str(btf),
+        btf_source=str(btf) if btf else "",
     )
 
 
