@@ -55,6 +55,7 @@ format: setup ## let ruff and clang-format lay the code out
 generate: bpf ## write again what is generated: map layouts, protobuf modules
 	@$(BIN)/python -m builder.layout
 	@$(BIN)/python -m builder.protos
+	@$(BIN)/python -m builder.envoy_protos
 
 lock: ## resolve the Python dependencies again, with hashes (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \

@@ -27,7 +27,7 @@ from runtime.source.istiod.status import IstiodStatus
 from runtime.source.istiod.subscription import Subscription
 
 _SERVICE = DESCRIPTOR.services_by_name["AggregatedDiscoveryService"]
-METHOD = f"/{_SERVICE.full_name}/{_SERVICE.methods[0].name}"
+METHOD = f"/{_SERVICE.full_name}/DeltaAggregatedResources"
 _log = log.get("source.istiod")
 Sleep = Callable[[float], Awaitable[None]]
 
