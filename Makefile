@@ -29,8 +29,9 @@ setup:
 setup-test:
 	@ci/setup/setup build engine test
 
-bpf: setup ## compile the BPF objects into build/bpf
+bpf: setup ## compile the BPF objects into build/bpf, native programs into build/bin
 	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m runtime.compile.native build/bin
 
 docker: ## build the three images, and probe this host with the generic one
 	@ci/setup/setup build engine
@@ -38,6 +39,7 @@ docker: ## build the three images, and probe this host with the generic one
 
 test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for pytest)
 	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(AS_ROOT) $(BIN)/pytest $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy strict, import-linter, clang-format
@@ -66,11 +68,13 @@ lock: ## resolve the Python dependencies again, with hashes (needs uv)
 
 demo: setup-test ## two backends, one service, real requests through the kernel, explained
 	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(AS_ROOT) $(BIN)/python -m ci.demo
 
 bench: setup-test ## measure side by side: initial sync, new connections, keep-alive (ratios)
 	@ci/setup/setup build engine test bench
 	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(AS_ROOT) $(BIN)/python -m ci.bench --output $(OUTPUT)
 
 clean: ## remove what was built here (not the caches outside the checkout)

@@ -97,7 +97,7 @@ class Assembler:
         checkout = self._request.checkout
         sites = self._sites(image)
         code = place / "kmesh.tar"
-        code_archive(code, checkout, image, self._objects.objects, self._objects.manifest)
+        code_archive(code, checkout, image, self._objects)
         parts = (*(Part(name, item.archive) for name, item in sites), Part("kmesh", code))
         finish = (checkout.root / "images" / "finish.py").read_bytes()
         made = image_labels.labels(image, checkout, base.choice, base=base.digest)

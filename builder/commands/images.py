@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def _run(request: Any, ending: Ending, *, probe: bool) -> _Outcome:
     from builder.objects import make_objects
     from builder.pipeline import Pipeline
     from builder.progress import make_progress
+    from runtime.compile.native import compile_programs
 
     def named() -> None:
         ending.left = (
@@ -91,6 +92,8 @@ def _run(request: Any, ending: Ending, *, probe: bool) -> _Outcome:
         root: Path = request.checkout.root
         built = root / "build" / "bpf"
         objects = make_objects(root / "bpf", built, load=request.load, say=progress.say)
+        programs = tuple(compile_programs(root / "build" / "bin"))
+        objects = replace(objects, programs=programs)
         kernels = judge_known(built)
         with engine_session(request.cache, keep=request.keep_engine, say=progress.say) as engine:
             description = engine.description

@@ -31,11 +31,14 @@ from runtime.launch.config import Config
     show_envvar=True,
     metavar="KIND:WHERE",
     help="Where Services come from. files:DIR: Kubernetes YAML in a directory, watched. "
-    "istiod, istiod:HOST:PORT: Istiod's workload API (TLS; plaintext on port 15010).",
+    "istiod, istiod:HOST:PORT: Istiod's workload API (TLS; plaintext on port 15010). "
+    "kubernetes: Services and EndpointSlices straight from the API server, without Istio.",
 )
 @click.option(
     "--keep-datapath",
     is_flag=True,
+    envvar="KMESH_KEEP_DATAPATH",
+    show_envvar=True,
     help="When the daemon ends, leave programs and maps pinned and serving, for the next to adopt. "
     "Without this everything is removed.",
 )
@@ -93,7 +96,44 @@ from runtime.launch.config import Config
     show_default=True,
     help="Loopback address of /status/metric, for Prometheus.",
 )
-@click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True)
+@click.option(
+    "--cluster/--no-cluster",
+    default=False,
+    show_default=True,
+    envvar="KMESH_CLUSTER",
+    show_envvar=True,
+    help="Govern this node's pods as their labels say (istio.io/dataplane-mode=kmesh), serve the CNI "
+    "plugin, and label the node with what was found out about it.",
+)
+@click.option(
+    "--cni-bin",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="KMESH_CNI_BIN",
+    show_envvar=True,
+    help="The host's directory of CNI plugins (/opt/cni/bin): kmesh-cni is installed there.",
+)
+@click.option(
+    "--cni-conf",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="KMESH_CNI_CONF",
+    show_envvar=True,
+    help="The host's directory of CNI configuration (/etc/cni/net.d): kmesh-cni is chained there.",
+)
+@click.option(
+    "--cni-socket",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KMESH_CNI_SOCKET",
+    show_envvar=True,
+    help="The daemon's socket by its path on the host, where that is another than in here.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(log.LEVELS),
+    default="info",
+    show_default=True,
+    envvar="KMESH_LOG_LEVEL",
+    show_envvar=True,
+)
 @run_dir_option
 @pins_option
 def run(  # noqa: PLR0913 - one argument an option
@@ -105,6 +145,10 @@ def run(  # noqa: PLR0913 - one argument an option
     locality: str,
     acceleration: bool | None,
     telemetry: bool,
+    cluster: bool,
+    cni_bin: Path | None,
+    cni_conf: Path | None,
+    cni_socket: Path | None,
     overrides: tuple[str, ...],
     status_address: str,
     metrics_address: str,
@@ -140,5 +184,9 @@ def run(  # noqa: PLR0913 - one argument an option
             locality=locality,
             acceleration=acceleration,
             telemetry=telemetry,
+            cluster=cluster,
+            cni_bin=cni_bin,
+            cni_conf=cni_conf,
+            cni_socket=cni_socket,
         )
     )

@@ -19,7 +19,7 @@ from runtime.errors import KmeshError
 RUN_DIR = Path("/run/kmesh")
 PINS = Path("/sys/fs/bpf/kmesh")
 
-_OURS = ("kmesh.lock", "kmesh.sock", "state.json", "state.new", "kmesh-compiled")
+_OURS = ("kmesh.lock", "kmesh.sock", "cni.sock", "state.json", "state.new", "kmesh-compiled")
 _CAREFULLY = os.O_CLOEXEC | os.O_NOFOLLOW  # never through a link that somebody laid there
 
 
@@ -72,6 +72,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.socket = path / "kmesh.sock"
+        self.cni_socket = path / "cni.sock"
         self.compiled = path / "kmesh-compiled"  # unmistakably ours: it is removed with all in it
         self._state = path / "state.json"
         self._lock_file = path / "kmesh.lock"
@@ -166,7 +167,13 @@ class RunDir:
         removed = []
         draft, caches = self._state.with_suffix(".new"), self.path.glob("*-cache.json*")
         notes = (draft, self._state) if note else (draft,)
-        for path in (self.socket, *notes, *filter(_is_cache, caches), self._lock_file):
+        for path in (
+            self.socket,
+            self.cni_socket,
+            *notes,
+            *filter(_is_cache, caches),
+            self._lock_file,
+        ):
             with suppress(FileNotFoundError):
                 path.unlink()
                 removed.append(str(path))

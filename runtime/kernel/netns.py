@@ -79,14 +79,23 @@ def enter_netns(handle: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _inside(path: Path, ask: Callable[[], int]) -> int:
-    """Runs in a thread of its own, which stays in that namespace."""
+def enter_netns_at(path: Path) -> None:
+    """The same by its path.
+
+    Raises:
+        OSError: there is none, or entering it is not allowed.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         enter_netns(handle)
-        return ask()
     finally:
         os.close(handle)
+
+
+def _inside(path: Path, ask: Callable[[], int]) -> int:
+    """Runs in a thread of its own, which stays in that namespace."""
+    enter_netns_at(path)
+    return ask()
 
 
 def _ask(path: Path | None, ask: Callable[[], int]) -> int:

@@ -23,6 +23,9 @@ class Config:
         acceleration: short-cut sockets of this node: on, off, or None for where nobody can be hurt.
         telemetry: follow connections, for metrics and the access log.
         locality: region/zone/subzone of this node, as far as known.
+        cluster: enrol this node's pods, and tell the cluster what was found out about the node.
+        cni_bin, cni_conf: the host's directories of the CNI, for the plugin; None to leave it out.
+        cni_socket: the daemon's socket for the plugin by its path on the host; None: as here.
     """
 
     mode: str
@@ -37,3 +40,7 @@ class Config:
     locality: str = ""
     acceleration: bool | None = None
     telemetry: bool = True
+    cluster: bool = False
+    cni_bin: Path | None = None
+    cni_conf: Path | None = None
+    cni_socket: Path | None = None

@@ -13,13 +13,17 @@ from runtime import log
 from runtime.control.ahead import Ahead
 from runtime.control.authorization import Authorization
 from runtime.control.controller import Controller
+from runtime.enrol.node import NodeReport, labels_of
 from runtime.errors import KmeshError
 from runtime.kernel.authorize import GROUP, Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.netns import netns_cookie
 from runtime.launch.accelerate import Acceleration
+from runtime.launch.choose import PATHS
+from runtime.launch.cluster import ClusterPart, connect
 from runtime.launch.instance import Instance, whereabouts
 from runtime.launch.managed import Governor, Managed
+from runtime.launch.pods import Pods
 from runtime.launch.sources import find_source
 from runtime.launch.start import start_best
 from runtime.launch.verdict import Probing, judge
@@ -29,7 +33,7 @@ from runtime.server.http import serve_tcp, serve_unix
 from runtime.server.metrics import renderer
 from runtime.tables.services import ServiceTables
 from runtime.ui import count
-from runtime.version import describe
+from runtime.version import describe, package_version
 
 _LOOK_SECONDS = 0.1  # between looks for namespaces in which policies must be enforced
 
@@ -195,6 +199,48 @@ class Daemon(Instance):
             self._ready_after,
         )
 
+        if self._config.cluster and self._cluster is None:
+            self._join_cluster()
+
+    def _join_cluster(self) -> None:
+        """Pods are enrolled from here on: what they connect to is in the kernel."""
+        assert self._managed is not None
+        assert self._judged is not None
+        assert self._started is not None
+        config, report = self._config, self._judged.report
+        api = connect()
+        verdicts = {each.capability: str(each.verdict) for each in report.findings}
+        node = NodeReport(
+            api,
+            node=config.node,
+            labels=labels_of(
+                mode=self._started.name, version=package_version(), capabilities=verdicts
+            ),
+            complaint=self._complaint(),
+        )
+        self._cluster = ClusterPart(
+            api,
+            node=config.node,
+            kernel=Pods(self._managed, self._authorization, lock=self._lock),
+            after=lambda: None,
+            report=node,
+        )
+        self._cluster.start(
+            socket=self._dir.cni_socket,
+            bin_dir=config.cni_bin,
+            conf_dir=config.cni_conf,
+            on_host=config.cni_socket,
+        )
+
+    def _complaint(self) -> str:
+        """Why less runs than was asked for, or than the kernel could; "" for nothing."""
+        told = [f"{each['path']} failed to start: {each['reason']}" for each in self._demotions()]
+        assert self._judged is not None
+        assert self._started is not None
+        if self._started.name != PATHS[0]:
+            told += self._judged.report.mode.reasons
+        return f"mode {self._started.name}: {'; '.join(told)}" if told else ""
+
     def _end_what_is_ahead(self) -> None:
         for ahead in (self._probing, self._source):
             if ahead is not None:
@@ -212,6 +258,9 @@ class Daemon(Instance):
             server.close()
         self._servers.clear()
         self._end_what_is_ahead()
+        if self._cluster is not None:
+            self._cluster.stop(keep=keep)
+            self._cluster = None
         if self._started is None:
             self._dir.clear(note=False)  # of a daemon that was killed: `kmesh cleanup` goes by it
         elif keep:

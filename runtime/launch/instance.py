@@ -22,6 +22,7 @@ from runtime.errors import KmeshError
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.reader import open_tables
 from runtime.launch.accelerate import Acceleration
+from runtime.launch.cluster import ClusterPart
 from runtime.launch.config import Config
 from runtime.launch.managed import Managed
 from runtime.launch.start import Started
@@ -59,6 +60,7 @@ class Instance:
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
         self._whereabouts = whereabouts(config)
+        self._cluster: ClusterPart | None = None
         self._ready_after: float | None = None
         self._version: Json = {"version": package_version()}
 
@@ -71,7 +73,12 @@ class Instance:
             return unguarded
         if self._ready_after is None or self._managed is None:
             return self._phase
-        return self._managed.fault()
+        pods = self._cluster.not_ready() if self._cluster else ""
+        return self._managed.fault() or pods or None
+
+    def not_alive(self) -> str | None:
+        """Why the daemon must be started anew; None while it works, or may still get there."""
+        return self._managed.fault() if self._managed else None
 
     def status(self) -> Json:
         reason = self.not_ready()
@@ -100,6 +107,9 @@ class Instance:
             "pins": str(self._config.pins),
             "place": _place(self._whereabouts.place),
             "managed": self._managed.describe() if self._managed else [],
+            "node": self._config.node,
+            "kernel": report.facts.release if report else None,
+            "enrolment": self._cluster.status() if self._cluster else None,
         }
 
     def _demotions(self) -> list[Json]:
@@ -115,6 +125,7 @@ class Instance:
             "failed_resources": len(self._view.failed),
             "managed_cgroups": len(self._managed.cgroups) if self._managed else 0,
             "managed_namespaces": self._managed.netns if self._managed else 0,
+            "managed_pods": len(self._managed.pods) if self._managed else 0,
             "updates": self._view.updates,
             "demotions": len(self._demotions()),
             "start_seconds": self._ready_after,
@@ -137,6 +148,11 @@ class Instance:
             raise KmeshError(f"the data path does not serve: {self._phase}")
         with self._lock:
             return self._authorization.describe()
+
+    def pods(self) -> list[Json]:
+        if self._cluster is None:
+            raise KmeshError("this daemon enrols no pods", hint="start it with --cluster")
+        return self._cluster.pods()
 
     def access_log(self) -> bool:
         return self._telemetry.access_log.on

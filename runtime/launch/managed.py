@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 from runtime import log
 from runtime.control.rundir import Namespace, RunDir, State
+from runtime.enrol.places import Place, is_pod
 from runtime.errors import KmeshError
 from runtime.launch import namespaces
 from runtime.launch.scope import dissolve, is_abandoned
+
+# Who wants a pod's namespace managed, among `holders`: no process, and not for good.
+_PODS = -1
 
 _log = log.get("launch")
 
@@ -62,6 +66,7 @@ class Managed:
         self._lock = lock
         self._cookie_of = cookie_of
         self.cgroups = [str(cgroup) for cgroup in path.cgroups]  # of the daemon before this one
+        self.pods: dict[int, Path] = {}  # their network namespaces by inode; any thread may look
         self._netns = {cookie: Namespace(cookie) for cookie in path.namespaces}
         self._remember()
         self._note()
@@ -92,7 +97,8 @@ class Managed:
     def namespaces(self) -> list[Path]:
         """The network namespaces of what is managed, and this process's own, each once."""
         found = namespaces.of_cgroups(list(self.cgroups))
-        return list(namespaces.by_inode((*found, *self._places())).values())
+        pods = self.pods.copy().values()
+        return list(namespaces.by_inode((*found, *self._places(), *pods)).values())
 
     def _places(self) -> Iterator[Path]:
         for known in list(self._netns.values()):
@@ -182,6 +188,37 @@ class Managed:
             return self._netns.get(self._cookie_of(Path(told)))
         except (KmeshError, OSError):
             return None
+
+    def enroll_pod(self, place: Place) -> None:
+        """Govern a pod from now on, by its control group where that is known, else by namespace.
+
+        Raises:
+            KmeshError: the kernel refuses, or the pod is gone.
+        """
+        if place.cgroup is not None:
+            self.enroll(str(place.cgroup))
+        else:
+            self.enroll(netns=str(place.netns), holder=_PODS)
+        self.pods[place.inode] = place.netns
+
+    def release_pod(self, place: Place) -> None:
+        """Govern a pod no longer; its open connections stay as they are."""
+        self.pods.pop(place.inode, None)
+        if place.cgroup is not None:
+            self.release(str(place.cgroup))
+        else:
+            self.release(netns=str(place.cookie), holder=_PODS)
+
+    def keep_pods(self, places: Iterable[Place]) -> None:
+        """Release what an earlier daemon took in as pods, but these."""
+        kept = list(places)
+        cookies = {place.cookie for place in kept if place.cgroup is None}
+        cgroups = {str(place.cgroup) for place in kept}
+        for one in [each for each in self._netns.values() if _PODS in each.holders]:
+            if one.cookie not in cookies:
+                self.release(netns=str(one.cookie), holder=_PODS)
+        for name in [each for each in self.cgroups if is_pod(Path(each)) and each not in cgroups]:
+            self.release(name)
 
     def describe(self) -> list[str]:
         """Everything that is managed, in words."""

@@ -37,7 +37,7 @@ def find_source(text: str) -> Found:
     """Check what a user named; the source itself is opened within the event loop.
 
     Args:
-        text: "files:DIR", "istiod", "istiod:HOST:PORT".
+        text: "files:DIR", "istiod", "istiod:HOST:PORT", "kubernetes".
 
     Raises:
         KmeshError: there is no such source, or it cannot be opened.
@@ -47,9 +47,12 @@ def find_source(text: str) -> Found:
         return Found(_files(Path(where).absolute()))
     if kind == "istiod":
         return _istiod(where)
+    if kind == "kubernetes" and not where:
+        return Found(_kubernetes())
     raise KmeshError(
         f"no source {text!r}",
-        hint="files:DIR reads Kubernetes YAML from a directory; istiod or istiod:HOST:PORT asks Istiod",
+        hint="files:DIR reads Kubernetes YAML from a directory; istiod or istiod:HOST:PORT asks Istiod; "
+        "kubernetes asks the API server",
     )
 
 
@@ -58,6 +61,15 @@ def _files(directory: Path) -> Opener:
 
     source = FilesSource(directory)
     return lambda: source
+
+
+def _kubernetes() -> Opener:
+    from runtime.cluster.client import Cluster
+    from runtime.source.kubernetes_api import KubernetesSource
+
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ
+    api = Cluster.inside() if inside else Cluster.by_kubeconfig()
+    return lambda: KubernetesSource(api)
 
 
 def _istiod(address: str) -> Found:

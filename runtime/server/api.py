@@ -28,6 +28,12 @@ class Daemon(Protocol):
     def services(self) -> list[Json]: ...
     def workloads(self) -> list[Json]: ...
     def policies(self) -> Json: ...
+    def pods(self) -> list[Json]:
+        """The node's pods, governed or not, and why."""
+
+    def not_alive(self) -> str | None:
+        """Why it must be started anew, or None when it works or may get there by itself."""
+
     def dump(self) -> Json:
         """Everything that the source said, with where it is from, and the daemon's own state."""
 
@@ -48,6 +54,7 @@ def routes(daemon: Daemon, *, metrics: Callable[[], bytes]) -> dict[tuple[str, s
         "/services": daemon.services,
         "/workloads": daemon.workloads,
         "/policies": daemon.policies,
+        "/pods": daemon.pods,
         "/debug/probe": daemon.probe,
         "/debug/loggers": log.levels,
     }
@@ -60,7 +67,8 @@ def routes(daemon: Daemon, *, metrics: Callable[[], bytes]) -> dict[tuple[str, s
     table["GET", "/accesslog"] = lambda _request: _access_log(daemon)
     table["POST", "/accesslog"] = partial(_switch_access_log, daemon)
     table["GET", "/explain"] = partial(_explain, daemon)
-    table["GET", "/debug/ready"] = lambda _request: _ready(daemon)
+    table["GET", "/debug/ready"] = lambda _request: _verdict(daemon.not_ready(), "not ready")
+    table["GET", "/debug/alive"] = lambda _request: _verdict(daemon.not_alive(), "not alive")
     table["GET", "/status/metric"] = lambda _request: metrics_reply(metrics)
     listing = "".join(f"{path}\n" for path in sorted({path for _, path in table}))
     table["GET", "/"] = lambda _request: Reply(listing)
@@ -96,9 +104,8 @@ def _explain(daemon: Daemon, request: Request) -> Reply:
     return Reply(daemon.explain(request.query["to"], request.query.get("protocol")))
 
 
-def _ready(daemon: Daemon) -> Reply:
-    reason = daemon.not_ready()
-    return Reply("OK\n") if reason is None else Reply(f"not ready: {reason}\n", 503)
+def _verdict(reason: str | None, words: str) -> Reply:
+    return Reply("OK\n") if reason is None else Reply(f"{words}: {reason}\n", 503)
 
 
 def _access_log(daemon: Daemon) -> Reply:

@@ -18,6 +18,7 @@ _GAUGES = {
     "failed_resources": "Resources that the data path could not take.",
     "managed_cgroups": "Control groups whose processes are managed.",
     "managed_namespaces": "Network namespaces whose processes are managed.",
+    "managed_pods": "Pods of this node that are governed.",
     "start_seconds": "From the start of the process until it was first ready.",
 }
 _COUNTERS = {

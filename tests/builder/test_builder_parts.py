@@ -21,6 +21,7 @@ from builder.cache import file_sha256
 from builder.checkout import Checkout, read_checkout
 from builder.context import Part, code_archive, write_context
 from builder.lock import closure, parse_lock
+from builder.objects import ObjectSet
 from builder.recipes import Recipe, recipe, recipes
 from builder.templates import ArchiveView, BaseView, render
 from builder.wheels import platforms_of
@@ -180,7 +181,7 @@ def test_an_image_gets_what_its_recipe_says(
     tmp_path: Path, image: str, there: str, absent: str
 ) -> None:
     target = tmp_path / "kmesh.tar"
-    code_archive(target, tree(tmp_path / "tree"), recipe(image), [], b"{}")
+    code_archive(target, tree(tmp_path / "tree"), recipe(image), ObjectSet((), b"{}"))
     with tarfile.open(target) as tar:
         members = {member.name: member for member in tar}
     assert there in members
@@ -194,7 +195,7 @@ def test_a_context_is_the_same_wherever_it_is_put_together(tmp_path: Path) -> No
     for place in ("one", "two/deeper"):
         root = tmp_path / place
         part = Part("kmesh", tmp_path / f"{len(digests)}.tar")
-        code_archive(part.archive, tree(root), recipe("compile"), [], b"{}")
+        code_archive(part.archive, tree(root), recipe("compile"), ObjectSet((), b"{}"))
         os.utime(part.archive, (1, 1) if place == "one" else (2, 2))
         write_context(tmp_path / "context.tar", dockerfile="FROM x\n", finish=b"", parts=[part])
         digests.append(file_sha256(tmp_path / "context.tar"))

@@ -43,6 +43,12 @@ class FakeDaemon:
     def not_ready(self) -> str | None:
         return self.reason
 
+    def not_alive(self) -> str | None:
+        return None
+
+    def pods(self) -> list[Json]:
+        return []
+
     def status(self) -> Json:
         return {
             "version": "1",
