@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from builder.engine import Engine, RunOptions
 from builder.rootfs.dpkg import parse_status
-from builder.rootfs.osrelease import OsRelease, parse
+from builder.rootfs.osrelease import PATHS, OsRelease, parse
 from builder.rootfs.rpm import MANIFEST, parse_manifest
 from builder.rootfs.split import STATUS
 from builder.sbom import RPM_FORMAT, SystemPackage, parse_rpm
@@ -14,8 +14,8 @@ from runtime.errors import KmeshError
 
 def os_release(engine: Engine, image: str) -> OsRelease:
     """What the image says that it is."""
-    data = engine.read_file(image, "/etc/os-release")
-    return parse(data.decode() if data else "")
+    found = (engine.read_file(image, f"/{path}") for path in PATHS)
+    return parse(next((data.decode() for data in found if data), ""))
 
 
 def system_packages(engine: Engine, image: str) -> list[SystemPackage]:

@@ -213,7 +213,7 @@ def test_the_generic_image_probes_this_host(built: Built) -> None:
     assert report["mode"]["mode"] in ("compat", "enhanced")
     assert not report["offline"]
     host = osrelease.parse(Path("/etc/os-release").read_text())
-    assert report["facts"]["distribution"] == host.name
+    assert report["kernel"]["distribution"] == host.name
 
 
 def test_the_compile_image_compiles_objects_that_this_kernel_loads(built: Built) -> None:
@@ -244,7 +244,7 @@ def test_a_dropped_capability_reads_denied(built: Built, dropped: str, capabilit
     report = json.loads(done.stdout)
     verdicts = {item["capability"]: item["verdict"] for item in report["findings"]}
     assert done.status == 3
-    assert report["facts"]["distribution"] == "", "nobody said which host this is"
+    assert report["kernel"]["distribution"] == "", "nobody said which host this is"
     assert report["mode"]["mode"] == "none"
     assert verdicts[capability] == "denied"
     assert report["mode"]["kernel_mode"] != "none"
