@@ -71,7 +71,7 @@ demo: setup-test ## two backends, one service, real requests through the kernel,
 	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(AS_ROOT) $(BIN)/python -m ci.demo
 
-bench: setup-test ## measure side by side: initial sync, new connections, keep-alive (ratios)
+bench: setup-test ## measure: prober, pipeline, initial sync, new connections, keep-alive
 	@ci/setup/setup build engine test bench
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
