@@ -81,7 +81,7 @@ class Waypoints:
         self._fill = fill
         self._by_id: dict[int, Cluster] = {}
         self._open: dict[str, dict[int, Cluster]] = {}  # by the waypoint's service
-        self._owners: dict[NetworkAddress, str] = {}
+        self._owners: dict[NetworkAddress, set[str]] = {}
         self._address_users: dict[NetworkAddress, set[str]] = {}
         self._addresses_of: dict[str, set[NetworkAddress]] = {}
         self._users: dict[int, set[str]] = {}
@@ -92,10 +92,11 @@ class Waypoints:
         old = set(before.addresses) if before else set()
         new = set(after.addresses) if after else set()
         for address in old - new:
-            if self._owners.get(address) == key:
+            self._owners[address].discard(key)
+            if not self._owners[address]:
                 del self._owners[address]
         for address in new - old:
-            self._owners.setdefault(address, key)
+            self._owners.setdefault(address, set()).add(key)
         changed = (self._address_users.get(address, set()) for address in old ^ new)
         return set().union(*changed) - {key}
 
@@ -131,7 +132,7 @@ class Waypoints:
             return Part(owner=str(where), port=at, weight=weight)
         self._address_users.setdefault(where, set()).add(user)
         self._addresses_of.setdefault(user, set()).add(where)
-        owner = self._owners.get(where)
+        owner = min(self._owners.get(where, ()), default=None)
         if owner is not None:
             return Part(owner=owner, port=at, weight=weight)
         return Part(owner=f"address {where}", port=at, weight=weight, address=where)

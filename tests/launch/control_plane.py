@@ -47,6 +47,10 @@ class ControlPlane:
         else:
             self.put(f"{message.service.namespace}/{message.service.hostname}", message, version=version)  # fmt: skip
 
+    def put_bytes(self, name: str, payload: bytes, *, version: str) -> None:
+        """Whatever is sent under the name of an address."""
+        self._tell("put", ADDRESS_TYPE, name, payload.hex(), version)
+
     def remove(self, name: str, *, type_url: str = ADDRESS_TYPE) -> None:
         self._tell("remove", type_url, name)
 

@@ -14,6 +14,7 @@ from runtime.model.mesh import (
     AppProtocol,
     NamespacedHostname,
     NetworkAddress,
+    NetworkMode,
     Service,
     ServicePort,
     Waypoint,
@@ -104,6 +105,17 @@ def test_a_waypoint_by_address_is_the_service_that_has_it() -> None:
         assert world.goes_to("10.96.0.1", 80) == (True, BOTH)
         world.apply(removed=("ns/wp",))
         assert world.goes_to("10.96.0.1", 80) == (True, {("10.96.0.99", 15008)})
+
+
+def test_an_address_that_a_service_gives_away_is_the_next_ones() -> None:
+    """Both claim it for a moment, whoever is told of first (found by the fuzzer)."""
+    world = World()
+    mine = replace(WP, addresses=(NetworkAddress(ip_address("10.96.0.98")),))
+    other = replace(WP, name="old", hostname="old")
+    world.apply(http("a", "10.96.0.1", through=BY_ADDRESS), BACKEND, mine, other, *INSTANCES)
+    assert world.goes_to("10.96.0.1", 80) == (True, set())  # of the old one, which has no instances
+    world.apply(WP, replace(other, addresses=mine.addresses))
+    assert world.goes_to("10.96.0.1", 80) == (True, BOTH)
 
 
 def test_the_order_of_arrival_does_not_matter() -> None:
@@ -296,3 +308,39 @@ def test_a_block_is_well_formed_whatever_the_length() -> None:
         while block and at < len(block):
             at += 3 + int.from_bytes(block[at + 1 : at + 3], "big")
         assert at == (256 if block else 0)
+
+
+CART = replace(
+    workload("cart", "10.244.0.5", serves=()), node="n1", namespace="shop", service_account="cart"
+)
+
+
+def test_an_address_that_passes_from_one_workload_to_another_keeps_its_identity() -> None:
+    """The new one is told of before the old one is gone (found by the fuzzer)."""
+    world = World()
+    world.apply(CART)
+    told = dict(world.maps.tables["source_tlvs"])
+    assert len(told) == 1
+    world.apply(replace(CART, uid="new"))
+    world.apply(removed=("cart",))
+    assert world.maps.tables["source_tlvs"] == told
+
+
+def test_nobody_is_vouched_for_at_an_address_that_two_claim() -> None:
+    world = World()
+    world.apply(CART)
+    told = dict(world.maps.tables["source_tlvs"])
+    world.apply(replace(CART, uid="other", service_account="mallory"))
+    assert not world.maps.tables["source_tlvs"]
+    assert {one.resource for one in world.tables.problems} == {"cart", "other"}
+    world.apply(removed=("other",))
+    assert world.maps.tables["source_tlvs"] == told
+    assert world.tables.problems == ()
+
+
+def test_workloads_in_the_nodes_own_network_have_no_identity_of_theirs() -> None:
+    """They share the node's address, so it tells of none of them."""
+    world = World()
+    world.apply(replace(CART, network_mode=NetworkMode.HOST_NETWORK))
+    assert not world.maps.tables["source_tlvs"]
+    assert world.tables.problems == ()
