@@ -222,6 +222,8 @@ def policies(run_dir: Path, pins: Path, output: str) -> None:
         return
     columns = ("NAMESPACE", "NAME", "ACTION", "DECIDED BY", "GUARDS", "HITS", "REMARK")
     ui.print_table(columns, (_policy_row(each) for each in found["policies"]))
+    if found["exempt"]:
+        click.echo(f"\nno policy refuses this node's own: {', '.join(found['exempt'])}")
     if found["refused_by_default"]:
         refused = ui.count(found["refused_by_default"], "connection")
         click.echo(f"\nno allow policy matched: {refused} refused")

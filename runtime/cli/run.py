@@ -75,6 +75,15 @@ from runtime.launch.config import Config
     "takes it is off, and `kmeshctl status` says why.",
 )
 @click.option(
+    "--exempt-node/--no-exempt-node",
+    default=True,
+    show_default=True,
+    envvar="KMESH_EXEMPT_NODE",
+    show_envvar=True,
+    help="Let connections from this node's own addresses pass every authorization policy: kubelet's "
+    "health checks come from there, and so does what runs in the node's own network.",
+)
+@click.option(
     "--ignore-bug",
     "overrides",
     multiple=True,
@@ -105,6 +114,7 @@ def run(  # noqa: PLR0913 - one argument an option
     locality: str,
     acceleration: bool | None,
     telemetry: bool,
+    exempt_node: bool,
     overrides: tuple[str, ...],
     status_address: str,
     metrics_address: str,
@@ -140,5 +150,6 @@ def run(  # noqa: PLR0913 - one argument an option
             locality=locality,
             acceleration=acceleration,
             telemetry=telemetry,
+            exempt_node=exempt_node,
         )
     )

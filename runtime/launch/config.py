@@ -22,6 +22,7 @@ class Config:
         node: this node's name, for services that prefer or insist on their own node.
         acceleration: short-cut sockets of this node: on, off, or None for where nobody can be hurt.
         telemetry: follow connections, for metrics and the access log.
+        exempt_node: let this node's own addresses pass policies, as health checks come from there.
         locality: region/zone/subzone of this node, as far as known.
     """
 
@@ -37,3 +38,4 @@ class Config:
     locality: str = ""
     acceleration: bool | None = None
     telemetry: bool = True
+    exempt_node: bool = True

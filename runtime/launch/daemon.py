@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,15 +15,17 @@ from runtime.control.ahead import Ahead
 from runtime.control.authorization import Authorization
 from runtime.control.controller import Controller
 from runtime.errors import KmeshError
+from runtime.kernel.addresses import own_addresses
 from runtime.kernel.authorize import Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.netns import netns_cookie
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.instance import Instance, whereabouts
 from runtime.launch.managed import Governor, Managed
-from runtime.launch.sources import find_source
+from runtime.launch.sources import find_source, told_address
 from runtime.launch.start import start_best
 from runtime.launch.verdict import Probing, judge
+from runtime.model.mesh import IPAddress
 from runtime.server import api
 from runtime.server.http import serve_tcp, serve_unix
 from runtime.server.metrics import renderer
@@ -93,8 +96,15 @@ class Daemon(Instance):
             lambda: Authorizer.open(objects, pins=pins),
             adopt=Authorizer.is_pinned(pins),
             place=self._whereabouts.place,
+            own_addresses=self._own_addresses,
             namespaces=self._managed.namespaces if self._managed else list,
         )
+
+    def _own_addresses(self) -> frozenset[IPAddress]:
+        """Where health checks come from: kubelet's have an address of the node's."""
+        if not self._config.exempt_node:
+            return frozenset()
+        return own_addresses() | told_address(os.environ)
 
     def _accelerate(self, path: DataPath) -> Acceleration:
         assert self._judged is not None

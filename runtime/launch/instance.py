@@ -168,7 +168,7 @@ class Instance:
         """Have policies enforced in the namespaces that managed processes are in now."""
         if self._authorization:
             with self._lock:
-                self._authorization.follow()
+                self._authorization.look()
 
     def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
         self._enrolment().release(cgroup, netns=netns, holder=holder)
