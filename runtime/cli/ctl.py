@@ -74,6 +74,8 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     if facts["acceleration"]:
         yield "same node", _acceleration(facts["acceleration"])
     yield "telemetry", _telemetry(facts["telemetry"])
+    for line in _waypoints(facts["waypoints"] or {}):
+        yield "waypoints", line
     if facts["compiled"]:
         yield "compiled", facts["compiled"]
     yield from _sync_lines(facts["sync"], facts["counts"])
@@ -90,6 +92,16 @@ def _acceleration(facts: Json) -> str:
     if facts["on"]:
         state += f", {ui.count(facts['paired'], 'connection')} so far"
     return state + (f": {facts['reason']}" if facts["reason"] else "")
+
+
+def _waypoints(facts: Json) -> Iterable[str]:
+    """What is out of the ordinary; nothing where all is well."""
+    for one in facts.get("barred", ()):
+        failures = ui.count(one["failures"], "connection")
+        yield f"{one['address']}:{one['port']} is avoided: it failed {failures} in a row"
+    if facts.get("unintroduced"):
+        lost = ui.count(facts["unintroduced"], "connection")
+        yield f"{lost} without a header, {facts['refused']} refused: too many at once"
 
 
 def _telemetry(facts: Json) -> str:

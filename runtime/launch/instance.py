@@ -89,6 +89,7 @@ class Instance:
             "demotions": self._demotions(),
             "acceleration": self._acceleration.status() if self._acceleration else None,
             "telemetry": self._telemetry.status(),
+            "waypoints": self._waypoints(),
             "compiled": self._judged.compiled if self._judged else "",
             "sync": self._view.summary(),
             "counts": self._counts(),
@@ -100,6 +101,12 @@ class Instance:
             "place": _place(self._whereabouts.place),
             "managed": self._managed.describe() if self._managed else [],
         }
+
+    def _waypoints(self) -> Json | None:
+        """How connections to waypoints fare in the kernel."""
+        if self._started is None:
+            return None
+        return asdict(self._started.path.waypoints())
 
     def _demotions(self) -> list[Json]:
         demotions = self._started.demotions if self._started else ()
