@@ -76,6 +76,8 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     if facts["acceleration"]:
         yield "same node", _acceleration(facts["acceleration"])
     yield "telemetry", _telemetry(facts["telemetry"])
+    for line in _waypoints(facts["waypoints"] or {}):
+        yield "waypoints", line
     if facts["compiled"]:
         yield "compiled", facts["compiled"]
     yield from _sync_lines(facts["sync"], facts["counts"])
@@ -92,6 +94,16 @@ def _acceleration(facts: Json) -> str:
     if facts["on"]:
         state += f", {ui.count(facts['paired'], 'connection')} so far"
     return state + (f": {facts['reason']}" if facts["reason"] else "")
+
+
+def _waypoints(facts: Json) -> Iterable[str]:
+    """What is out of the ordinary; nothing where all is well."""
+    for one in facts.get("barred", ()):
+        failures = ui.count(one["failures"], "connection")
+        yield f"{one['address']}:{one['port']} is avoided: it failed {failures} in a row"
+    if facts.get("unintroduced"):
+        lost = ui.count(facts["unintroduced"], "connection")
+        yield f"{lost} without a header, {facts['refused']} refused: too many at once"
 
 
 def _telemetry(facts: Json) -> str:
@@ -224,6 +236,8 @@ def policies(run_dir: Path, pins: Path, output: str) -> None:
         return
     columns = ("NAMESPACE", "NAME", "ACTION", "DECIDED BY", "GUARDS", "HITS", "REMARK")
     ui.print_table(columns, (_policy_row(each) for each in found["policies"]))
+    if found["exempt"]:
+        click.echo(f"\nno policy refuses this node's own: {', '.join(found['exempt'])}")
     if found["refused_by_default"]:
         refused = ui.count(found["refused_by_default"], "connection")
         click.echo(f"\nno allow policy matched: {refused} refused")

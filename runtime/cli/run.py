@@ -78,6 +78,15 @@ from runtime.launch.config import Config
     "takes it is off, and `kmeshctl status` says why.",
 )
 @click.option(
+    "--exempt-node/--no-exempt-node",
+    default=True,
+    show_default=True,
+    envvar="KMESH_EXEMPT_NODE",
+    show_envvar=True,
+    help="Let connections from this node's own addresses pass every authorization policy: kubelet's "
+    "health checks come from there, and so does what runs in the node's own network.",
+)
+@click.option(
     "--ignore-bug",
     "overrides",
     multiple=True,
@@ -149,6 +158,7 @@ def run(  # noqa: PLR0913 - one argument an option
     cni_bin: Path | None,
     cni_conf: Path | None,
     cni_socket: Path | None,
+    exempt_node: bool,
     overrides: tuple[str, ...],
     status_address: str,
     metrics_address: str,
@@ -188,5 +198,6 @@ def run(  # noqa: PLR0913 - one argument an option
             cni_bin=cni_bin,
             cni_conf=cni_conf,
             cni_socket=cni_socket,
+            exempt_node=exempt_node,
         )
     )

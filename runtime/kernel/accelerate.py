@@ -8,7 +8,6 @@ which every one of them can at any time, and new connections meet in new maps.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import struct
 from contextlib import suppress
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.bpf.attach import AttachType, attach_to_map
-from runtime.bpf.lib import BpfError, check, lib
+from runtime.bpf.lib import BpfError
 from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import BpfObject, Program
 from runtime.errors import KmeshError
@@ -24,6 +23,7 @@ from runtime.kernel import features
 from runtime.kernel.bpffs import PINS
 from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.links import Links
+from runtime.kernel.percpu import total
 from runtime.kernel.sockets import socket_pin
 from runtime.tables.layout import DIGEST, SOCKET_DIGESTS
 
@@ -177,15 +177,9 @@ class Accelerator:
         return False
 
     def counters(self) -> Counters:
-        paired, shortened, held_back, left = (self._sum(index) for index in range(4))
+        found = self._map("counters")
+        paired, shortened, held_back, left = (total(found, index) for index in range(4))
         return Counters(paired=paired, shortened=shortened, held_back=held_back, left=left)
-
-    def _sum(self, index: int) -> int:
-        """One counter of all processors."""
-        values = (ctypes.c_uint64 * _possible_cpus())()
-        key = struct.pack("=I", index)
-        check(lib().bpf_map_lookup_elem(self._map("counters").fd, key, values), "map counters")
-        return sum(values)
 
     def close(self) -> None:
         """Let go; what is pinned works on. Idempotent."""
@@ -233,12 +227,6 @@ def _retire(tables: Path) -> None:
     for pin in list(tables.iterdir()):
         pin.unlink()
     tables.rmdir()
-
-
-def _possible_cpus() -> int:
-    """How many values an element of a per-CPU map has (Documentation/admin-guide/cputopology)."""
-    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
-    return int(text.replace(",", "-").rsplit("-", 1)[-1]) + 1
 
 
 __all__ = ["HIGH_WATER", "OBJECT", "Accelerator", "Counters", "remove"]

@@ -22,6 +22,7 @@ class Config:
         node: this node's name, for services that prefer or insist on their own node.
         acceleration: short-cut sockets of this node: on, off, or None for where nobody can be hurt.
         telemetry: follow connections, for metrics and the access log.
+        exempt_node: let this node's own addresses pass policies, as health checks come from there.
         locality: region/zone/subzone of this node, as far as known.
         cluster: enrol this node's pods, and tell the cluster what was found out about the node.
         cni_bin, cni_conf: the host's directories of the CNI, for the plugin; None to leave it out.
@@ -44,3 +45,4 @@ class Config:
     cni_bin: Path | None = None
     cni_conf: Path | None = None
     cni_socket: Path | None = None
+    exempt_node: bool = True

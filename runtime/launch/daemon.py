@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from runtime.control.authorization import Authorization
 from runtime.control.controller import Controller
 from runtime.enrol.node import NodeReport, labels_of
 from runtime.errors import KmeshError
+from runtime.kernel.addresses import own_addresses
 from runtime.kernel.authorize import GROUP, Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.netns import netns_cookie
@@ -24,9 +26,10 @@ from runtime.launch.cluster import ClusterPart, connect
 from runtime.launch.instance import Instance, whereabouts
 from runtime.launch.managed import Governor, Managed
 from runtime.launch.pods import Pods
-from runtime.launch.sources import find_source
+from runtime.launch.sources import find_source, told_address
 from runtime.launch.start import start_best
 from runtime.launch.verdict import Probing, judge
+from runtime.model.mesh import IPAddress
 from runtime.probe.mode import lacking
 from runtime.server import api
 from runtime.server.http import serve_tcp, serve_unix
@@ -105,8 +108,15 @@ class Daemon(Instance):
             open_authorizer,
             adopt=Authorizer.is_pinned(pins),
             place=self._whereabouts.place,
+            own_addresses=self._own_addresses,
             namespaces=self._managed.namespaces if self._managed else list,
         )
+
+    def _own_addresses(self) -> frozenset[IPAddress]:
+        """Where health checks come from: kubelet's have an address of the node's."""
+        if not self._config.exempt_node:
+            return frozenset()
+        return own_addresses() | told_address(os.environ)
 
     def _accelerate(self, path: DataPath) -> Acceleration:
         assert self._judged is not None

@@ -97,6 +97,7 @@ class Instance:
             "demotions": self._demotions(),
             "acceleration": self._acceleration.status() if self._acceleration else None,
             "telemetry": self._telemetry.status(),
+            "waypoints": self._waypoints(),
             "compiled": self._judged.compiled if self._judged else "",
             "sync": self._view.summary(),
             "counts": self._counts(),
@@ -111,6 +112,12 @@ class Instance:
             "kernel": report.facts.release if report else None,
             "enrolment": self._cluster.status() if self._cluster else None,
         }
+
+    def _waypoints(self) -> Json | None:
+        """How connections to waypoints fare in the kernel."""
+        if self._started is None:
+            return None
+        return asdict(self._started.path.waypoints())
 
     def _demotions(self) -> list[Json]:
         demotions = self._started.demotions if self._started else ()
@@ -185,7 +192,7 @@ class Instance:
         """Have policies enforced in the namespaces that managed processes are in now."""
         if self._authorization:
             with self._lock:
-                self._authorization.follow()
+                self._authorization.look()
 
     def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
         self._enrolment().release(cgroup, netns=netns, holder=holder)

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from runtime.errors import KmeshError
+from runtime.model.mesh import IPAddress
 from runtime.source.istiod.node import Node
 from runtime.source.update import Source
 
@@ -54,6 +57,13 @@ def find_source(text: str) -> Found:
         hint="files:DIR reads Kubernetes YAML from a directory; istiod or istiod:HOST:PORT asks Istiod; "
         "kubernetes asks the API server",
     )
+
+
+def told_address(environment: Mapping[str, str]) -> frozenset[IPAddress]:
+    """This node's address, where the daemon's pod is told it: it may be on a loopback interface."""
+    with suppress(ValueError):
+        return frozenset({ip_address(environment.get("INSTANCE_IP", ""))})
+    return frozenset()
 
 
 def _files(directory: Path) -> Opener:

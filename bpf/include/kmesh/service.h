@@ -5,6 +5,7 @@
 
 #include <kmesh/address.h>
 #include <kmesh/balance.h>
+#include <kmesh/bar.h>
 #include <kmesh/drift.h>
 #include <kmesh/maps.h>
 #include <stdbool.h>
@@ -94,20 +95,24 @@ static __always_inline enum kmesh_outcome kmesh_connect(struct bpf_sock_addr *ct
 							const struct kmesh_frontend_key *service,
 							struct kmesh_choice *choice)
 {
+	bool through;
+
 	if (!kmesh_find_cluster(service, choice)) {
 		kmesh_forget_peer(ctx, service);
 		return KMESH_PASS;
 	}
-	if (choice->frontend_flags & KMESH_FRONTEND_WAYPOINT && kmesh_is_rewritten(ctx, service))
+	through = choice->frontend_flags & KMESH_FRONTEND_WAYPOINT;
+	if (through && kmesh_is_rewritten(ctx, service))
 		return KMESH_PASS;
-	if (kmesh_pick(choice)) {
+	if ((through && kmesh_no_room()) || kmesh_pick(choice)) {
 		kmesh_forget_peer(ctx, service);
 		return KMESH_REFUSE;
 	}
+	if (through && kmesh_is_barred(&choice->endpoint))
+		kmesh_pick_another(choice);
 	/* Unremembered, the application sees the endpoint's address; a waypoint would see nothing.
 	 */
-	if (!kmesh_remember_peer(ctx, service, choice) &&
-	    choice->frontend_flags & KMESH_FRONTEND_WAYPOINT)
+	if (!kmesh_remember_peer(ctx, service, choice) && through)
 		return KMESH_REFUSE;
 	return KMESH_REWRITE;
 }
