@@ -12,6 +12,7 @@ from runtime import log, ui
 from runtime.cli.options import pins_option, run_dir_option
 from runtime.launch.choose import MODES
 from runtime.launch.config import Config
+from runtime.launch.lastrun import STATE_DIR, default_state_dir
 
 
 @click.command()
@@ -92,6 +93,14 @@ from runtime.launch.config import Config
     show_default=True,
     help="Loopback address of /status/metric, for Prometheus.",
 )
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=default_state_dir,
+    show_default=f"{STATE_DIR}, or KMESH_STATE_DIR",
+    help="Where the kernel and the mode of this run are remembered, so that a change after a reboot is "
+    "said aloud. Used where it is there; never made.",
+)
 @click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True)
 @run_dir_option
 @pins_option
@@ -110,6 +119,7 @@ def run(  # noqa: PLR0913 - one argument an option
     log_level: str,
     run_dir: Path,
     pins: Path,
+    state_dir: Path,
 ) -> None:
     """Probe this kernel, choose the best path that it runs, and serve it until ended.
 
@@ -139,5 +149,6 @@ def run(  # noqa: PLR0913 - one argument an option
             locality=locality,
             acceleration=acceleration,
             telemetry=telemetry,
+            state_dir=state_dir.absolute(),
         )
     )

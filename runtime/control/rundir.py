@@ -13,6 +13,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import KmeshError
 
@@ -35,12 +36,27 @@ def default_pins() -> Path:
 
 @dataclass(slots=True)
 class State:
-    """What a running daemon has made that would outlive it."""
+    """What a running daemon has made that would outlive it, and on which boot of which kernel."""
 
     pid: int = 0
     pins: str = ""
     mode: str = "none"
     cgroups: list[str] = field(default_factory=list)
+    boot: str = ""
+    release: str = ""
+
+    @property
+    def of_this_boot(self) -> bool:
+        """Whether what it names can still be there: cgroups and pins go with the kernel."""
+        return not self.boot or self.boot == boot_id()
+
+
+def boot_id() -> str:
+    """Tells this boot of this kernel from every other (random(4))."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 class RunDir:
@@ -178,5 +194,6 @@ def _is_ours(path: Path) -> bool:
 
 def _is_sound(state: State) -> bool:
     """Whether a note has the types that it should: a disk, or somebody, may have garbled it."""
-    texts = [state.pins, state.mode, *state.cgroups] if isinstance(state.cgroups, list) else [0]
+    listed: list[Any] = state.cgroups if isinstance(state.cgroups, list) else [0]
+    texts = [state.pins, state.mode, state.boot, state.release, *listed]
     return isinstance(state.pid, int) and all(isinstance(text, str) for text in texts)

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.launch.lastrun import STATE_DIR
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -23,6 +25,7 @@ class Config:
         acceleration: short-cut sockets of this node: on, off, or None for where nobody can be hurt.
         telemetry: follow connections, for metrics and the access log.
         locality: region/zone/subzone of this node, as far as known.
+        state_dir: where the mode is remembered over reboots, if that directory is there.
     """
 
     mode: str
@@ -37,3 +40,4 @@ class Config:
     locality: str = ""
     acceleration: bool | None = None
     telemetry: bool = True
+    state_dir: Path = STATE_DIR

@@ -16,7 +16,9 @@ from runtime.errors import KmeshError
 from runtime.kernel.authorize import Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.launch.accelerate import Acceleration
+from runtime.launch.choose import ImpossibleError
 from runtime.launch.instance import Instance
+from runtime.launch.lastrun import LastRun, compare, recall, remember
 from runtime.launch.managed import Governor, Managed, namespaces_of
 from runtime.launch.sources import find_source
 from runtime.launch.start import start_best
@@ -46,6 +48,7 @@ class Daemon(Instance):
         """
         open_source = find_source(self._config.source)
         self._dir.lock()
+        before = recall(self._config.state_dir, note=self._dir.read())
         overrides = self._config.overrides
         self._probing = Probing(overrides=overrides, in_child=self._dir.unlock)
         self._serve()
@@ -53,18 +56,23 @@ class Daemon(Instance):
         _log.info("options InitDaemonConfig successful")
         self._phase = "probing the kernel"
         scratch = self._dir.compiled
-        self._judged = judge(
-            self._config.mode,
-            overrides=overrides,
-            scratch=scratch,
-            probing=self._probing,
-            interruptible=interruptible,
-        )
+        try:
+            self._judged = judge(
+                self._config.mode,
+                overrides=overrides,
+                scratch=scratch,
+                probing=self._probing,
+                interruptible=interruptible,
+            )
+        except ImpossibleError:
+            self._remember(before, "none")
+            raise
         with interruptible():
             pass
         self._version = describe(self._judged.objects)
         self._phase = "starting the data path"
         self._started = start_best(self._judged.paths, self._open_path)
+        self._remember(before, self._started.name)
         self._acceleration = self._accelerate(self._started.path)
         self._observe(self._acceleration, name=self._started.name)
         self._managed = Managed(
@@ -76,6 +84,13 @@ class Daemon(Instance):
         )
         self._authorization = self._authorize()
         _log.info("bpf Start successful: the %s path serves", self._started.name)
+
+    def _remember(self, before: LastRun | None, mode: str) -> None:
+        """Say what has changed since the last run here, and leave word for the next."""
+        report = self._judged.report if self._judged else None
+        now = LastRun.now(mode, build=report.facts.build_id if report else "")
+        self._change = compare(before, now, reasons=report.mode.reasons if report else ())
+        remember(self._config.state_dir, now)
 
     def _authorize(self) -> Authorization:
         """Policies guard this process's network namespace, and those of managed processes."""

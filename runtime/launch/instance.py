@@ -22,6 +22,7 @@ from runtime.kernel.datapath import DataPath
 from runtime.kernel.reader import open_tables
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.config import Config
+from runtime.launch.lastrun import Change
 from runtime.launch.managed import Managed
 from runtime.launch.start import Started
 from runtime.launch.telemetry import Telemetry
@@ -52,6 +53,7 @@ class Instance:
         self._probing: Probing | None = None
         self._source: Ahead | None = None
         self._judged: Judged | None = None
+        self._change: Change | None = None
         self._started: Started[DataPath] | None = None
         self._managed: Managed | None = None
         self._acceleration: Acceleration | None = None
@@ -85,6 +87,9 @@ class Instance:
             "kernel_mode": report.mode.kernel_mode if report else None,
             "reasons": list(report.mode.reasons) if report else [],
             "demotions": self._demotions(),
+            "previous": self._change.to_json() if self._change else None,
+            "probe_cached": bool(report and report.cached),
+            "adopted": bool(self._started and self._started.path.was_serving),
             "acceleration": self._acceleration.status() if self._acceleration else None,
             "telemetry": self._telemetry.status(),
             "compiled": self._judged.compiled if self._judged else "",

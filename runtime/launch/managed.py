@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runtime import log
-from runtime.control.rundir import RunDir, State
+from runtime.control.rundir import RunDir, State, boot_id
 from runtime.errors import KmeshError
 from runtime.launch.scope import dissolve, is_abandoned, processes
 
@@ -108,7 +108,14 @@ class Managed:
 
     def _note(self) -> None:
         self._dir.write(
-            State(pid=os.getpid(), pins=self._pins, mode=self._name, cgroups=self.cgroups)
+            State(
+                pid=os.getpid(),
+                pins=self._pins,
+                mode=self._name,
+                cgroups=self.cgroups,
+                boot=boot_id(),
+                release=os.uname().release,
+            )
         )
 
 
