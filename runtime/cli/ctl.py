@@ -73,6 +73,8 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
         yield "not tried", ", ".join(facts["unverified"])
     for demotion in facts["demotions"]:
         yield "demoted", f"{demotion['path']} failed to start: {demotion['reason']}"
+    if changed := _changed(facts.get("previous")):
+        yield "changed", changed
     if facts["acceleration"]:
         yield "same node", _acceleration(facts["acceleration"])
     yield "telemetry", _telemetry(facts["telemetry"])
@@ -87,6 +89,13 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     )
     yield "listens", ", ".join(facts["listens"])
     yield "pinned", facts["pins"]
+
+
+def _changed(previous: Json | None) -> str:
+    """What is not as in the run before: kernel and mode."""
+    if previous is None or not (previous["kernel_changed"] or previous["mode_changed"]):
+        return ""
+    return f"the last run was {previous['mode']} on kernel {previous['release']}"
 
 
 def _acceleration(facts: Json) -> str:

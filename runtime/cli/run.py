@@ -12,6 +12,7 @@ from runtime import log, ui
 from runtime.cli.options import pins_option, run_dir_option
 from runtime.launch.choose import MODES
 from runtime.launch.config import Config
+from runtime.launch.lastrun import STATE_DIR, default_state_dir
 
 
 @click.command()
@@ -143,6 +144,14 @@ from runtime.launch.config import Config
     envvar="KMESH_LOG_LEVEL",
     show_envvar=True,
 )
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=default_state_dir,
+    show_default=f"{STATE_DIR}, or KMESH_STATE_DIR",
+    help="Where the kernel and the mode of this run are remembered, so that a change after a reboot is "
+    "said aloud. Used where it is there; never made.",
+)
 @run_dir_option
 @pins_option
 def run(  # noqa: PLR0913 - one argument an option
@@ -165,6 +174,7 @@ def run(  # noqa: PLR0913 - one argument an option
     log_level: str,
     run_dir: Path,
     pins: Path,
+    state_dir: Path,
 ) -> None:
     """Probe this kernel, choose the best path that it runs, and serve it until ended.
 
@@ -199,5 +209,6 @@ def run(  # noqa: PLR0913 - one argument an option
             cni_conf=cni_conf,
             cni_socket=cni_socket,
             exempt_node=exempt_node,
+            state_dir=state_dir.absolute(),
         )
     )

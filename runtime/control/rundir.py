@@ -13,6 +13,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import KmeshError
 
@@ -52,13 +53,28 @@ class Namespace:
 
 @dataclass(slots=True)
 class State:
-    """What a running daemon has made that would outlive it."""
+    """What a running daemon has made that would outlive it, and on which boot of which kernel."""
 
     pid: int = 0
     pins: str = ""
     mode: str = "none"
     cgroups: list[str] = field(default_factory=list)
     namespaces: list[Namespace] = field(default_factory=list)
+    boot: str = ""
+    release: str = ""
+
+    @property
+    def of_this_boot(self) -> bool:
+        """Whether what it names can still be there: cgroups and pins go with the kernel."""
+        return not self.boot or self.boot == boot_id()
+
+
+def boot_id() -> str:
+    """Tells this boot of this kernel from every other (random(4))."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 class RunDir:
@@ -204,8 +220,9 @@ def _is_ours(path: Path) -> bool:
 
 def _is_sound(state: State) -> bool:
     """Whether a note has the types that it should: a disk, or somebody, may have garbled it."""
-    texts = [state.pins, state.mode, *state.cgroups] if isinstance(state.cgroups, list) else [0]
-    numbers = [state.pid]
+    listed: list[Any] = state.cgroups if isinstance(state.cgroups, list) else [0]
+    texts = [state.pins, state.mode, state.boot, state.release, *listed]
+    numbers: list[Any] = [state.pid]
     for one in state.namespaces:
         texts.append(one.path)
         numbers += [one.cookie, one.inode]

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.launch.lastrun import STATE_DIR
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -27,6 +29,7 @@ class Config:
         cluster: enrol this node's pods, and tell the cluster what was found out about the node.
         cni_bin, cni_conf: the host's directories of the CNI, for the plugin; None to leave it out.
         cni_socket: the daemon's socket for the plugin by its path on the host; None: as here.
+        state_dir: where the mode is remembered over reboots, if that directory is there.
     """
 
     mode: str
@@ -46,3 +49,4 @@ class Config:
     cni_conf: Path | None = None
     cni_socket: Path | None = None
     exempt_node: bool = True
+    state_dir: Path = STATE_DIR

@@ -21,9 +21,10 @@ from runtime.kernel.authorize import GROUP, Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.netns import netns_cookie
 from runtime.launch.accelerate import Acceleration
-from runtime.launch.choose import PATHS
+from runtime.launch.choose import PATHS, ImpossibleError
 from runtime.launch.cluster import ClusterPart, connect
 from runtime.launch.instance import Instance, whereabouts
+from runtime.launch.lastrun import LastRun, compare, recall, remember
 from runtime.launch.managed import Governor, Managed
 from runtime.launch.pods import Pods
 from runtime.launch.sources import find_source, told_address
@@ -59,6 +60,7 @@ class Daemon(Instance):
         found = find_source(self._config.source)
         self._whereabouts = whereabouts(self._config, cluster=found.cluster, network=found.network)
         self._dir.lock()
+        before = recall(self._config.state_dir, note=self._dir.read())
         overrides = self._config.overrides
         self._probing = Probing(overrides=overrides, in_child=self._dir.unlock)
         self._serve()
@@ -66,18 +68,23 @@ class Daemon(Instance):
         _log.info("options InitDaemonConfig successful")
         self._phase = "probing the kernel"
         scratch = self._dir.compiled
-        self._judged = judge(
-            self._config.mode,
-            overrides=overrides,
-            scratch=scratch,
-            probing=self._probing,
-            interruptible=interruptible,
-        )
+        try:
+            self._judged = judge(
+                self._config.mode,
+                overrides=overrides,
+                scratch=scratch,
+                probing=self._probing,
+                interruptible=interruptible,
+            )
+        except ImpossibleError:
+            self._remember(before, "none")
+            raise
         with interruptible():
             pass
         self._version = describe(self._judged.objects)
         self._phase = "starting the data path"
         self._started = start_best(self._judged.paths, self._open_path)
+        self._remember(before, self._started.name)
         self._acceleration = self._accelerate(self._started.path)
         self._observe(self._acceleration, name=self._started.name)
         self._managed = Managed(
@@ -90,6 +97,13 @@ class Daemon(Instance):
         )
         self._authorization = self._authorize()
         _log.info("bpf Start successful: the %s path serves", self._started.name)
+
+    def _remember(self, before: LastRun | None, mode: str) -> None:
+        """Say what has changed since the last run here, and leave word for the next."""
+        report = self._judged.report if self._judged else None
+        now = LastRun.now(mode, build=report.facts.build_id if report else "")
+        self._change = compare(before, now, reasons=report.mode.reasons if report else ())
+        remember(self._config.state_dir, now)
 
     def _authorize(self) -> Authorization:
         """Policies guard this process's network namespace, and those of managed processes."""

@@ -24,6 +24,7 @@ from runtime.kernel.reader import open_tables
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.cluster import ClusterPart
 from runtime.launch.config import Config
+from runtime.launch.lastrun import Change
 from runtime.launch.managed import Managed
 from runtime.launch.start import Started
 from runtime.launch.telemetry import Telemetry
@@ -54,6 +55,7 @@ class Instance:
         self._probing: Probing | None = None
         self._source: Ahead | None = None
         self._judged: Judged | None = None
+        self._change: Change | None = None
         self._started: Started[DataPath] | None = None
         self._managed: Managed | None = None
         self._acceleration: Acceleration | None = None
@@ -95,6 +97,9 @@ class Instance:
             "reasons": list(report.mode.reasons) if report else [],
             "unverified": list(report.mode.unverified) if report else [],
             "demotions": self._demotions(),
+            "previous": self._change.to_json() if self._change else None,
+            "probe_cached": bool(report and report.cached),
+            "adopted": bool(self._started and self._started.path.was_serving),
             "acceleration": self._acceleration.status() if self._acceleration else None,
             "telemetry": self._telemetry.status(),
             "waypoints": self._waypoints(),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runtime import log
-from runtime.control.rundir import Namespace, RunDir, State
+from runtime.control.rundir import Namespace, RunDir, State, boot_id
 from runtime.enrol.places import Place, is_pod
 from runtime.errors import KmeshError
 from runtime.launch import namespaces
@@ -261,5 +261,7 @@ class Managed:
                 mode=self._name,
                 cgroups=self.cgroups,
                 namespaces=list(self._netns.values()),
+                boot=boot_id(),
+                release=os.uname().release,
             )
         )
