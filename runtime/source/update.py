@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.model.http_picture import NO_CHANGE, HttpChange
 from runtime.model.mesh import Service, Workload
 from runtime.model.policy import Policy
 
@@ -25,7 +26,8 @@ class Update:
 
     `complete` says that services, workloads and policies are the whole picture (first sync, or a source
     that only knows whole pictures): what is not in it is gone. `accepted` names resources of
-    earlier rejections that no longer hold: they are good again, or gone.
+    earlier rejections that no longer hold: they are good again, or gone. `http` is complete, or not,
+    by itself: it may come from another stream.
     """
 
     services: tuple[Service, ...] = ()
@@ -37,6 +39,7 @@ class Update:
     rejections: tuple[Rejection, ...] = ()
     accepted: tuple[str, ...] = ()
     complete: bool = False
+    http: HttpChange = NO_CHANGE
 
 
 class Source(Protocol):
