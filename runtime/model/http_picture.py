@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from runtime.model.http import Cluster, Endpoints, HttpPort, Listener, RouteTable
@@ -23,13 +23,6 @@ class HttpChange:
     endpoints: Mapping[str, Endpoints | None] = field(default_factory=dict)
     complete: bool = False
 
-    def __bool__(self) -> bool:
-        changed = self.listeners or self.tables or self.clusters or self.endpoints
-        return bool(changed) or self.complete
-
-
-NO_CHANGE = HttpChange()
-
 
 @dataclass(slots=True)
 class HttpPicture:
@@ -39,31 +32,24 @@ class HttpPicture:
         known: a whole picture has come; before, nothing can be said of any service.
     """
 
-    listeners: dict[str, Listener] = field(default_factory=dict)
-    tables: dict[str, RouteTable] = field(default_factory=dict)
-    clusters: dict[str, Cluster] = field(default_factory=dict)
-    endpoints: dict[str, Endpoints] = field(default_factory=dict)
+    listeners: Mapping[str, Listener] = field(default_factory=dict)
+    tables: Mapping[str, RouteTable] = field(default_factory=dict)
+    clusters: Mapping[str, Cluster] = field(default_factory=dict)
+    endpoints: Mapping[str, Endpoints] = field(default_factory=dict)
     known: bool = False
 
     def take(self, change: HttpChange) -> None:
-        """Bring a change in."""
-        if change.complete:
-            self.listeners, self.tables, self.clusters, self.endpoints = {}, {}, {}, {}
-            self.known = True
-        _bring(self.listeners, change.listeners)
-        _bring(self.tables, change.tables)
-        _bring(self.clusters, change.clusters)
-        _bring(self.endpoints, change.endpoints)
+        """Bring a change in. Tables are replaced, never changed: who holds a copy keeps it."""
+        whole = change.complete
+        self.listeners = _bring(self.listeners, change.listeners, whole=whole)
+        self.tables = _bring(self.tables, change.tables, whole=whole)
+        self.clusters = _bring(self.clusters, change.clusters, whole=whole)
+        self.endpoints = _bring(self.endpoints, change.endpoints, whole=whole)
+        self.known = self.known or whole
 
     def copy(self) -> HttpPicture:
         """The same, that no later change shows in."""
-        return HttpPicture(
-            listeners=dict(self.listeners),
-            tables=dict(self.tables),
-            clusters=dict(self.clusters),
-            endpoints=dict(self.endpoints),
-            known=self.known,
-        )
+        return replace(self)
 
     def ports(self) -> dict[tuple[IPAddress | None, int], HttpPort]:
         """Every HTTP port, by address (None for all) and number."""
@@ -81,9 +67,10 @@ class HttpPicture:
         return cluster.own_endpoints or self.endpoints.get(cluster.endpoints_name)
 
 
-def _bring(held: dict[str, _T], change: Mapping[str, _T | None]) -> None:
-    for name, state in change.items():
-        if state is None:
-            held.pop(name, None)
-        else:
-            held[name] = state
+def _bring(
+    held: Mapping[str, _T], change: Mapping[str, _T | None], *, whole: bool
+) -> Mapping[str, _T]:
+    if not (change or whole):
+        return held
+    merged: dict[str, _T | None] = {**({} if whole else held), **change}
+    return {name: state for name, state in merged.items() if state is not None}

@@ -53,8 +53,9 @@ class HttpChanges:
         fields: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         for (where, name), state in self.resources.items():
             fields[where][name] = state
+        changed = complete or fields
         return Update(
-            http=HttpChange(complete=complete, **_mappings(fields)),
+            http=HttpChange(complete=complete, **_mappings(fields)) if changed else None,
             rejections=rejections(self.refused),
             accepted=absent(self.refused),
         )

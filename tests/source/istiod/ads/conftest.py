@@ -54,7 +54,8 @@ class Follower:
         try:
             async for update in updates:
                 self.updates.append(update)
-                self.picture.take(update.http)
+                if update.http is not None:
+                    self.picture.take(update.http)
                 for name in update.accepted:
                     self.rejected.pop(name, None)
                 self.rejected.update({each.resource: each.reason for each in update.rejections})

@@ -30,6 +30,7 @@ async def test_the_first_update_is_the_whole_picture(server, follow):
     follower = follow()
     await follower.synced()
     (first,) = follower.updates
+    assert first.http is not None
     assert first.http.complete
     assert not first.complete  # of services and workloads it says nothing
     picture = follower.picture
@@ -134,6 +135,7 @@ async def test_a_change_of_one_table_is_one_change(server, follow):
     server.push_ads(RDS)
     await follower.until(lambda: len(follower.updates) == 2)
     change = follower.updates[1].http
+    assert change is not None
     assert not change.complete
     assert set(change.tables) == {"80"}
     assert not change.clusters
