@@ -78,6 +78,14 @@ from runtime.launch.config import Config
     "takes it is off, and `kmeshctl status` says why.",
 )
 @click.option(
+    "--routes",
+    is_flag=True,
+    envvar="KMESH_ROUTES",
+    show_envvar=True,
+    help="Follow HTTP routes (Istiod's ADS) also where no path here needs them: `kmeshctl routes` then "
+    "tells where each would run.",
+)
+@click.option(
     "--ignore-bug",
     "overrides",
     multiple=True,
@@ -149,6 +157,7 @@ def run(  # noqa: PLR0913 - one argument an option
     cni_bin: Path | None,
     cni_conf: Path | None,
     cni_socket: Path | None,
+    routes: bool,
     overrides: tuple[str, ...],
     status_address: str,
     metrics_address: str,
@@ -188,5 +197,6 @@ def run(  # noqa: PLR0913 - one argument an option
             cni_bin=cni_bin,
             cni_conf=cni_conf,
             cni_socket=cni_socket,
+            routes=routes,
         )
     )

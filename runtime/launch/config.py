@@ -21,6 +21,7 @@ class Config:
         overrides: known bugs that the user vouches for.
         node: this node's name, for services that prefer or insist on their own node.
         acceleration: short-cut sockets of this node: on, off, or None for where nobody can be hurt.
+        routes: follow HTTP routes from the start; without it, as soon as a path serves that needs them.
         telemetry: follow connections, for metrics and the access log.
         locality: region/zone/subzone of this node, as far as known.
         cluster: enrol this node's pods, and tell the cluster what was found out about the node.
@@ -44,3 +45,4 @@ class Config:
     cni_bin: Path | None = None
     cni_conf: Path | None = None
     cni_socket: Path | None = None
+    routes: bool = False

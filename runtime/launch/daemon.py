@@ -21,7 +21,7 @@ from runtime.kernel.netns import netns_cookie
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.choose import PATHS
 from runtime.launch.cluster import ClusterPart, connect
-from runtime.launch.instance import Instance, whereabouts
+from runtime.launch.instance import HTTP_PATH, Instance, whereabouts
 from runtime.launch.managed import Governor, Managed
 from runtime.launch.pods import Pods
 from runtime.launch.sources import find_source
@@ -53,7 +53,8 @@ class Daemon(Instance):
         Raises:
             KmeshError: another instance runs, or nothing that is wanted can be started.
         """
-        found = find_source(self._config.source)
+        http = self._config.routes or self._config.mode == HTTP_PATH
+        found = find_source(self._config.source, http=http)
         self._whereabouts = whereabouts(self._config, cluster=found.cluster, network=found.network)
         self._dir.lock()
         overrides = self._config.overrides
@@ -75,6 +76,8 @@ class Daemon(Instance):
         self._version = describe(self._judged.objects)
         self._phase = "starting the data path"
         self._started = start_best(self._judged.paths, self._open_path)
+        if self._started.name == HTTP_PATH:
+            self._source.want_http()
         self._acceleration = self._accelerate(self._started.path)
         self._observe(self._acceleration, name=self._started.name)
         self._managed = Managed(
