@@ -12,6 +12,7 @@ import click
 from runtime import ui
 from runtime.cli import ctl_maps
 from runtime.cli.ctl_explain import explain
+from runtime.cli.ctl_routes import routes
 from runtime.cli.options import daemon, pins_option, run_dir_option
 from runtime.server.client import DaemonDownError
 
@@ -335,6 +336,7 @@ def dump(run_dir: Path) -> None:
 
 
 kmeshctl.add_command(explain)
+kmeshctl.add_command(routes)
 
 
 def main() -> None:

@@ -88,6 +88,14 @@ from runtime.launch.lastrun import STATE_DIR, default_state_dir
     "health checks come from there, and so does what runs in the node's own network.",
 )
 @click.option(
+    "--routes",
+    is_flag=True,
+    envvar="KMESH_ROUTES",
+    show_envvar=True,
+    help="Follow HTTP routes (Istiod's ADS) also where no path here needs them: `kmeshctl routes` then "
+    "tells where each would run.",
+)
+@click.option(
     "--ignore-bug",
     "overrides",
     multiple=True,
@@ -168,6 +176,7 @@ def run(  # noqa: PLR0913 - one argument an option
     cni_conf: Path | None,
     cni_socket: Path | None,
     exempt_node: bool,
+    routes: bool,
     overrides: tuple[str, ...],
     status_address: str,
     metrics_address: str,
@@ -210,5 +219,6 @@ def run(  # noqa: PLR0913 - one argument an option
             cni_socket=cni_socket,
             exempt_node=exempt_node,
             state_dir=state_dir.absolute(),
+            routes=routes,
         )
     )

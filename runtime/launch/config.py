@@ -23,6 +23,7 @@ class Config:
         overrides: known bugs that the user vouches for.
         node: this node's name, for services that prefer or insist on their own node.
         acceleration: short-cut sockets of this node: on, off, or None for where nobody can be hurt.
+        routes: follow HTTP routes from the start; without it, as soon as a path serves that needs them.
         telemetry: follow connections, for metrics and the access log.
         exempt_node: let this node's own addresses pass policies, as health checks come from there.
         locality: region/zone/subzone of this node, as far as known.
@@ -50,3 +51,4 @@ class Config:
     cni_socket: Path | None = None
     exempt_node: bool = True
     state_dir: Path = STATE_DIR
+    routes: bool = False

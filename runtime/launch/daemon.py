@@ -23,7 +23,7 @@ from runtime.kernel.netns import netns_cookie
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.choose import PATHS, ImpossibleError
 from runtime.launch.cluster import ClusterPart, connect
-from runtime.launch.instance import Instance, whereabouts
+from runtime.launch.instance import HTTP_PATH, Instance, whereabouts
 from runtime.launch.lastrun import LastRun, compare, recall, remember
 from runtime.launch.managed import Governor, Managed
 from runtime.launch.pods import Pods
@@ -57,7 +57,8 @@ class Daemon(Instance):
         Raises:
             KmeshError: another instance runs, or nothing that is wanted can be started.
         """
-        found = find_source(self._config.source)
+        http = self._config.routes or self._config.mode == HTTP_PATH
+        found = find_source(self._config.source, http=http)
         self._whereabouts = whereabouts(self._config, cluster=found.cluster, network=found.network)
         self._dir.lock()
         before = recall(self._config.state_dir, note=self._dir.read())
@@ -85,6 +86,8 @@ class Daemon(Instance):
         self._phase = "starting the data path"
         self._started = start_best(self._judged.paths, self._open_path)
         self._remember(before, self._started.name)
+        if self._started.name == HTTP_PATH:
+            self._source.want_http()
         self._acceleration = self._accelerate(self._started.path)
         self._observe(self._acceleration, name=self._started.name)
         self._managed = Managed(

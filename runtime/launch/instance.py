@@ -35,6 +35,7 @@ from runtime.tables.place import Place, Whereabouts
 from runtime.version import package_version
 
 Json = Mapping[str, Any]
+HTTP_PATH = "enhanced"  # the path that routes HTTP in the kernel
 
 
 class Instance:
@@ -178,7 +179,29 @@ class Instance:
             "version": self.version(),
             "status": self.status(),
             **dump(self._view),
+            "routes": self._routes(None)["routes"],
         }
+
+    def routes(self, service: str | None) -> Json:
+        return self._routes(service)
+
+    def _routes(self, service: str | None) -> Json:
+        from runtime.control.routes import describe_routes
+
+        serves = self._started.name if self._started else ""
+        why_not = "" if serves == HTTP_PATH else f"the enhanced path does not run: {self._why()}"
+        return describe_routes(self._view, why_not=why_not, service=service)
+
+    def _why(self) -> str:
+        """Why the enhanced path does not run, in a few words."""
+        if self._started is None:
+            return self._phase
+        if self._config.mode == self._started.name:
+            return f"--mode {self._config.mode} was asked for"
+        for demotion in self._started.demotions:
+            if demotion.path == HTTP_PATH:
+                return demotion.reason
+        return f"this kernel was given the {self._started.name} path, `kmeshctl status` says why"
 
     def explain(self, to: str, protocol: str | None) -> Json:
         question = parse_question(to, protocol=protocol)

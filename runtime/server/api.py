@@ -14,6 +14,16 @@ from runtime.server.http import Reply, Request, Route
 from runtime.server.lines import json_lines
 
 Json = Mapping[str, Any]
+_DUMPED = (
+    "services",
+    "workloads",
+    "policies",
+    "listeners",
+    "route_tables",
+    "clusters",
+    "endpoints",
+    "routes",
+)
 
 
 class Daemon(Protocol):
@@ -40,6 +50,9 @@ class Daemon(Protocol):
     def explain(self, to: str, protocol: str | None) -> Json:
         """What happens to a connection to ADDRESS[:PORT]; raises KmeshError when it is none."""
 
+    def routes(self, service: str | None) -> Json:
+        """Where each route runs, and why; those of one service, or of all."""
+
     def access_log(self) -> bool: ...
     def switch_access_log(self, *, on: bool) -> None: ...
     def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None: ...
@@ -61,11 +74,12 @@ def routes(daemon: Daemon, *, metrics: Callable[[], bytes]) -> dict[tuple[str, s
     table: dict[tuple[str, str], Route] = {
         ("GET", path): partial(_tell, function) for path, function in telling.items()
     }
-    for kind in ("", "services", "workloads", "policies"):
+    for kind in ("", *_DUMPED):
         path = f"/debug/config_dump/{kind}".rstrip("/")
         table["GET", path] = partial(_dump, daemon, kind)
     table["GET", "/accesslog"] = lambda _request: _access_log(daemon)
     table["POST", "/accesslog"] = partial(_switch_access_log, daemon)
+    table["GET", "/routes"] = lambda request: Reply(daemon.routes(request.query.get("service")))
     table["GET", "/explain"] = partial(_explain, daemon)
     table["GET", "/debug/ready"] = lambda _request: _verdict(daemon.not_ready(), "not ready")
     table["GET", "/debug/alive"] = lambda _request: _verdict(daemon.not_alive(), "not alive")

@@ -73,6 +73,9 @@ class FakeDaemon:
     def explain(self, to: str, protocol: str | None) -> Json:
         return {"to": to, "protocol": protocol}
 
+    def routes(self, service: str | None) -> Json:
+        return {"service": service}
+
     def workloads(self) -> list[Json]:
         raise RuntimeError("a fault")
 

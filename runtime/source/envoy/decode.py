@@ -28,17 +28,12 @@ TYPE_URLS = {type_url(name): name for name in _DECODERS}
 _MOST = 200  # characters of a reason
 
 
-def name_of(kind: str, payload: bytes) -> str:
-    """The name of a resource, which it holds itself.
+class RefusedError(BadResourceError):
+    """A resource that has a name, and cannot be accepted."""
 
-    Args:
-        kind: the full name of its message.
-        payload: the message, serialized.
-
-    Raises:
-        BadResourceError: it is no such message, or has no name.
-    """
-    return _name(kind, read(kind, payload))
+    def __init__(self, resource: str, reason: str) -> None:
+        super().__init__(reason)
+        self.resource = resource
 
 
 def _name(kind: str, wire: Any) -> str:
@@ -56,14 +51,15 @@ def decode(kind: str, payload: bytes) -> tuple[str, Resource]:
         payload: the message, serialized.
 
     Raises:
-        BadResourceError: it cannot be accepted; the message is the reason, in one line.
+        BadResourceError: it cannot be accepted; the message is the reason, in one line. A
+            `RefusedError` where its name can be told.
     """
     wire = read(kind, payload)
     name = _name(kind, wire)
     try:
         return name, _DECODERS[kind](name, wire)
-    except BadResourceError:
-        raise
+    except BadResourceError as error:
+        raise RefusedError(name, str(error)) from error
     except Exception as error:  # no resource may end the stream that brings it
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST]
-        raise BadResourceError(f"cannot be read ({reason})") from error
+        raise RefusedError(name, f"cannot be read ({reason})") from error
