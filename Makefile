@@ -17,7 +17,7 @@ BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
 	 $(if $(BASE_ARCHIVE),--base-archive $(BASE_ARCHIVE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test bpf docker test bench lint format generate lock demo clean
+.PHONY: help setup setup-test bpf docker test bench lint format generate lock demo cluster cluster-down manifests clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,18 @@ demo: setup-test ## two backends, one service, real requests through the kernel,
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(AS_ROOT) $(BIN)/python -m ci.demo
+
+cluster: setup-test ## a real one-node Kubernetes with Kmesh and a sample on it (cluster-down ends it)
+	@ci/setup/setup build engine test cluster
+	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m runtime.compile.native build/bin
+	@$(AS_ROOT) $(BIN)/python -m ci.cluster up
+
+cluster-down: setup ## end that cluster and remove everything of it
+	@$(AS_ROOT) $(BIN)/python -m ci.cluster down
+
+manifests: setup ## write helm/manifests/ again, from the chart
+	@$(BIN)/python -m ci.cluster.manifests
 
 bench: setup-test ## measure: prober, pipeline, initial sync, new connections, keep-alive
 	@ci/setup/setup build engine test bench

@@ -99,6 +99,8 @@ from runtime.launch.lastrun import STATE_DIR, default_state_dir
     "--ignore-bug",
     "overrides",
     multiple=True,
+    envvar="KMESH_IGNORE_BUG",
+    show_envvar=True,
     metavar="BUG",
     help="Use what a known kernel bug forbids, since your vendor fixed it (see `kmesh probe`).",
 )
@@ -112,7 +114,9 @@ from runtime.launch.lastrun import STATE_DIR, default_state_dir
     "--metrics-address",
     default="127.0.0.1:15020",
     show_default=True,
-    help="Loopback address of /status/metric, for Prometheus.",
+    envvar="KMESH_METRICS_ADDRESS",
+    show_envvar=True,
+    help="Address of /status/metric, for Prometheus; nothing else is served there.",
 )
 @click.option(
     "--cluster/--no-cluster",

@@ -18,7 +18,8 @@ class Config:
         source: KIND:WHERE.
         run_dir: lock, socket, state.
         pins: a directory of a bpffs.
-        status_address, metrics_address: loopback ADDRESS:PORT.
+        status_address: loopback ADDRESS:PORT.
+        metrics_address: ADDRESS:PORT.
         keep_datapath: leave everything attached and pinned when the daemon ends.
         overrides: known bugs that the user vouches for.
         node: this node's name, for services that prefer or insist on their own node.

@@ -167,6 +167,7 @@ class Daemon(Instance):
             serve_tcp(
                 self._config.metrics_address,
                 {("GET", "/status/metric"): lambda _request: api.metrics_reply(metrics)},
+                loopback_only=False,  # numbers, for a Prometheus elsewhere
             ),
         ]
         for server in self._servers:

@@ -16,7 +16,7 @@ import pytest
 from runtime.errors import KmeshError
 from runtime.server import api
 from runtime.server.client import Client, DaemonDownError, DaemonError
-from runtime.server.http import Reply, Server, parse_loopback, serve_tcp, serve_unix
+from runtime.server.http import Reply, Server, parse_address, serve_tcp, serve_unix
 from runtime.server.metrics import renderer
 
 Json = Mapping[str, Any]
@@ -253,7 +253,7 @@ def test_a_taken_port_says_so(port: int) -> None:
     ],
 )
 def test_loopback_addresses(text: str, parsed: tuple[str, int]) -> None:
-    assert parse_loopback(text) == parsed
+    assert parse_address(text) == parsed
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_loopback_addresses(text: str, parsed: tuple[str, int]) -> None:
 )
 def test_only_loopback_is_listened_on(text: str) -> None:
     with pytest.raises(KmeshError):
-        parse_loopback(text)
+        parse_address(text)
 
 
 @pytest.mark.parametrize("body", ["a\udcff.yaml", {"a\udcff.yaml": "rejected"}])
