@@ -243,6 +243,7 @@ def finished(checkout: Path, out: Path) -> dict[str, bytes]:
         "kubernetes/client/__init__.py": "",
         "kubernetes/client/api.py": "names = {'b', 'a'} | frozenset({'x', 'y', 'z'})\n",
         "kubernetes/py.typed": "",
+        "udpa/__init__.py": "",
         "udpa/type/v1/core_pb2.py": "name = 'core'\n",
         "pygments/__init__.py": "x = 1\n",
         "plain.py": "def f(kind):\n    return kind in {'one', 'two', 'three'}\n",
