@@ -108,6 +108,14 @@ def image_id(config: Mapping[str, Any], layers: Sequence[LayerFile]) -> str:
     return f"sha256:{hashlib.sha256(_config_bytes(config, layers)).hexdigest()}"
 
 
+def chain_id(diff_ids: Sequence[str]) -> str:
+    """The ChainID of a stack of layers (OCI image spec, config): the same when all files are the same."""
+    chain, *others = diff_ids
+    for diff_id in others:
+        chain = f"sha256:{hashlib.sha256(f'{chain} {diff_id}'.encode()).hexdigest()}"
+    return chain
+
+
 def _config_bytes(config: Mapping[str, Any], layers: Sequence[LayerFile]) -> bytes:
     rootfs = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
     return json.dumps({**config, "rootfs": rootfs}, sort_keys=True, separators=(",", ":")).encode()

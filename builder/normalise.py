@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from builder.archive import LayerFile, SavedImage, write_image
+from builder.archive import LayerFile, SavedImage, chain_id, write_image
 from builder.tarball import clean
 from runtime.errors import KmeshError
 
+# An image cannot know its own id, but it can carry the id of its files. What is found out about a kernel
+# with them is kept under it (runtime.probe.cache).
+CONTENT = "KMESH_IMAGE_DIGEST"
 VOLATILE = (
     "etc/.pwd.lock",
     "etc/hostname",
@@ -114,7 +117,10 @@ def normalise(
             for number in range(len(base), len(image.diff_ids))
         ]
         names = layer_names([layer.name for layer in base], parts, len(layers))
-        config = normal_config(image.config, names, created=created, labels=labels)
+        environment = {CONTENT: chain_id([layer.diff_id for layer in layers])}
+        config = normal_config(
+            image.config, names, created=created, labels=labels, environment=environment
+        )
     with target.open("wb") as stream:
         return NormalImage(write_image(stream, config, layers), tuple(layers))
 
@@ -172,11 +178,20 @@ def _volatile(name: str) -> bool:
 
 
 def normal_config(
-    config: Mapping[str, Any], names: Sequence[str], *, created: str, labels: Mapping[str, str]
+    config: Mapping[str, Any],
+    names: Sequence[str],
+    *,
+    created: str,
+    labels: Mapping[str, str],
+    environment: Mapping[str, str],
 ) -> dict[str, Any]:
     """The parts of an image configuration (OCI image spec) that say what the image is, and no more."""
     inner = config.get("config") or {}
     kept = {key: inner[key] for key in _KEPT if inner.get(key)}
+    kept["Env"] = [
+        *(line for line in kept.get("Env", []) if line.partition("=")[0] not in environment),
+        *(f"{name}={value}" for name, value in environment.items()),
+    ]
     all_labels = {**kept.get("Labels", {}), **labels}
     return {
         "architecture": config["architecture"],

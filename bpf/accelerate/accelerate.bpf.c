@@ -122,7 +122,8 @@ static __always_inline struct kmesh_end *enrol(struct bpf_sock_ops *ctx)
 	struct bpf_sock *sk = ctx->sk;
 	struct kmesh_end *end;
 
-	if (!sk)
+	/* Managed by its cgroup and by its namespace: the programs run twice. */
+	if (!sk || bpf_sk_storage_get(&ends, sk, NULL, 0))
 		return NULL;
 	end = bpf_sk_storage_get(&ends, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!end)
@@ -280,6 +281,27 @@ static __always_inline void follow(struct bpf_sock_ops *ctx)
 SEC("sockops")
 int kmesh_follow(struct bpf_sock_ops *ctx)
 {
+	if (settings_in_force())
+		follow(ctx);
+	return 1;
+}
+
+/*
+ * The same for the root cgroup, where the network namespace tells who is managed: a server when it
+ * begins to listen, a client when it is connected. What comes after concerns enrolled sockets only.
+ * bpf_get_netns_cookie() in sockops programs: since 5.15, 6cf1770d63dd; loaded only where it is.
+ */
+SEC("sockops")
+int kmesh_follow_netns(struct bpf_sock_ops *ctx)
+{
+	struct kmesh_netns_key key = {};
+
+	if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB ||
+	    ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
+		key.cookie = bpf_get_netns_cookie(ctx);
+		if (!bpf_map_lookup_elem(&managed_netns, &key))
+			return 1;
+	}
 	if (settings_in_force())
 		follow(ctx);
 	return 1;

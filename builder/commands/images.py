@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from runtime import ui
 
 @click.command()
 @base_options
-@click.option("--mirror", metavar="URI", help="Debian mirror; without, what apt on this host uses.")
 @click.option("--rebuild", is_flag=True, help="Build again what is there, every step of it.")
 @click.option("--no-load", is_flag=True, help="Do not try the objects on this kernel.")
 @click.option("--no-probe", is_flag=True, help="Do not run the prober at the end.")
@@ -81,6 +80,7 @@ def _run(request: Any, ending: Ending, *, probe: bool) -> _Outcome:
     from builder.objects import make_objects
     from builder.pipeline import Pipeline
     from builder.progress import make_progress
+    from runtime.compile.native import compile_programs
 
     def named() -> None:
         ending.left = (
@@ -92,6 +92,8 @@ def _run(request: Any, ending: Ending, *, probe: bool) -> _Outcome:
         root: Path = request.checkout.root
         built = root / "build" / "bpf"
         objects = make_objects(root / "bpf", built, load=request.load, say=progress.say)
+        programs = tuple(compile_programs(root / "build" / "bin"))
+        objects = replace(objects, programs=programs)
         kernels = judge_known(built)
         with engine_session(request.cache, keep=request.keep_engine, say=progress.say) as engine:
             description = engine.description

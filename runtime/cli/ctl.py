@@ -12,6 +12,7 @@ import click
 from runtime import ui
 from runtime.cli import ctl_maps
 from runtime.cli.ctl_explain import explain
+from runtime.cli.ctl_routes import routes
 from runtime.cli.options import daemon, pins_option, run_dir_option
 from runtime.server.client import DaemonDownError
 
@@ -73,9 +74,13 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
         yield "not tried", ", ".join(facts["unverified"])
     for demotion in facts["demotions"]:
         yield "demoted", f"{demotion['path']} failed to start: {demotion['reason']}"
+    if changed := _changed(facts.get("previous")):
+        yield "changed", changed
     if facts["acceleration"]:
         yield "same node", _acceleration(facts["acceleration"])
     yield "telemetry", _telemetry(facts["telemetry"])
+    for line in _waypoints(facts["waypoints"] or {}):
+        yield "waypoints", line
     if facts["compiled"]:
         yield "compiled", facts["compiled"]
     yield from _sync_lines(facts["sync"], facts["counts"])
@@ -87,6 +92,13 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     yield "pinned", facts["pins"]
 
 
+def _changed(previous: Json | None) -> str:
+    """What is not as in the run before: kernel and mode."""
+    if previous is None or not (previous["kernel_changed"] or previous["mode_changed"]):
+        return ""
+    return f"the last run was {previous['mode']} on kernel {previous['release']}"
+
+
 def _acceleration(facts: Json) -> str:
     state = "accelerated" if facts["on"] else "not accelerated"
     if facts["on"]:
@@ -94,12 +106,23 @@ def _acceleration(facts: Json) -> str:
     return state + (f": {facts['reason']}" if facts["reason"] else "")
 
 
+def _waypoints(facts: Json) -> Iterable[str]:
+    """What is out of the ordinary; nothing where all is well."""
+    for one in facts.get("barred", ()):
+        failures = ui.count(one["failures"], "connection")
+        yield f"{one['address']}:{one['port']} is avoided: it failed {failures} in a row"
+    if facts.get("unintroduced"):
+        lost = ui.count(facts["unintroduced"], "connection")
+        yield f"{lost} without a header, {facts['refused']} refused: too many at once"
+
+
 def _telemetry(facts: Json) -> str:
     if facts["reason"]:
         return f"off: {facts['reason']}"
     lost = f", {facts['lost']} lost" if facts["lost"] else ""
     log = "on" if facts["access_log"] else "off"
-    return f"on, {ui.count(facts['events'], 'event')} so far{lost}, access log {log}"
+    blind = f"; not of network namespaces: {facts['namespaces']}" if facts["namespaces"] else ""
+    return f"on, {ui.count(facts['events'], 'event')} so far{lost}, access log {log}{blind}"
 
 
 def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
@@ -118,7 +141,8 @@ def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
         yield "trouble", sync["trouble"]
     services = ui.count(counts["services"], "service")
     yield "serves", f"{services}, {ui.count(counts['workloads'], 'workload')}"
-    yield "governs", ui.count(counts["managed_cgroups"], "command") + " of kmesh exec"
+    cgroups = ui.count(counts["managed_cgroups"], "control group")
+    yield "governs", f"{cgroups}, {ui.count(counts['managed_namespaces'], 'network namespace')}"
     for resource, reason in sync["rejected"].items():
         yield "rejected", f"{resource}: {reason}"
     for resource, reason in sync["failed"].items():
@@ -222,6 +246,8 @@ def policies(run_dir: Path, pins: Path, output: str) -> None:
         return
     columns = ("NAMESPACE", "NAME", "ACTION", "DECIDED BY", "GUARDS", "HITS", "REMARK")
     ui.print_table(columns, (_policy_row(each) for each in found["policies"]))
+    if found["exempt"]:
+        click.echo(f"\nno policy refuses this node's own: {', '.join(found['exempt'])}")
     if found["refused_by_default"]:
         refused = ui.count(found["refused_by_default"], "connection")
         click.echo(f"\nno allow policy matched: {refused} refused")
@@ -310,6 +336,7 @@ def dump(run_dir: Path) -> None:
 
 
 kmeshctl.add_command(explain)
+kmeshctl.add_command(routes)
 
 
 def main() -> None:

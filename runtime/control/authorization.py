@@ -7,6 +7,7 @@ policies pays nothing. What cannot be enforced is told by name, on status and in
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,15 @@ from runtime.bpf.lib import BpfError
 from runtime.errors import KmeshError
 from runtime.kernel.apply import ApplyError
 from runtime.kernel.authorize import Hits
+from runtime.model.mesh import IPAddress
 from runtime.model.policy import Policy
 from runtime.source.update import Update
 from runtime.tables.ops import Op
 from runtime.tables.place import Place
 from runtime.tables.policies import Contents, PolicyTables
 from runtime.ui import count
+
+_LOOK_SECONDS = 2.0  # between looks at this node's addresses
 
 _log = log.get("authorization")
 
@@ -34,6 +38,7 @@ class Kernel(Protocol):
     def contents(self) -> Contents: ...
     def hits(self) -> list[Hits]: ...
     def guard_netns(self, path: Path) -> object: ...
+    def release_inode(self, inode: int) -> object: ...
     def release_all(self) -> object: ...
     def close(self) -> object: ...
     def destroy(self) -> object: ...
@@ -47,6 +52,7 @@ class Authorization:
         adopt: there is one from an earlier process: take it over at once.
         place: this node.
         namespaces: the network namespaces that are guarded while there are policies.
+        own_addresses: this node's own, from which health checks come.
     """
 
     def __init__(
@@ -56,9 +62,12 @@ class Authorization:
         adopt: bool,
         place: Place,
         namespaces: Callable[[], Iterable[Path]],
+        own_addresses: Callable[[], Iterable[IPAddress]] = tuple,
     ) -> None:
         self._open = open_kernel
         self._namespaces = namespaces
+        self._own_addresses = own_addresses
+        self._looked_at = -_LOOK_SECONDS
         self._fault = ""
         self._unguarded = ""
         self._guarded = (0, 0)  # of how many namespaces
@@ -93,6 +102,7 @@ class Authorization:
         Returns:
             why each resource that failed did.
         """
+        self._look_for_addresses()
         ops: Sequence[Op] = self._tables.apply(update)
         try:
             if ops or self._behind:
@@ -141,10 +151,28 @@ class Authorization:
         keys = self._names.get(hit.set, [])
         return keys[hit.policy - 1] if 0 < hit.policy <= len(keys) else ""
 
+    def _look_for_addresses(self) -> bool:
+        """Whether this node has other addresses now, which the kernel has to be told."""
+        if time.monotonic() - self._looked_at < _LOOK_SECONDS:
+            return False
+        self._looked_at = time.monotonic()
+        try:
+            return self._tables.exempt(self._own_addresses())
+        except KmeshError as error:  # those that were known stay exempt
+            _log.warning("%s", error)
+            return False
+
     @property
     def is_needed(self) -> bool:
         """Whether a policy guards any workload of this node."""
         return self._kernel is not None and self._tables.is_needed
+
+    def look(self) -> None:
+        """Take note of what changes without an update: this node's addresses, and namespaces."""
+        if self._look_for_addresses():
+            self.program(Update())
+        else:
+            self.follow()
 
     def follow(self) -> None:
         """Guard the namespaces that there are now, or none when no policy needs it.
@@ -185,6 +213,11 @@ class Authorization:
         self._guarded = (wanted - len(reasons), wanted)
         return reasons
 
+    def leave(self, inode: int) -> None:
+        """A network namespace is no longer managed, or is gone."""
+        if self._kernel is not None:
+            self._kernel.release_inode(inode)
+
     # What is told.
 
     def hits(self) -> Counter[str]:
@@ -201,6 +234,7 @@ class Authorization:
         return {
             "policies": [self._describe(policy, hits[key]) for key, policy in found],
             "refused_by_default": hits[""],
+            "exempt": [str(address) for address in self._tables.exempted],
             "namespaces": {"guarded": self._guarded[0], "managed": self._guarded[1]},
         }
 

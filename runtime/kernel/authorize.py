@@ -189,7 +189,11 @@ class Authorizer:
     def release_netns(self, path: Path) -> None:
         """Judge a namespace no more; nothing happens when it was not guarded."""
         with suppress(FileNotFoundError):
-            (self._links / str(path.stat().st_ino)).unlink(missing_ok=True)
+            self.release_inode(path.stat().st_ino)
+
+    def release_inode(self, inode: int) -> None:
+        """Judge a namespace no more that may be gone; nothing happens when it was not guarded."""
+        (self._links / str(inode)).unlink(missing_ok=True)
 
     def release_all(self) -> None:
         """Judge nothing any more."""

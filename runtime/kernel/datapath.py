@@ -20,6 +20,7 @@ from runtime.kernel.lock import lock_pins
 from runtime.kernel.mounts import mount_of
 from runtime.kernel.programs import Programs
 from runtime.kernel.sockets import SOCKETS
+from runtime.kernel.waypoints import WaypointFacts, read_waypoints
 from runtime.tables.layout import DIGEST, Netns, NetnsKey
 from runtime.tables.ops import Contents, Op
 
@@ -210,8 +211,14 @@ class DataPath:
 
     @property
     def namespaces(self) -> list[int]:
-        """The cookies of the network namespaces that are enrolled."""
+        """The cookies of the network namespaces that are enrolled, as far as their programs run."""
+        if not any(scope.kind == _NETNS for scope in self._links.scopes()):
+            return []
         return [NetnsKey.unpack(key).cookie for key, _ in self._map("managed_netns").items()]
+
+    def waypoints(self) -> WaypointFacts:
+        """How connections to waypoints fare."""
+        return read_waypoints(self._open.maps)
 
     def programs(self) -> list[LoadedProgram]:
         """What is loaded, and how much work the verifier had with it."""

@@ -11,12 +11,9 @@ as there was room. Connections that an earlier version followed are told of by t
 
 from __future__ import annotations
 
-import ctypes
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from runtime.bpf.lib import check, lib
 from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import BpfObject, Program
 from runtime.kernel import features
@@ -24,6 +21,7 @@ from runtime.kernel.bpffs import PINS
 from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.datapath import LINKS, remove_pins
 from runtime.kernel.links import Links
+from runtime.kernel.percpu import total
 from runtime.kernel.programs import ObjectsError
 from runtime.kernel.sockets import SOCKETS, forget_others, socket_pin
 from runtime.tables.describe import describe
@@ -36,7 +34,6 @@ _TABLES = ("events", "lost")
 _FOLLOWING = "following"
 _PROGRAM, _PROGRAM_NETNS = "kmesh_telemetry", "kmesh_telemetry_netns"
 _CGROUP, _NETNS = "cgroup", "netns"
-_FIRST = struct.pack("=I", 0)
 
 
 class Observer:
@@ -132,10 +129,7 @@ class Observer:
 
     def lost(self) -> int:
         """Events that there was no room for, since the ring buffer was made."""
-        values = (ctypes.c_uint64 * _possible_cpus())()
-        result = lib().bpf_map_lookup_elem(self._open.maps()["lost"].fd, _FIRST, values)
-        check(result, "cannot read how many events were lost")
-        return sum(values)
+        return total(self._open.maps()["lost"], 0)
 
     def enroll_cgroup(self, path: Path) -> None:
         """Follow the connections of a cgroup's processes, and of those below it. Idempotent.
@@ -210,9 +204,3 @@ def remove(pins: Path) -> bool:
         scope.remove()
     remove_pins(home)
     return True
-
-
-def _possible_cpus() -> int:
-    """How many values an element of a per-CPU map has (Documentation/admin-guide/cputopology)."""
-    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
-    return int(text.replace(",", "-").rsplit("-", 1)[-1]) + 1

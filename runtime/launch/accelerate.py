@@ -107,6 +107,7 @@ class Acceleration:
         self._path = path
         self._pins = pins
         self._accelerator: Accelerator | None = None
+        self._unfit = ""  # network namespaces, and why
         on, self._reason = accelerate_decision(findings, wanted=wanted)
         if wanted and not on:
             raise _refusal(self._reason)
@@ -121,6 +122,7 @@ class Acceleration:
             self._accelerator = Accelerator.open(objects, pins=self._pins)
             for cgroup in self._path.cgroups:
                 self._accelerator.enroll_cgroup(cgroup)
+            self._follow_namespaces(follow=bool(self._path.namespaces))
         except KmeshError as error:
             self._accelerator, self._reason = None, str(error)
             if must:
@@ -144,11 +146,37 @@ class Acceleration:
             self._accelerator.release_cgroup(path)
         self._path.release_cgroup(path)
 
+    @property
+    def namespaces(self) -> list[int]:
+        return self._path.namespaces
+
+    def enroll_netns(self, cookie: int) -> None:
+        """Manage a network namespace; that it cannot be accelerated is no reason not to."""
+        self._path.enroll_netns(cookie)
+        self._follow_namespaces(follow=True)
+
+    def release_netns(self, cookie: int) -> None:
+        self._path.release_netns(cookie)
+        if not self._path.namespaces:
+            self._follow_namespaces(follow=False)
+
+    def _follow_namespaces(self, *, follow: bool) -> None:
+        if self._accelerator is None:
+            return
+        self._unfit = ""
+        try:
+            if not self._accelerator.follow_namespaces(follow=follow) and follow:
+                self._unfit = "this kernel does not tell such programs the namespace (before 5.15)"
+        except KmeshError as error:
+            self._unfit = str(error)
+        if self._unfit:
+            _log.warning("network namespaces are managed, but not accelerated: %s", self._unfit)
+
     def status(self) -> dict[str, Any]:
         """Whether it runs, why not or what to keep in mind, and what it did."""
         facts: dict[str, Any] = {"on": self._accelerator is not None, "reason": self._reason}
         if self._accelerator is not None:
-            facts |= asdict(self._accelerator.counters())
+            facts |= {"namespaces": self._unfit, **asdict(self._accelerator.counters())}
         return facts
 
     def in_words(self) -> str:

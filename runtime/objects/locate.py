@@ -10,6 +10,7 @@ from runtime.errors import KmeshError
 
 INSTALLED_OBJECTS = Path("/usr/lib/kmesh/bpf")
 INSTALLED_SOURCES = Path("/usr/share/kmesh/bpf")
+INSTALLED_PROGRAMS = Path("/usr/lib/kmesh/bin")
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -41,6 +42,25 @@ def sources_dir() -> Path:
         what="BPF sources",
         hint="only the generic and the compile image carry them; or set KMESH_BPF_SOURCES",
     )
+
+
+def plugin_program() -> Path:
+    """The CNI plugin's program, from $KMESH_PROGRAMS, the installed ones, the built ones.
+
+    Raises:
+        KmeshError: it is not there.
+    """
+    directory = _find(
+        "KMESH_PROGRAMS",
+        INSTALLED_PROGRAMS,
+        _CHECKOUT / "build" / "bin",
+        what="compiled programs",
+        hint="build them with `make bpf`, or say where they are in KMESH_PROGRAMS",
+    )
+    program = directory / "kmesh-cni"
+    if not program.is_file():
+        raise KmeshError(f"no kmesh-cni in {directory}", hint="run `make bpf`, or reinstall")
+    return program
 
 
 def object_files(directory: Path, group: str) -> tuple[Path, ...]:

@@ -86,20 +86,23 @@ def probe(
 
 def probe_offline(
     *,
-    btf: Path,
+    btf: Path | None,
     config: Path | None,
     release: str | None,
     objects: Path | None,
     overrides: frozenset[str] = frozenset(),
+    inspections: kept.Inspections | None = None,
 ) -> Report:
     """Judge a kernel that is not running, from its BTF and configuration: facts and names alone.
 
     Args:
-        btf: raw BTF, or an ELF file (vmlinux) that carries it.
+        btf: raw BTF, or an ELF file (vmlinux) that carries it; None where it was built without, which
+            its configuration must then say.
         config: the kernel's build configuration, plain or gzipped.
         release: its `uname -r`, for the table of known bugs.
         objects: the directory of compiled objects.
         overrides: known bugs that the user vouches to be mended, by name.
+        inspections: what is known of the objects already, for those who judge many kernels.
 
     Raises:
         KmeshError: the files are not what they should be.
@@ -109,9 +112,10 @@ def probe_offline(
     facts = offline_facts(release=release, config=config, btf=btf)
     if config is not None and not facts.kconfig:
         raise KmeshError(f"{config} is no kernel configuration", hint="take /boot/config-RELEASE")
-    types = KernelTypes(btf)
-    context = _context(facts, types, objects, kept.Inspections(), live=False)
-    if not types.available:
+    types = KernelTypes(btf, reason="" if btf else "this kernel was built without")
+    context = _context(facts, types, objects, inspections or kept.Inspections(), live=False)
+    built_without = btf is None and facts.option("DEBUG_INFO_BTF") == "n"
+    if not types.available and not built_without:
         raise KmeshError(types.reason, hint="take /sys/kernel/btf/vmlinux of that kernel")
     findings = _probe(context, objects, overrides=overrides, quick=True)
     return replace(_report(facts, findings, overrides=overrides, began=began), offline=True)

@@ -30,6 +30,10 @@ class Candidate(NamedTuple):
     weight: int
     rank: int
 
+    def weighing(self, weight: int) -> Candidate:
+        """The same endpoint with another weight, among others of any rank."""
+        return Candidate(Endpoint.unpack(self.packed)._replace(weight=weight).pack(), weight, 0)
+
 
 def family(address: IPAddress) -> int:
     """4 or 6; an IPv4 address mapped into IPv6 is an IPv4 address."""

@@ -9,6 +9,41 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
+_BAR = Struct("=QII")
+
+
+class Bar(NamedTuple):
+    """struct kmesh_bar, 16 bytes."""
+
+    until_ns: int
+    failures: int
+    trying: int
+
+    def pack(self) -> bytes:
+        return _BAR.pack(self.until_ns, self.failures, self.trying)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Bar:
+        return cls._make(_BAR.unpack(data))
+
+
+_BAR_KEY = Struct("=16s2s2x")
+
+
+class BarKey(NamedTuple):
+    """struct kmesh_bar_key, 20 bytes."""
+
+    address: bytes  # 16 bytes
+    port: bytes  # 2 bytes
+
+    def pack(self) -> bytes:
+        return _BAR_KEY.pack(self.address, self.port)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> BarKey:
+        return cls._make(_BAR_KEY.unpack(data))
+
+
 _CLUSTER = Struct("=II16I16I")
 
 
@@ -203,18 +238,21 @@ class MapLayout(NamedTuple):
 
 
 MAPS = {
+    "barred": MapLayout(type=9, flags=0, max_entries=1024),
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
     "frontends": MapLayout(type=1, flags=1, max_entries=131072),
     "introductions": MapLayout(type=18, flags=0, max_entries=65536),
+    "introductions_full": MapLayout(type=2, flags=0, max_entries=1),
     "managed_netns": MapLayout(type=1, flags=1, max_entries=4096),
     "peers": MapLayout(type=24, flags=1, max_entries=0),
     "slots": MapLayout(type=1, flags=1, max_entries=1048576),
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
+    "waypoint_counters": MapLayout(type=6, flags=0, max_entries=4),
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "6748ca2e3786064aa81560a7c395731637e851b3eaf4f8955cf7990f1c94f3e6"
+DIGEST = "ae434f94bb69aa103ff7d2ddf406a5cf756b1bcb868c97d0d0f94c56e93fd08f"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

@@ -100,6 +100,25 @@ class PolicyTables:
         self._place = place
         self._moved |= self._book.relocate(place.network)
 
+    def exempt(self, addresses: Iterable[IPAddress]) -> bool:
+        """The node has these addresses now; returns whether the next `apply` has to tell the maps."""
+        now = frozenset(addresses)
+        changed = now ^ self._exempt
+        self._exempt = now
+        self._moved |= changed
+        return bool(changed) and bool(self._guards)
+
+    @property
+    def exempted(self) -> list[IPAddress]:
+        """The node's addresses that no policy refuses."""
+        found = filter(self._is_exempt, self._exempt)
+        return sorted(found, key=lambda address: (address.version, int(address)))
+
+    def _is_exempt(self, address: IPAddress) -> bool:
+        """Not where a workload has it: then it is that workload's."""
+        known = self._claims.get(address, frozenset())
+        return address in self._exempt and not any(known)
+
     def apply(self, update: Update) -> list[Op]:
         """Take an update in.
 
@@ -225,7 +244,7 @@ class PolicyTables:
 
     def _identity(self, address: IPAddress) -> bytes | None:
         """What is known of an address; None for nothing."""
-        if address in self._exempt:
+        if self._is_exempt(address):
             return Identity(0, EXEMPT).pack()
         number = identity_number(self._claims.get(address, frozenset()))
         return Identity(number, 0).pack() if number else None

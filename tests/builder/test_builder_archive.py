@@ -154,6 +154,19 @@ def test_content_does_reach_the_image(tmp_path: Path) -> None:
     assert one.id != two.id
 
 
+def test_an_image_carries_the_id_of_its_files(tmp_path: Path) -> None:
+    top = build(7)
+    made = normal(saved_by_docker_20(tmp_path / "1", top, stamp="x"), tmp_path / "a")
+    with SavedImage(tmp_path / "a" / "normal.tar") as image:
+        environment = dict(line.split("=", 1) for line in image.config["config"]["Env"])
+        one, two = image.diff_ids
+    # OCI image spec, config.md, "Layer ChainID"
+    chain = hashlib.sha256(f"{one} {two}".encode()).hexdigest()
+    assert environment == {"PATH": "/usr/bin", "KMESH_IMAGE_DIGEST": f"sha256:{chain}"}
+    again = normal(tmp_path / "a" / "normal.tar", tmp_path / "b")
+    assert again.id == made.id, "one that the base has is replaced"
+
+
 def test_what_comes_out_is_an_archive_that_says_what_the_image_is(tmp_path: Path) -> None:
     made = normal(saved_by_docker_25(tmp_path / "1", build(7), stamp="x"), tmp_path / "a")
     with SavedImage(tmp_path / "a" / "normal.tar") as image:

@@ -255,4 +255,5 @@ def test_the_command_by_hand_names_capabilities() -> None:
     line = docker_run_line("hub/kmesh:1")
     assert "--privileged" not in line
     assert "--cap-drop ALL --cap-add SYS_ADMIN --cap-add NET_ADMIN" in line
+    assert "-v /etc/os-release:/host/etc/os-release:ro" in line
     assert line.endswith("hub/kmesh:1 probe")

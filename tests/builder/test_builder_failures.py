@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -233,11 +234,20 @@ def test_an_interrupt_ends_a_command_and_its_children(tmp_path: Path) -> None:
         time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
     assert child.wait(30) == 42
-    for _ in range(100):
-        if not Path(f"/proc/{pid.read_text().strip()}").exists():
+    for _ in range(600):
+        if ended(pid.read_text().strip()):
             return
         time.sleep(0.05)
     pytest.fail("the command's child lives on")
+
+
+def ended(pid: str) -> bool:
+    """Whether a process is gone, or only waits for process 1, which may be busy, to take notice."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
 
 
 class FakeEngine:
@@ -287,6 +297,19 @@ def test_a_plan_is_data(checkout: Path) -> None:
     ]
 
 
+def test_what_can_be_built_can_be_planned() -> None:
+    """Every option that decides what is built and on what."""
+    images, plan = (
+        kmesh_build.get_command(click.Context(kmesh_build), n) for n in ("images", "plan")
+    )
+    assert images
+    assert plan
+    only_images = {p.name for p in images.params} - {p.name for p in plan.params}
+    assert only_images == {"rebuild", "no_load", "no_probe", "keep_engine"}
+    outcome = command("plan", "--bootstrap", "--mirror", "http://mirror.test/debian")
+    assert "bootstrap Debian 12 from http://mirror.test/debian" in outcome.output
+
+
 def test_one_image_alone_can_be_planned() -> None:
     outcome = command("plan", "--bootstrap", "--image", "enhanced")
     assert "kmesh-enhanced" in outcome.output
@@ -301,6 +324,7 @@ def test_one_image_alone_can_be_planned() -> None:
         (("--hub", "UPPER/case"), "hub"),
         (("--base-repo", "file:///x", "--base-enhanced", "y"), "one of"),
         (("--base-archive", "/nowhere/root.tar"), "does not exist"),
+        (("--base-key", "/etc/passwd"), "for packages of a --base-repo"),
     ],
 )
 def test_a_wrong_word_is_told_before_anything_is_built(

@@ -68,6 +68,7 @@ class MemoryKernel:
             raise BpfError("too many links", 7)
         self.guarded.append(path)
 
+    def release_inode(self, inode: int) -> None: ...
     def release_all(self) -> None:
         self.guarded = []
 

@@ -14,6 +14,7 @@ from typing import Self
 from tests.launch.conftest import Node
 
 REFUSED = "ConnectionRefusedError"
+OUTSIDE = "10.244.0.99"  # somebody who is neither in the mesh nor the node
 _numbers = count()
 
 # Serves on an address and port 8080 until it is ended.
@@ -28,7 +29,7 @@ while True:
 _CALL = """
 import socket, sys
 try:
-    socket.create_connection((sys.argv[1], 8080), 5).close()
+    socket.create_connection((sys.argv[1], 8080), 5, (sys.argv[2], 0)).close()
     print("open")
 except OSError as error:
     print(type(error).__name__)
@@ -50,6 +51,7 @@ class Pod:
         node.check(["ip", "link", "add", "pod0", *link])
         node.check(["ip", "address", "add", f"{self.near}/31", "dev", "pod0"])
         node.check(["ip", "link", "set", "pod0", "up"])
+        node.check(["ip", "address", "replace", f"{OUTSIDE}/32", "dev", "lo"])
         self.ip("address", "add", f"{self.address}/31", "dev", "pod1")
         self.ip("link", "set", "pod1", "up")
         self.ip("link", "set", "lo", "up")
@@ -71,9 +73,9 @@ class Pod:
         )
         return done.stdout
 
-    def reached(self) -> str:
-        """How a connection of the node to the pod ends."""
-        return self.node.check([sys.executable, "-c", _CALL, self.address]).strip()
+    def reached(self, source: str = OUTSIDE) -> str:
+        """How a connection to the pod ends, from an address in the node's network namespace."""
+        return self.node.check([sys.executable, "-c", _CALL, self.address, source]).strip()
 
 
 class Command:

@@ -12,9 +12,9 @@ from google.protobuf import json_format
 
 from tests.launch.conftest import Node
 from tests.launch.istiod import SOURCE, Istiod
-from tests.launch.pod import REFUSED, SERVER, Command, Pod, managed
-from tests.launch.test_launch_authorization import NOT_FROM_OUTSIDE
-from tests.source.istiod.mesh_messages import policy, workload
+from tests.launch.pod import OUTSIDE, REFUSED, SERVER, Command, Pod, managed
+from tests.launch.test_launch_authorization import NOT_FROM_OUTSIDE, ONLY_GREEN
+from tests.source.istiod.mesh_messages import policy, uid, workload
 
 pytestmark = pytest.mark.root
 
@@ -53,3 +53,39 @@ def test_who_enters_a_namespace_after_being_enrolled_is_guarded_there(
         assert node.ask("policies")["namespaces"] == {"guarded": 2, "managed": 2}
         assert node.http("/debug/ready")[0] == 200
     assert daemon.terminate() == 0, daemon.log
+
+
+def test_health_checks_of_the_node_pass_and_those_of_others_do_not(node: Node, pod: Pod) -> None:
+    inside = json_format.ParseDict(NOT_FROM_OUTSIDE, policy("inside"))
+    Istiod(node, workload("pod", pod.address, service_account="pod"), inside)
+    daemon = node.daemon(source=SOURCE).wait_ready()
+    with Command(node, managed([*pod.inside([sys.executable, "-c", SERVER]), pod.address])):
+        node.until(lambda: pod.reached() == REFUSED, "never guarded")
+        assert pod.reached(pod.near) == "open"
+        assert node.ask("policies")["exempt"] == [pod.near]
+        more = "10.244.7.8"
+        node.check(["ip", "address", "add", f"{more}/32", "dev", "pod0"])
+        node.until(lambda: pod.reached(more) == "open", "an address that came is not exempt")
+        node.check(["ip", "address", "del", f"{more}/32", "dev", "pod0"])
+        node.check(["ip", "address", "add", f"{more}/32", "dev", "lo"])
+        node.until(lambda: pod.reached(more) == REFUSED, "one that went is exempt still")
+        assert f"no policy refuses this node's own: {pod.near}" in node.kmeshctl("policies")
+    assert daemon.terminate() == 0, daemon.log
+
+
+def test_a_workloads_address_is_not_the_nodes(node: Node, pod: Pod) -> None:
+    """Without the option, or where the mesh says that it is a workload's."""
+    inside = json_format.ParseDict(ONLY_GREEN, policy("inside"))
+    other = workload("other", pod.near, service_account="other")
+    told = [workload("pod", pod.address, service_account="pod"), inside]
+    istiod = Istiod(node, *told, other)
+    daemon = node.daemon(source=SOURCE, INSTANCE_IP=OUTSIDE).wait_ready()
+    with Command(node, managed([*pod.inside([sys.executable, "-c", SERVER]), pod.address])):
+        node.until(lambda: pod.reached(pod.near) == REFUSED, "never guarded")
+        assert pod.reached(OUTSIDE) == "open"  # the node's, as it was told
+        istiod.remove(uid("other"))
+        node.until(lambda: pod.reached(pod.near) == "open", "the node's own again")
+    assert daemon.terminate() == 0, daemon.log
+    node.daemon("--no-exempt-node", source=SOURCE).wait_ready()
+    with Command(node, managed([*pod.inside([sys.executable, "-c", SERVER]), pod.address])):
+        node.until(lambda: pod.reached(pod.near) == REFUSED, "exempt against what was said")

@@ -129,4 +129,13 @@ struct {
 	__type(value, struct kmesh_peer);
 } peers SEC(".maps");
 
+/* The compat path's: who is managed by network namespace. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct kmesh_netns_key);
+	__type(value, struct kmesh_netns);
+} managed_netns SEC(".maps");
+
 #endif

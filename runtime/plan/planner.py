@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The planner: the same model and abilities always give the same plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from runtime.model.http import HttpPort, RouteTable, VirtualHost
+from runtime.model.http_picture import HttpPicture
+from runtime.model.mesh import Workload
+from runtime.model.policy import Policy
+from runtime.plan.ability import Ability
+from runtime.plan.clusters import ClusterJudge
+from runtime.plan.judge import RouteJudge
+from runtime.plan.planned import Place, Plan, PlannedHost, PlannedPort, PlannedRoute
+
+
+def make_plan(
+    http: HttpPicture,
+    *,
+    ability: Ability,
+    workloads: Mapping[str, Workload] | None = None,
+    policies: Mapping[str, Policy] | None = None,
+) -> Plan:
+    """Give each route its place.
+
+    Args:
+        http: listeners, tables, clusters and endpoints.
+        ability: what the path can do here.
+        workloads: by uid; whose the endpoints are.
+        policies: by key; those with conditions on HTTP send requests to the waypoint.
+    """
+    clusters = ClusterJudge(
+        http, workloads=workloads or {}, policies=policies or {}, ability=ability
+    )
+    ports = {
+        where: _port(port, http.table_of(port), clusters=clusters, ability=ability)
+        for where, port in http.ports().items()
+    }
+    return Plan(ports=ports, why_not="" if ability.serves else ability.why_not)
+
+
+def _port(
+    port: HttpPort, table: RouteTable | None, *, clusters: ClusterJudge, ability: Ability
+) -> PlannedPort:
+    if table is None:
+        reasons = (f"route table {port.table}: it has not come yet", *port.beyond)
+        return PlannedPort(port=port, missing=Place.WAYPOINT, reasons=reasons)
+    reasons = tuple(dict.fromkeys((*table.beyond, *port.beyond, *_too_many(table, ability))))
+    judge = RouteJudge(port, clusters=clusters, ability=ability, always=reasons)
+    hosts: list[PlannedHost] = []
+    room = ability.limits.routes
+    for host in table.virtual_hosts:
+        hosts.append(_host(host, judge, room=room, serves=ability.serves))
+        room = max(room - len(host.routes), 0)
+    at_waypoint = reasons or not ability.serves
+    return PlannedPort(
+        port=port,
+        hosts=tuple(hosts),
+        ignore_port_in_host=table.ignore_port_in_host,
+        missing=Place.WAYPOINT if at_waypoint else Place.KERNEL,
+        reasons=reasons,
+    )
+
+
+def _too_many(table: RouteTable, ability: Ability) -> tuple[str, ...]:
+    """None of them may be left out: a request for it would go to a host that is less exact."""
+    most = ability.limits.virtual_hosts
+    if len(table.virtual_hosts) <= most:
+        return ()
+    return (f"virtual_hosts: {len(table.virtual_hosts)} on this port, more than {most}",)
+
+
+def _host(host: VirtualHost, judge: RouteJudge, *, room: int, serves: bool) -> PlannedHost:
+    routes = []
+    for index, route in enumerate(host.routes):
+        match, reasons = judge.judge(route)
+        if index >= room:
+            reasons = (*reasons, "routes: more on this port than fit")
+        place = Place.WAYPOINT if reasons or not serves else Place.KERNEL
+        routes.append(PlannedRoute(route=route, match=match, reasons=reasons, place=place))
+    return PlannedHost(
+        name=host.name,
+        domains=host.domains,
+        routes=tuple(routes),
+        cut=room if len(routes) > room else None,
+    )
