@@ -16,6 +16,7 @@ from runtime.cli.options import daemon, pins_option, run_dir_option
 from runtime.server.client import DaemonDownError
 
 Json = Mapping[str, Any]
+_NAMED = 10  # of a list that may be long
 _DUMP_SECONDS = 120  # a mesh of 100,000 workloads
 # "enable" and "disable" are upstream's words.
 _SWITCH = {"on": True, "off": False, "enable": True, "disable": False}
@@ -99,6 +100,11 @@ def _waypoints(facts: Json) -> Iterable[str]:
     for one in facts.get("barred", ()):
         failures = ui.count(one["failures"], "connection")
         yield f"{one['address']}:{one['port']} is avoided: it failed {failures} in a row"
+    past = list(facts.get("bypassing", {}).items())
+    for name, ports in past[:_NAMED]:
+        yield f"{name}: past its waypoint on {', '.join(map(str, ports))}, where servers may speak first"
+    if len(past) > _NAMED:
+        yield f"and {len(past) - _NAMED} more with such ports (--output json lists all)"
     if facts.get("unintroduced"):
         lost = ui.count(facts["unintroduced"], "connection")
         yield f"{lost} without a header, {facts['refused']} refused: too many at once"
