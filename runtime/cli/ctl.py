@@ -92,6 +92,9 @@ def _acceleration(facts: Json) -> str:
     state = "accelerated" if facts["on"] else "not accelerated"
     if facts["on"]:
         state += f", {ui.count(facts['paired'], 'connection')} so far"
+        passed_over = facts["client_blocks"] + facts["server_blocks"]
+        if passed_over:
+            state += f" (not {passed_over} more, an end of which uses blocking calls)"
     return state + (f": {facts['reason']}" if facts["reason"] else "")
 
 
