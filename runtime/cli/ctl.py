@@ -17,6 +17,7 @@ from runtime.cli.options import daemon, pins_option, run_dir_option
 from runtime.server.client import DaemonDownError
 
 Json = Mapping[str, Any]
+_NAMED = 10  # of a list that may be long
 _DUMP_SECONDS = 120  # a mesh of 100,000 workloads
 # "enable" and "disable" are upstream's words.
 _SWITCH = {"on": True, "off": False, "enable": True, "disable": False}
@@ -103,6 +104,9 @@ def _acceleration(facts: Json) -> str:
     state = "accelerated" if facts["on"] else "not accelerated"
     if facts["on"]:
         state += f", {ui.count(facts['paired'], 'connection')} so far"
+        passed_over = facts["client_blocks"] + facts["server_blocks"]
+        if passed_over:
+            state += f" (not {passed_over} more, an end of which uses blocking calls)"
     return state + (f": {facts['reason']}" if facts["reason"] else "")
 
 
@@ -111,6 +115,11 @@ def _waypoints(facts: Json) -> Iterable[str]:
     for one in facts.get("barred", ()):
         failures = ui.count(one["failures"], "connection")
         yield f"{one['address']}:{one['port']} is avoided: it failed {failures} in a row"
+    past = list(facts.get("bypassing", {}).items())
+    for name, ports in past[:_NAMED]:
+        yield f"{name}: past its waypoint on {', '.join(map(str, ports))}, where servers may speak first"
+    if len(past) > _NAMED:
+        yield f"and {len(past) - _NAMED} more with such ports (--output json lists all)"
     if facts.get("unintroduced"):
         lost = ui.count(facts["unintroduced"], "connection")
         yield f"{lost} without a header, {facts['refused']} refused: too many at once"

@@ -123,7 +123,8 @@ class Instance:
         """How connections to waypoints fare in the kernel."""
         if self._started is None:
             return None
-        return asdict(self._started.path.waypoints())
+        facts = asdict(self._started.path.waypoints())
+        return {**facts, "bypassing": self._view.bypassing()}
 
     def _demotions(self) -> list[Json]:
         demotions = self._started.demotions if self._started else ()
