@@ -42,7 +42,9 @@ def make_plan(
         where: _port(port, http.table_of(port), names, clusters=clusters, ability=ability)
         for where, port in http.ports().items()
     }
-    return Plan(ports=ports, why_not="" if ability.serves else ability.why_not)
+    return Plan(
+        ports=ports, opaque=http.opaque(), why_not="" if ability.serves else ability.why_not
+    )
 
 
 def _port(

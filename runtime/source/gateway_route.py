@@ -150,6 +150,7 @@ def _match(match: Field, beyond: list[str]) -> RouteMatch:
         headers[":method"] = HeaderMatch(":method", TextMatch(TextKind.EXACT, method))
     for field in match.get("headers").items():
         name = field.get("name").name().lower()
+        name = ":authority" if name == "host" else name
         headers.setdefault(name, HeaderMatch(name, _text(field)))  # the first of a name counts
     query: dict[str, QueryMatch] = {}
     for field in match.get("queryParams").items():

@@ -88,6 +88,13 @@ def test_headers(text, header):
     assert made.beyond == ()
 
 
+def test_host_is_the_authority():
+    (header,) = route(
+        match="prefix: '/' headers { name: 'Host' present_match: true }"
+    ).match.headers
+    assert header.name == ":authority"
+
+
 def test_query_parameters():
     made = route(
         match="prefix: '/' query_parameters { name: 'q' string_match { exact: 'b' } }"
