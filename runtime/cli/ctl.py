@@ -146,6 +146,9 @@ def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
     )
     if sync["details"].get("last_error"):
         yield "", f"{sync['details']['address']}: {sync['details']['last_error']}"
+    http = sync["details"].get("http")
+    if http and http["last_error"]:
+        yield "", f"{http['address']} (HTTP): {http['last_error']}"
     if sync["trouble"]:
         yield "trouble", sync["trouble"]
     services = ui.count(counts["services"], "service")
