@@ -11,8 +11,10 @@ import click
 
 from runtime import ui
 from runtime.cli import ctl_maps
+from runtime.cli.ctl_cluster import cluster_options, complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
 from runtime.cli.ctl_routes import routes
+from runtime.cli.ctl_waypoint import waypoint
 from runtime.cli.options import daemon, pins_option, run_dir_option
 from runtime.server.client import DaemonDownError
 
@@ -24,19 +26,27 @@ _SWITCH = {"on": True, "off": False, "enable": True, "disable": False}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--node",
+    metavar="NODE",
+    shell_complete=complete_node,
+    help="Ask the daemon on this node of a cluster, by port-forward with your kubeconfig.",
+)
+@cluster_options
 @ui.debug_option
-def kmeshctl() -> None:
-    """Ask the Kmesh daemon on this node what it does.
+def kmeshctl(**_options: Any) -> None:
+    """Ask the Kmesh daemon on this node, or on a cluster's, what it does.
 
-    It answers over its Unix socket, which is root's alone. Every command takes --output json. With
-    the daemon down, status, services, workloads, policies and explain read the kernel's maps, which
-    go on serving, and say so.
+    Here it answers over its Unix socket, which is root's alone; with --node by port-forward. Every
+    command takes --output json. With the daemon down, status, services, workloads, policies and
+    explain read the kernel's maps, which go on serving, and say so.
 
     \b
     Example:
       kmeshctl status
-      kmeshctl services --output json
-      kmeshctl explain 10.96.0.10:80
+      kmeshctl explain 10.96.0.10:80 --output json
+      kmeshctl nodes
+      kmeshctl --node worker-1 services
     """  # noqa: D301 - \b is click's mark for "do not wrap"
 
 
@@ -153,8 +163,13 @@ def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
         yield "trouble", sync["trouble"]
     services = ui.count(counts["services"], "service")
     yield "serves", f"{services}, {ui.count(counts['workloads'], 'workload')}"
-    cgroups = ui.count(counts["managed_cgroups"], "control group")
-    yield "governs", f"{cgroups}, {ui.count(counts['managed_namespaces'], 'network namespace')}"
+    governed = [
+        ui.count(counts["managed_cgroups"], "control group"),
+        ui.count(counts["managed_namespaces"], "network namespace"),
+    ]
+    if counts.get("managed_pods"):
+        governed.insert(0, ui.count(counts["managed_pods"], "pod"))
+    yield "governs", ", ".join(governed)
     for resource, reason in sync["rejected"].items():
         yield "rejected", f"{resource}: {reason}"
     for resource, reason in sync["failed"].items():
@@ -347,8 +362,8 @@ def dump(run_dir: Path) -> None:
     click.echo(json_lines(everything), nl=False)
 
 
-kmeshctl.add_command(explain)
-kmeshctl.add_command(routes)
+for command in (explain, routes, nodes, pods, waypoint, completion):
+    kmeshctl.add_command(command)
 
 
 def main() -> None:
