@@ -34,6 +34,23 @@ struct {
 	__type(value, __u32);
 } http_steps SEC(".maps");
 
+/* What the inner maps hold, in a form that the layout can be generated from. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct kmesh_http_move);
+} http_moves SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct kmesh_http_cell);
+} http_cells SEC(".maps");
+
 static __always_inline struct kmesh_http_trial *the_trial(void)
 {
 	const __u32 only = 0;

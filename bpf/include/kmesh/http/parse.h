@@ -40,8 +40,7 @@ static __always_inline int kmesh_http_conclude(const struct kmesh_http_input *in
 	if (!head->end[KMESH_HTTP_AUTHORITY])
 		head->end[KMESH_HTTP_AUTHORITY] = head->end[KMESH_HTTP_HOST];
 	head->start[KMESH_HTTP_TARGET] = head->start[KMESH_HTTP_PATH];
-	if (!head->end[KMESH_HTTP_TARGET])
-		head->end[KMESH_HTTP_TARGET] = head->end[KMESH_HTTP_PATH];
+	head->end[KMESH_HTTP_TARGET] = head->start[KMESH_HTTP_SPACE];
 	head->seen |= KMESH_HTTP_BIT(KMESH_HTTP_AUTHORITY) | KMESH_HTTP_BIT(KMESH_HTTP_TARGET) |
 		      KMESH_HTTP_BIT(KMESH_HTTP_PATH) | KMESH_HTTP_BIT(KMESH_HTTP_METHOD);
 	if (!kmesh_http_was_seen(head, KMESH_HTTP_LENGTH))
@@ -110,7 +109,7 @@ static __always_inline int kmesh_http_parse(const struct kmesh_http_input *in,
 	}
 	if (state != KMESH_HTTP_READ)
 		return state;
-	if (twice & ~KMESH_HTTP_BIT(KMESH_HTTP_NOWHERE))
+	if (twice & KMESH_HTTP_ONCE)
 		return KMESH_HTTP_TWICE;
 	head->seen = seen;
 	head->length = at + 1;

@@ -56,6 +56,7 @@ enum kmesh_http_verdict {
 #define KMESH_HTTP_PATH	     4 /* without the query */
 #define KMESH_HTTP_TARGET    5
 #define KMESH_HTTP_LENGTH    6	/* the Content-Length header's value */
+#define KMESH_HTTP_SPACE     7	/* begins where the target has ended */
 #define KMESH_HTTP_SLOT	     16 /* the first of what this table asks for: headers, parameters */
 #define KMESH_HTTP_SLOTS     16
 #define KMESH_HTTP_PLACES    32
@@ -71,6 +72,11 @@ enum kmesh_http_verdict {
 #define KMESH_HTTP_SEEN_ENVOY	   39 /* x-envoy-*: asks something of an Envoy */
 
 #define KMESH_HTTP_BIT(n) (1ULL << (n))
+
+/* There at most once, or the head is refused: what two readers might not see the same of two. */
+#define KMESH_HTTP_ONCE                                                                            \
+	(0xfffffffeULL | KMESH_HTTP_BIT(KMESH_HTTP_SEEN_CHUNKED) |                                 \
+	 KMESH_HTTP_BIT(KMESH_HTTP_SEEN_CONNECTION))
 
 /* With any of these it takes more than handing the bytes on; the head is routed all the same. */
 #define KMESH_HTTP_NOT_PLAIN                                                                       \
@@ -101,7 +107,7 @@ struct kmesh_http_head {
 struct kmesh_http_move {
 	__u16 next;
 	__u8 byte;
-	__u8 bit;   /* of `seen`; 0: none. Twice the same is refused */
+	__u8 bit;   /* of `seen`; 0: none */
 	__u8 first; /* place that starts with this byte; 0: none */
 	__u8 last;  /* place that ends with this byte, so far; 0: none */
 	__u16 pad;
