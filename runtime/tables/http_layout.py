@@ -144,9 +144,10 @@ MAPS = {
     "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
     "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
     "http_moves": MapLayout(type=2, flags=1024, max_entries=1),
+    "http_sockets": MapLayout(type=15, flags=0, max_entries=1),
     "http_steps": MapLayout(type=3, flags=0, max_entries=1),
     "http_trial": MapLayout(type=2, flags=0, max_entries=1),
 }
 
 # Stands for all of the above but the sizes of the maps.
-DIGEST = "bcbf18cc5317851a6ce92e0b6628ac4a8c8211ee5bb0c8ef7642bc94dac5ff16"
+DIGEST = "c942e0216e08ea548c468b87feeee3c63a142a0490935ebeef5a00c70ee474d3"
