@@ -21,6 +21,7 @@ TARGET = CHECKOUT / "runtime/tables/layout.py"
 TARGETS = {
     "compat": TARGET,
     "authorize": CHECKOUT / "runtime/tables/policy_layout.py",
+    "match": CHECKOUT / "runtime/tables/http_layout.py",
     "telemetry": CHECKOUT / "runtime/tables/telemetry_layout.py",
 }
 
