@@ -21,10 +21,15 @@ def main() -> int:
     parser.add_argument("objects", type=Path, help="directory for <group>/<name>.bpf.o")
     parser.add_argument("--jobs", type=int, help="compilers at a time (default: one a processor)")
     parser.add_argument("--clang", default="clang", help="the compiler (default: clang)")
+    parser.add_argument("--unshipped", action="store_true", help="what no image carries yet, too")
     options = parser.parse_args()
     try:
         done = compile_tree(
-            options.sources, options.objects, jobs=options.jobs, clang=options.clang
+            options.sources,
+            options.objects,
+            jobs=options.jobs,
+            clang=options.clang,
+            unshipped=options.unshipped,
         )
     except KmeshError as error:
         print(f"error: {error}", file=sys.stderr)

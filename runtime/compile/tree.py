@@ -19,6 +19,7 @@ from typing import Any
 from runtime.compile.clang import FLAGS, CompileError, compile_object, compiler_version, digest
 
 MANIFEST = "manifest.json"
+UNSHIPPED = "UNSHIPPED"  # a file in a group's directory: not for images, nor for the prober, yet
 _SCHEMA = 1
 _SYSTEM = (Path("/usr/include/bpf"), Path("/usr/include/linux/bpf.h"))
 
@@ -59,13 +60,13 @@ def _recorded(manifest: Path) -> dict[str, Entry]:
         return {}  # none, or of another time: compile anew
 
 
-def _sources(bpf_dir: Path) -> dict[str, Path]:
+def _sources(bpf_dir: Path, *, unshipped: bool) -> dict[str, Path]:
     """Sources by the object's path; a file in the top directory or in include is none."""
     found = sorted(bpf_dir.glob("*/*.bpf.c"))
     return {
         f"{path.parent.name}/{path.name.removesuffix('.c')}.o": path
         for path in found
-        if path.parent.name != "include"
+        if path.parent.name != "include" and (unshipped or not (path.parent / UNSHIPPED).exists())
     }
 
 
@@ -98,7 +99,12 @@ def _write_manifest(out_dir: Path, entries: Iterable[Entry], *, clang: str) -> N
 
 
 def compile_tree(
-    bpf_dir: Path, out_dir: Path, *, jobs: int | None = None, clang: str = "clang"
+    bpf_dir: Path,
+    out_dir: Path,
+    *,
+    jobs: int | None = None,
+    clang: str = "clang",
+    unshipped: bool = False,
 ) -> TreeResult:
     """Compile every `<group>/<name>.bpf.c` below a directory into `<group>/<name>.bpf.o`.
 
@@ -107,12 +113,13 @@ def compile_tree(
         out_dir: where objects and `manifest.json` go; objects without a source are removed.
         jobs: compilers at a time; one for each processor without.
         clang: the compiler.
+        unshipped: also what no image carries yet.
 
     Raises:
         ToolMissingError: compiler or headers are not there.
         CompileError: a source does not compile; what did compile is kept and recorded.
     """
-    sources = _sources(bpf_dir)
+    sources = _sources(bpf_dir, unshipped=unshipped)
     if not sources:
         raise CompileError(f"no BPF sources in {bpf_dir}", hint="they are <group>/<name>.bpf.c")
     out_dir.mkdir(parents=True, exist_ok=True)
