@@ -149,5 +149,5 @@ MAPS = {
     "http_trial": MapLayout(type=2, flags=0, max_entries=1),
 }
 
-# Stands for all of the above but the sizes of the maps.
+# Stands for the tables above, but not for their sizes.
 DIGEST = "c942e0216e08ea548c468b87feeee3c63a142a0490935ebeef5a00c70ee474d3"
