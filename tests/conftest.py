@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.dataplane.fixtures"]
+pytest_plugins = ["tests.dataplane.fixtures", "tests.dataplane.enhanced_fixtures"]
 
 # The same examples each time, so that a change is what makes a test fail; HYPOTHESIS_PROFILE=default
 # looks for new ones.
@@ -43,6 +43,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = _why_no_bpf()
     if reason is None:
         return
+    if "root" in os.environ.get("KMESH_REQUIRE", "").split():
+        raise pytest.UsageError(
+            f"KMESH_REQUIRE=root, and what needs root would be skipped: {reason}"
+        )
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason=reason))

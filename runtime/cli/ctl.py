@@ -14,11 +14,13 @@ from runtime.cli import ctl_maps
 from runtime.cli.ctl_cluster import cluster_options, complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
 from runtime.cli.ctl_log import log_
+from runtime.cli.ctl_routes import routes
 from runtime.cli.ctl_waypoint import waypoint
 from runtime.cli.options import daemon, pins_option, run_dir_option
 from runtime.server.client import DaemonDownError
 
 Json = Mapping[str, Any]
+_NAMED = 10  # of a list that may be long
 _DUMP_SECONDS = 120  # a mesh of 100,000 workloads
 # "enable" and "disable" are upstream's words.
 _SWITCH = {"on": True, "off": False, "enable": True, "disable": False}
@@ -80,11 +82,17 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     )
     for reason in facts["reasons"]:
         yield "", f"- {reason}"
+    if facts["unverified"]:
+        yield "not tried", ", ".join(facts["unverified"])
     for demotion in facts["demotions"]:
         yield "demoted", f"{demotion['path']} failed to start: {demotion['reason']}"
+    if changed := _changed(facts.get("previous")):
+        yield "changed", changed
     if facts["acceleration"]:
         yield "same node", _acceleration(facts["acceleration"])
     yield "telemetry", _telemetry(facts["telemetry"])
+    for line in _waypoints(facts["waypoints"] or {}):
+        yield "waypoints", line
     if facts["compiled"]:
         yield "compiled", facts["compiled"]
     yield from _sync_lines(facts["sync"], facts["counts"])
@@ -96,11 +104,36 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     yield "pinned", facts["pins"]
 
 
+def _changed(previous: Json | None) -> str:
+    """What is not as in the run before: kernel and mode."""
+    if previous is None or not (previous["kernel_changed"] or previous["mode_changed"]):
+        return ""
+    return f"the last run was {previous['mode']} on kernel {previous['release']}"
+
+
 def _acceleration(facts: Json) -> str:
     state = "accelerated" if facts["on"] else "not accelerated"
     if facts["on"]:
         state += f", {ui.count(facts['paired'], 'connection')} so far"
+        passed_over = facts["client_blocks"] + facts["server_blocks"]
+        if passed_over:
+            state += f" (not {passed_over} more, an end of which uses blocking calls)"
     return state + (f": {facts['reason']}" if facts["reason"] else "")
+
+
+def _waypoints(facts: Json) -> Iterable[str]:
+    """What is out of the ordinary; nothing where all is well."""
+    for one in facts.get("barred", ()):
+        failures = ui.count(one["failures"], "connection")
+        yield f"{one['address']}:{one['port']} is avoided: it failed {failures} in a row"
+    past = list(facts.get("bypassing", {}).items())
+    for name, ports in past[:_NAMED]:
+        yield f"{name}: past its waypoint on {', '.join(map(str, ports))}, where servers may speak first"
+    if len(past) > _NAMED:
+        yield f"and {len(past) - _NAMED} more with such ports (--output json lists all)"
+    if facts.get("unintroduced"):
+        lost = ui.count(facts["unintroduced"], "connection")
+        yield f"{lost} without a header, {facts['refused']} refused: too many at once"
 
 
 def _telemetry(facts: Json) -> str:
@@ -108,7 +141,8 @@ def _telemetry(facts: Json) -> str:
         return f"off: {facts['reason']}"
     lost = f", {facts['lost']} lost" if facts["lost"] else ""
     log = "on" if facts["access_log"] else "off"
-    return f"on, {ui.count(facts['events'], 'event')} so far{lost}, access log {log}"
+    blind = f"; not of network namespaces: {facts['namespaces']}" if facts["namespaces"] else ""
+    return f"on, {ui.count(facts['events'], 'event')} so far{lost}, access log {log}{blind}"
 
 
 def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
@@ -123,11 +157,17 @@ def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
     )
     if sync["details"].get("last_error"):
         yield "", f"{sync['details']['address']}: {sync['details']['last_error']}"
+    http = sync["details"].get("http")
+    if http and http["last_error"]:
+        yield "", f"{http['address']} (HTTP): {http['last_error']}"
     if sync["trouble"]:
         yield "trouble", sync["trouble"]
     services = ui.count(counts["services"], "service")
     yield "serves", f"{services}, {ui.count(counts['workloads'], 'workload')}"
-    governed = [ui.count(counts["managed_cgroups"], "command") + " of kmesh exec"]
+    governed = [
+        ui.count(counts["managed_cgroups"], "control group"),
+        ui.count(counts["managed_namespaces"], "network namespace"),
+    ]
     if counts.get("managed_pods"):
         governed.insert(0, ui.count(counts["managed_pods"], "pod"))
     yield "governs", ", ".join(governed)
@@ -234,6 +274,8 @@ def policies(run_dir: Path, pins: Path, output: str) -> None:
         return
     columns = ("NAMESPACE", "NAME", "ACTION", "DECIDED BY", "GUARDS", "HITS", "REMARK")
     ui.print_table(columns, (_policy_row(each) for each in found["policies"]))
+    if found["exempt"]:
+        click.echo(f"\nno policy refuses this node's own: {', '.join(found['exempt'])}")
     if found["refused_by_default"]:
         refused = ui.count(found["refused_by_default"], "connection")
         click.echo(f"\nno allow policy matched: {refused} refused")
@@ -321,7 +363,7 @@ def dump(run_dir: Path) -> None:
     click.echo(json_lines(everything), nl=False)
 
 
-for command in (explain, log_, nodes, pods, waypoint, completion):
+for command in (explain, log_, routes, nodes, pods, waypoint, completion):
     kmeshctl.add_command(command)
 
 

@@ -12,6 +12,7 @@ from runtime import log, ui
 from runtime.cli.options import pins_option, run_dir_option
 from runtime.launch.choose import MODES
 from runtime.launch.config import Config
+from runtime.launch.lastrun import STATE_DIR, default_state_dir
 
 
 @click.command()
@@ -56,8 +57,8 @@ from runtime.launch.config import Config
     show_envvar=True,
     default="",
     metavar="REGION/ZONE/SUBZONE",
-    help="Where this node is, for services that prefer near endpoints. With --cluster: as the node's "
-    "labels say.",
+    help="Where this node is, for services that prefer near endpoints. Without it: as its own "
+    "workloads say.",
 )
 @click.option(
     "--acceleration/--no-acceleration",
@@ -76,6 +77,23 @@ from runtime.launch.config import Config
     help="Count the connections of managed workloads (kmesh_tcp_… at --metrics-address), and write "
     "them down when told to (kmeshctl monitoring --accesslog on). Where the kernel lacks what that "
     "takes it is off, and `kmeshctl status` says why.",
+)
+@click.option(
+    "--exempt-node/--no-exempt-node",
+    default=True,
+    show_default=True,
+    envvar="KMESH_EXEMPT_NODE",
+    show_envvar=True,
+    help="Let connections from this node's own addresses pass every authorization policy: kubelet's "
+    "health checks come from there, and so does what runs in the node's own network.",
+)
+@click.option(
+    "--routes",
+    is_flag=True,
+    envvar="KMESH_ROUTES",
+    show_envvar=True,
+    help="Follow HTTP routes (Istiod's ADS) also where no path here needs them: `kmeshctl routes` then "
+    "tells where each would run.",
 )
 @click.option(
     "--ignore-bug",
@@ -145,6 +163,14 @@ from runtime.launch.config import Config
     envvar="KMESH_LOG_LEVEL",
     show_envvar=True,
 )
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=default_state_dir,
+    show_default=f"{STATE_DIR}, or KMESH_STATE_DIR",
+    help="Where the kernel and the mode of this run are remembered, so that a change after a reboot is "
+    "said aloud. Used where it is there; never made.",
+)
 @run_dir_option
 @pins_option
 def run(  # noqa: PLR0913 - one argument an option
@@ -161,12 +187,15 @@ def run(  # noqa: PLR0913 - one argument an option
     cni_conf: Path | None,
     cni_socket: Path | None,
     nfd_features: Path | None,
+    exempt_node: bool,
+    routes: bool,
     overrides: tuple[str, ...],
     status_address: str,
     metrics_address: str,
     log_level: str,
     run_dir: Path,
     pins: Path,
+    state_dir: Path,
 ) -> None:
     """Probe this kernel, choose the best path that it runs, and serve it until ended.
 
@@ -201,5 +230,8 @@ def run(  # noqa: PLR0913 - one argument an option
             cni_conf=cni_conf,
             cni_socket=cni_socket,
             nfd_features=nfd_features,
+            exempt_node=exempt_node,
+            state_dir=state_dir.absolute(),
+            routes=routes,
         )
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from runtime import log
 from runtime.kernel.cgroup import CgroupError, cgroup2_root, is_hybrid
-from runtime.kernel.netns import NetnsError, enter_netns, netns_cookie
+from runtime.kernel.netns import NetnsError, enter_netns_at, netns_cookie
 from runtime.model.mesh import IPAddress
 
 KEPT = Path("/run/netns")
@@ -111,7 +111,7 @@ def addresses_in(netns: Path) -> frozenset[IPAddress]:
 def _read_addresses(netns: Path) -> frozenset[IPAddress]:
     """Runs in a thread of its own, which stays there."""
     try:
-        enter_netns(netns)
+        enter_netns_at(netns)
     except OSError as error:
         _log.debug("cannot look into %s: %s", netns, error)
         return frozenset()

@@ -98,7 +98,9 @@ def clean(*, run_dir: Path, pins: Path) -> list[str]:
         removed = clean_kernel(Path(state.pins or pins))
         if state.pins not in ("", str(pins)):
             removed += clean_kernel(pins)
-        scopes = filter(is_scope, map(Path, state.cgroups))  # others' cgroups are theirs to remove
+        # A cgroup of that name on another boot is somebody else's, as are those of others.
+        noted = state.cgroups if state.of_this_boot else []
+        scopes = filter(is_scope, map(Path, noted))
         removed += [str(cgroup) for cgroup in scopes if dissolve(cgroup)]
     except BaseException:
         directory.unlock()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import log
-from runtime.cluster.api import NODES, Api, ApiError
+from runtime.cluster.api import Api
 from runtime.cni.install import Installation
 from runtime.cni.server import CniServer
 from runtime.enrol.annotate import Annotator
@@ -20,13 +20,6 @@ from runtime.enrol.places import Namespaces, PodCgroups
 from runtime.enrol.runner import Runner
 from runtime.errors import KmeshError
 from runtime.objects.locate import plugin_program
-
-# https://kubernetes.io/docs/reference/labels-annotations-taints; the last is Istio's.
-_TOPOLOGY = (
-    "topology.kubernetes.io/region",
-    "topology.kubernetes.io/zone",
-    "topology.istio.io/subzone",
-)
 
 _log = log.get("cluster")
 
@@ -42,16 +35,6 @@ def connect() -> Api:
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return Cluster.inside()
     return Cluster.by_kubeconfig()
-
-
-def locality_of(api: Api, node: str) -> str:
-    """Where a node is, as its well-known labels say: REGION/ZONE/SUBZONE; "" where nobody tells."""
-    try:
-        labels = api.get(f"{NODES}/{node}")["metadata"].get("labels") or {}
-    except ApiError as error:
-        _log.warning("where node %s is cannot be found out: %s", node, error)
-        return ""
-    return "/".join(labels.get(name, "") for name in _TOPOLOGY).rstrip("/")
 
 
 class ClusterPart:

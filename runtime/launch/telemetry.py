@@ -9,10 +9,10 @@ from typing import Any
 
 from runtime import log
 from runtime.errors import KmeshError
-from runtime.kernel.telemetry import Observer, remove
+from runtime.kernel.telemetry import GROUP, Observer, remove
 from runtime.launch.managed import Governor
-from runtime.probe.mode import explain
-from runtime.probe.verdict import Finding, Verdict
+from runtime.probe.mode import lacking
+from runtime.probe.verdict import Finding
 from runtime.telemetry.accesslog import AccessLog
 from runtime.telemetry.counters import Counters
 from runtime.telemetry.directory import Change, Directory
@@ -30,11 +30,8 @@ def telemetry_decision(findings: Iterable[Finding], *, wanted: bool) -> tuple[bo
     """
     if not wanted:
         return False, "turned off (--no-telemetry)"
-    for finding in findings:
-        if finding.capability == "telemetry":
-            fine = finding.verdict in (Verdict.PRESENT, Verdict.INCONCLUSIVE)
-            return (True, "") if fine else (False, explain(finding))
-    return True, ""
+    reason = lacking(findings, GROUP)
+    return not reason, reason
 
 
 class Telemetry:
@@ -52,8 +49,8 @@ class Telemetry:
         self._observer: Observer | None = None
         self._reader: Reader | None = None
         self._reason = "the data path does not serve yet"
+        self._blind = ""  # to network namespaces, and why
         self._lost = 0
-        self._follows_namespaces: bool | None = None
         self.counters.lost = self.lost
         self.counters.lines_dropped = lambda: self.access_log.dropped
 
@@ -91,6 +88,7 @@ class Telemetry:
             observer = Observer.open(objects, pins=self._pins, path=path)
             try:
                 observer.match(self._path.cgroups)
+                self._follow_namespaces(observer, follow=bool(self._path.namespaces))
                 self._reader = Reader(observer.events, self.take)
             except BaseException:
                 observer.close()
@@ -99,7 +97,6 @@ class Telemetry:
             self._reason = str(error)
         else:
             self._observer = observer
-            self._follow_namespaces()
 
     # Events.
 
@@ -162,21 +159,25 @@ class Telemetry:
     def enroll_netns(self, cookie: int) -> None:
         """Manage a network namespace; that its connections cannot be followed is no reason not to."""
         self._governor.enroll_netns(cookie)
-        self._follow_namespaces()
+        if self._observer is not None:
+            self._follow_namespaces(self._observer, follow=True)
 
     def release_netns(self, cookie: int) -> None:
         self._governor.release_netns(cookie)
-        self._follow_namespaces()
+        if self._observer is not None and not self._governor.namespaces:
+            self._follow_namespaces(self._observer, follow=False)
 
-    def _follow_namespaces(self) -> None:
-        wanted = bool(self._governor.namespaces)
-        if self._observer is None or wanted == self._follows_namespaces:
-            return
+    def _follow_namespaces(self, observer: Observer, *, follow: bool) -> None:
+        before, self._blind = self._blind, ""
         try:
-            self._observer.follow_namespaces(follow=wanted)
+            if follow and not observer.follow_namespaces(follow=True):
+                self._blind = "this kernel does not tell such programs the namespace (before 5.15)"
+            elif not follow:
+                observer.follow_namespaces(follow=False)
         except KmeshError as error:
-            _log.warning("connections of pods are not followed: %s", error)
-        self._follows_namespaces = wanted
+            self._blind = str(error)
+        if self._blind != before and self._blind:
+            _log.warning("connections of network namespaces are not followed: %s", self._blind)
 
     def switch_access_log(self, *, on: bool) -> None:
         """Write connections down from now on, or no longer.
@@ -195,6 +196,7 @@ class Telemetry:
         return {
             "on": self._observer is not None,
             "reason": self._reason,
+            "namespaces": self._blind,
             "access_log": self.access_log.on,
             "events": self.counters.events,
             "lost": self.lost(),

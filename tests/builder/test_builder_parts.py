@@ -100,7 +100,8 @@ def test_every_image_has_a_dockerfile(checkout: Path, image: Recipe) -> None:
     lines = text.splitlines()
     assert lines[1] == "FROM sha256:0123 AS root"
     assert "RUN apt-get" not in text
-    assert lines[-1] == f'ENTRYPOINT ["{image.entrypoint}"]'
+    entrypoint, command = f'ENTRYPOINT ["{image.entrypoint}"]', 'CMD ["host"]'
+    assert lines[-2:] == [entrypoint, command] if image.builder else lines[-1] == entrypoint
     assert text.index("COPY --from=python") < text.index("COPY --from=kmesh")
     assert r'LABEL title="a \"quoted\" one"' in text
     assert 'ENV LANG="C.UTF-8"' in text
@@ -243,6 +244,8 @@ def finished(checkout: Path, out: Path) -> dict[str, bytes]:
         "kubernetes/client/__init__.py": "",
         "kubernetes/client/api.py": "names = {'b', 'a'} | frozenset({'x', 'y', 'z'})\n",
         "kubernetes/py.typed": "",
+        "udpa/__init__.py": "",
+        "udpa/type/v1/core_pb2.py": "name = 'core'\n",
         "pygments/__init__.py": "x = 1\n",
         "plain.py": "def f(kind):\n    return kind in {'one', 'two', 'three'}\n",
     }
@@ -269,7 +272,10 @@ def test_packages_in_archives_are_found_and_import(checkout: Path, tmp_path: Pat
     (path,) = (data.decode() for name, data in made.items() if name.endswith("kmesh.pth"))
     assert path.splitlines()[0] == "/usr/lib/kmesh/python"
     search = [f"{tmp_path}{line}" for line in path.splitlines()]
-    code = "import kubernetes.client.api as a, pygments; print(sorted(a.names), a.__file__)"
+    code = "import kubernetes.client.api as a, pygments; print(sorted(a.names), a.__file__); "
+    code += (
+        "from udpa.type.v1 import core_pb2; print(core_pb2.name)"  # directories without __init__
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": os.pathsep.join(search)},
@@ -279,6 +285,7 @@ def test_packages_in_archives_are_found_and_import(checkout: Path, tmp_path: Pat
     )
     assert "['a', 'b', 'x', 'y', 'z']" in done.stdout
     assert "kubernetes.zip" in done.stdout
+    assert done.stdout.endswith("core\n")
 
 
 def test_a_file_of_a_tar_is_read_through_links(tmp_path: Path) -> None:

@@ -107,7 +107,6 @@ def test_pod_starts_without_a_daemon_and_is_governed_when_it_is_back(labelled: C
         until(lambda: phase(labelled, "late") == "Running", "CNI ADD failed without a daemon")
         assert labelled.annotation("late") is None
         kmesh.install(machine)
-        labelled.until_annotated("late", "enabled")
         until(lambda: phase(labelled, "late") in ("Succeeded", "Failed"), "the pod does not end")
         assert phase(labelled, "late") == "Succeeded"
     finally:

@@ -121,19 +121,27 @@ class World:
     def add_address(self, address: str) -> None:
         self._ip("address", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
 
+    def swallow(self, address: str) -> None:
+        """Have what is sent to an address vanish, with no answer."""
+        self._ip("link", "add", "hole", "type", "veth", "peer", "name", "nobody")
+        for end in ("hole", "nobody"):
+            self._ip("link", "set", end, "up", "arp", "off")
+        self._ip("address", "add", "10.244.9.1/32", "dev", "hole")
+        self._ip("route", "add", f"{address}/32", "dev", "hole")
+
     def cgroup(self, parent: Path | None = None) -> Path:
         path = (parent or cgroup2_root()) / f"{self.name}-{next(_numbers)}"
         path.mkdir()
         self._stack.callback(path.rmdir)
         return path
 
-    def agent(self, cgroup: Path | None = None) -> Agent:
+    def agent(self, cgroup: Path | None = None, *, script: Path = _AGENT) -> Agent:
         """Start a process in the namespace, and in a cgroup."""
-        command = ["nsenter", f"--net={self.netns}", sys.executable, str(_AGENT)]
+        command = ["nsenter", f"--net={self.netns}", sys.executable, str(script)]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._stack.callback(_end, process)
+        self._stack.callback(end_agent, Agent(process))
         if cgroup:
             (cgroup / "cgroup.procs").write_text(str(process.pid))
         return Agent(process)
@@ -144,7 +152,9 @@ class World:
         return {name: server("serve", family, host, 0, name, kind) for family, host, name in places}
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end_agent(agent: Agent) -> None:
+    """End a process of a world, which may have ended already."""
+    process = agent.process
     assert process.stdin
     assert process.stdout
     process.kill()

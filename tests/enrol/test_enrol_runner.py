@@ -17,7 +17,6 @@ from runtime.enrol.enrolment import Enrolment
 from runtime.enrol.node import NodeReport, labels_of, remove_features, write_features
 from runtime.enrol.runner import Runner
 from runtime.errors import KmeshError
-from runtime.launch.cluster import locality_of
 from tests.cluster_api.fake import FakeApi
 from tests.enrol.test_enrol_enrolment import Node, make_node
 from tests.launch.conftest import until
@@ -194,13 +193,3 @@ def test_features_are_written_whole_and_removed(tmp_path: Path) -> None:
     assert remove_features(tmp_path) == []
     with pytest.raises(KmeshError, match="cannot write features"):
         write_features(tmp_path / "none", {})
-
-
-def test_locality_is_what_the_nodes_labels_say() -> None:
-    api = FakeApi()
-    labels = {"topology.kubernetes.io/region": "eu", "topology.kubernetes.io/zone": "eu-1"}
-    api.put_node("node1", **labels)
-    api.put_node("bare")
-    assert locality_of(api, "node1") == "eu/eu-1"
-    assert locality_of(api, "bare") == ""
-    assert locality_of(api, "unknown") == ""

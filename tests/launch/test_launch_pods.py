@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods in the daemon's hands: by namespace or control group, guarded while they are in, and forgotten after."""
+"""Pods in the daemon's hands: by namespace or control group, and forgotten after."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from runtime.bpf.lib import BpfError
 from runtime.control.rundir import RunDir
 from runtime.enrol.places import Place
-from runtime.launch.managed import Managed, namespaces_of
+from runtime.launch.managed import Managed
 from runtime.launch.telemetry import Telemetry
 
 POD = "kubepods/burstable/pod0f5c1c4e-7e0b-4d51-9a3b-2f6d5a7f9c11"
@@ -41,80 +41,90 @@ class MemoryPath:
         self.namespaces.remove(cookie)
 
 
+class Stage:
+    """Managed pods, whose network namespaces are files named after their cookies."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.run = RunDir(directory / "run")
+        self.run.lock()
+        self.path = MemoryPath()
+        self.managed = self.start()
+
+    def start(self) -> Managed:
+        """A daemon, and its successors."""
+        return Managed(
+            self.path,
+            name="compat",
+            pins=self.directory,
+            directory=self.run,
+            lock=threading.Lock(),
+            cookie_of=lambda path: int(path.name),
+        )
+
+    def place(self, cookie: int, *, cgroup: str = "") -> Place:
+        netns = self.directory / str(cookie)
+        netns.touch()
+        within = self.directory / cgroup if cgroup else None
+        if within:
+            within.mkdir(parents=True, exist_ok=True)
+        return Place(netns, netns.stat().st_ino, cookie, within)
+
+
 @pytest.fixture
-def path() -> MemoryPath:
-    return MemoryPath()
-
-
-def managed(path: MemoryPath, directory: RunDir) -> Managed:
-    return Managed(
-        path, name="compat", pins=directory.path, directory=directory, lock=threading.Lock()
-    )
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[RunDir]:
-    made = RunDir(tmp_path / "run")
-    made.lock()
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
     yield made
-    made.unlock()
+    made.run.unlock()
 
 
-def place(number: int, cgroup: Path | None = None) -> Place:
-    return Place(Path(f"/run/netns/{number}"), number, 1000 + number, cgroup)
+def test_pod_is_told_by_namespace_where_its_cgroup_does_not_count(stage: Stage) -> None:
+    pod = stage.place(1001)
+    stage.managed.enroll_pod(pod)
+    assert (stage.path.namespaces, stage.path.cgroups) == ([1001], [])
+    assert stage.managed.pods == {pod.inode: pod.netns}
+    assert pod.netns in stage.managed.namespaces()
+    stage.managed.release_pod(pod)
+    assert (stage.path.namespaces, stage.managed.pods) == ([], {})
 
 
-def test_pod_is_told_by_namespace_where_its_cgroup_does_not_count(
-    path: MemoryPath, directory: RunDir
-) -> None:
-    made = managed(path, directory)
-    made.enroll_pod(place(1))
-    assert (path.namespaces, path.cgroups) == ([1001], [])
-    assert made.pod_namespaces == {1: Path("/run/netns/1")}
-    made.release_pod(place(1))
-    assert (path.namespaces, made.pod_namespaces) == ([], {})
+def test_pod_is_told_by_cgroup_where_that_counts(stage: Stage) -> None:
+    pod = stage.place(1001, cgroup=POD)
+    stage.managed.enroll_pod(pod)
+    assert (stage.path.namespaces, stage.path.cgroups) == ([], [pod.cgroup])
+    stage.managed.release_pod(pod)
+    assert stage.path.cgroups == []
 
 
-def test_pod_is_told_by_cgroup_where_that_counts(
-    path: MemoryPath, directory: RunDir, tmp_path: Path
-) -> None:
-    made = managed(path, directory)
-    made.enroll_pod(place(1, tmp_path / POD))
-    assert (path.namespaces, path.cgroups) == ([], [tmp_path / POD])
-    note = directory.read()
-    assert note is not None
-    assert note.cgroups == [str(tmp_path / POD)]
-    made.release_pod(place(1, tmp_path / POD))
-    assert path.cgroups == []
+def test_pod_is_released_whose_namespace_is_gone(stage: Stage) -> None:
+    pod = stage.place(1001)
+    stage.managed.enroll_pod(pod)
+    pod.netns.unlink()
+    stage.managed.release_pod(pod)
+    assert stage.path.namespaces == []
 
 
-def test_refused_pod_is_not_taken_for_governed(path: MemoryPath, directory: RunDir) -> None:
-    path.full = True
-    made = managed(path, directory)
+def test_refused_pod_is_not_taken_for_governed(stage: Stage) -> None:
+    stage.path.full = True
     with pytest.raises(BpfError):
-        made.enroll_pod(place(1))
-    assert made.pod_namespaces == {}
+        stage.managed.enroll_pod(stage.place(1001))
+    assert stage.managed.pods == {}
 
 
-def test_what_an_earlier_daemon_took_in_goes_but_commands_stay(
-    path: MemoryPath, directory: RunDir, tmp_path: Path
-) -> None:
-    path.namespaces = [1001, 1002]
-    other = tmp_path / POD.replace("0f5c1c4e", "1f5c1c4e")
-    path.cgroups = [tmp_path / POD, other, tmp_path / "kmesh" / "exec-1"]
-    made = managed(path, directory)
-    made.keep_pods([place(2), place(3, other)])
-    assert path.namespaces == [1002]
-    assert path.cgroups == [other, tmp_path / "kmesh" / "exec-1"]
+def test_what_an_earlier_daemon_took_in_goes_but_what_others_want_stays(stage: Stage) -> None:
+    kept, gone = stage.place(1001), stage.place(1002)
+    for pod in (kept, gone):
+        stage.managed.enroll_pod(pod)
+    stage.managed.enroll(netns=str(stage.place(1003).netns))
+    by_cgroup = stage.place(1004, cgroup=POD)
+    stage.managed.enroll_pod(by_cgroup)
+    after = stage.start()
+    after.keep_pods([kept])
+    assert stage.path.namespaces == [1001, 1003]
+    assert stage.path.cgroups == []
 
 
-def test_policies_guard_pods_namespaces_and_each_once() -> None:
-    own = Path("/proc/self/ns/net")
-    found = namespaces_of((), {own.stat().st_ino: own, 7: Path("/run/netns/7")})
-    assert found == [own, Path("/run/netns/7")]
-
-
-def test_connections_of_namespaces_are_followed_while_there_are_any(path: MemoryPath) -> None:
+def test_connections_of_namespaces_are_followed_while_there_are_any() -> None:
     class Observer:
         def __init__(self) -> None:
             self.told: list[bool] = []
@@ -123,11 +133,12 @@ def test_connections_of_namespaces_are_followed_while_there_are_any(path: Memory
             self.told.append(follow)
             return True
 
-    telemetry, observer = Telemetry(), Observer()
+    telemetry, observer, path = Telemetry(), Observer(), MemoryPath()
     telemetry._path = path
     telemetry._observer = observer  # type: ignore[assignment]
     for cookie in (1, 2):
         telemetry.enroll_netns(cookie)
     for cookie in (1, 2):
         telemetry.release_netns(cookie)
-    assert observer.told == [True, False]
+    assert (observer.told[0], observer.told[-1]) == (True, False)
+    assert False not in observer.told[:-1], "let go while one was left"

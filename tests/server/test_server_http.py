@@ -73,14 +73,17 @@ class FakeDaemon:
     def explain(self, to: str, protocol: str | None) -> Json:
         return {"to": to, "protocol": protocol}
 
+    def routes(self, service: str | None) -> Json:
+        return {"service": service}
+
     def workloads(self) -> list[Json]:
         raise RuntimeError("a fault")
 
-    def enroll(self, cgroup: str) -> None:
-        self.enrolled.append(cgroup)
+    def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
+        self.enrolled.append(cgroup or f"{netns} for {holder}")
 
-    def release(self, cgroup: str) -> None:
-        self.enrolled.remove(cgroup)
+    def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
+        self.enrolled.remove(cgroup or f"{netns} for {holder}")
 
 
 @pytest.fixture
@@ -190,11 +193,28 @@ def test_the_socket_is_private_and_takes_commands(client: Client, daemon: FakeDa
     client.post("/enroll", {"cgroup": "/c"})
     assert daemon.enrolled == ["/c"]
     client.post("/release", {"cgroup": "/c"})
+    for netns in ("/proc/1/ns/net", 4026531840, "17"):
+        client.post("/enroll", {"netns": netns, "holder": 7})
+        assert daemon.enrolled == [f"{netns} for 7"]
+        client.post("/release", {"netns": netns, "holder": 7})
     assert daemon.enrolled == []
 
 
-@pytest.mark.parametrize("body", [{}, {"cgroup": 1}, {"cgroup": "relative"}])
-def test_a_command_without_a_cgroup_is_refused(client: Client, body: Any) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"cgroup": 1},
+        {"cgroup": "relative"},
+        {"netns": "relative"},
+        {"netns": 0},
+        {"netns": True},
+        {"netns": [1]},
+        {"netns": "/n", "holder": "me"},
+        {"netns": "/n", "cgroup": "/c"},
+    ],
+)
+def test_a_command_that_names_nobody_is_refused(client: Client, body: Any) -> None:
     with pytest.raises(DaemonError, match="must name a cgroup"):
         client.post("/enroll", body)
 
