@@ -24,7 +24,7 @@ from ci.cluster.archive import pause_image
 _SECONDS = 180
 READY = "ready"
 # Of the node's alone: what is there on the host is hidden, and what is made there goes with the machine.
-_OWN = (
+OWN = (
     "/run/netns",
     "/run/containerd",
     "/run/kmesh",
@@ -52,8 +52,13 @@ def main() -> int:
 
 
 def mount() -> None:
-    """Mounts of the node's own; the namespace is shared within, as kubelets want it."""
-    for place in _OWN:
+    """Mounts of the node's own; shared within, as kubelets want it, and never with the host's.
+
+    Where the host's mounts are shared (systemd makes all so, `ip netns` its directory), a namespace
+    that only were shared itself would mount over theirs.
+    """
+    call("mount", "--make-rshared", "/")
+    for place in OWN:
         Path(place).mkdir(parents=True, exist_ok=True)
         call("mount", "-t", "tmpfs", "tmpfs", place)
     call("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")

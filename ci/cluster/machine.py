@@ -75,7 +75,7 @@ class Machine:
         inside = [sys.executable, "-m", "ci.cluster.init", str(self.home), str(kube)]
         argv = [
             *("unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child"),
-            *("--propagation", "shared", "--", *inside),
+            *("--propagation", "slave", "--", *inside),
         ]
         with (self.home / "console").open("wb") as console:
             outer = subprocess.Popen(

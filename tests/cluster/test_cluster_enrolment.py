@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ci.cluster.image import REPOSITORY, TAG
+from ci.cluster.init import OWN
 from tests.cluster.conftest import HELD, MODE, SHOP, Cluster
 from tests.launch.conftest import until
 
@@ -140,3 +142,10 @@ def test_plugin_is_put_back_when_another_tool_rewrites_the_chain(cluster: Cluste
     plain["plugins"] = [each for each in plain["plugins"] if each["type"] != "kmesh-cni"]
     cluster.machine.run("tee", path, stdin=json.dumps(plain))
     until(lambda: "kmesh-cni" in cluster.machine.run("cat", path), "it was not put back")
+
+
+def test_nothing_of_the_node_shows_on_the_host(cluster: Cluster) -> None:
+    """Its mounts are its own, whatever of the host's is shared (`ip netns` shares its directory)."""
+    mounted = Path("/proc/self/mounts").read_text().split("\n")
+    places = {line.split()[1] for line in mounted if line}
+    assert not places & set(OWN)
