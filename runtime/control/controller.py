@@ -142,7 +142,7 @@ class Controller:
 
     def _locate(self, update: Update) -> None:
         """Before anything is made of an update: where this node is may be known by it."""
-        if self._whereabouts is None or not self._whereabouts.learn(update.workloads):
+        if self._whereabouts is None or not self._whereabouts.learn(update):
             return
         place = self._whereabouts.place
         _log.info("this node, as far as told and as its workloads say: %s", place)

@@ -41,6 +41,7 @@ from runtime.ui import count
 from runtime.version import describe, package_version
 
 _LOOK_SECONDS = 0.1  # between looks for namespaces in which policies must be enforced
+_LOOK_SHARE = 20  # times as long as a look took: thousands of processes must not cost a processor
 
 _log = log.get("launch")
 
@@ -216,10 +217,13 @@ class Daemon(Instance):
 
     async def _keep_guarding(self) -> None:
         """A managed process may enter a network namespace of its own at any time."""
+        took = 0.0
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(max(_LOOK_SECONDS, _LOOK_SHARE * took))
             if self._authorization and self._authorization.is_needed:
+                began = time.monotonic()
                 await asyncio.to_thread(self._follow)
+                took = time.monotonic() - began
 
     def _on_synced(self) -> None:
         self._ready_after = time.monotonic() - self._began

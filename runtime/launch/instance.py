@@ -78,6 +78,9 @@ class Instance:
             return unguarded
         if self._ready_after is None or self._managed is None:
             return self._phase
+        if self._authorization and self._authorization.is_needed and self._managed.unlocated:
+            cookies = ", ".join(map(str, self._managed.unlocated))
+            return f"NOT GUARDED: no path is known to network namespace {cookies}"
         pods = self._cluster.not_ready() if self._cluster else ""
         return self._managed.fault() or pods or None
 

@@ -77,6 +77,7 @@ class Managed:
         for one in noted.namespaces if noted else ():
             if one.cookie in self._netns:
                 self._netns[one.cookie] = one
+        self._forget_what_is_gone()
         self._netns = {cookie: self._located(one) for cookie, one in self._netns.items()}
 
     def fault(self) -> str | None:
@@ -101,11 +102,15 @@ class Managed:
         return list(namespaces.by_inode((*found, *self._places(), *pods)).values())
 
     def _places(self) -> Iterator[Path]:
+        self._forget_what_is_gone()
         for known in list(self._netns.values()):
-            now = self._located(known) if known.path else known
-            self._netns[now.cookie] = now
-            if now.path:
-                yield Path(now.path)
+            if known.path:
+                yield Path(known.path)
+
+    @property
+    def unlocated(self) -> list[int]:
+        """The namespaces that are managed by cookie alone: nothing can be attached to them."""
+        return [one.cookie for one in list(self._netns.values()) if not one.path]
 
     def _located(self, known: Namespace) -> Namespace:
         """With a path that leads there, as long as there is any."""
@@ -248,10 +253,18 @@ class Managed:
                 dissolve(cgroup)
             if not cgroup.is_dir():
                 self.cgroups.remove(name)
+        self._forget_what_is_gone()
+
+    def _forget_what_is_gone(self) -> None:
+        """A namespace to which a path led and none leads any more."""
         for known in [one for one in self._netns.values() if one.path]:
-            if not self._located(known).path:
-                self._path.release_netns(known.cookie)
-                del self._netns[known.cookie]
+            now = self._located(known)
+            if now.path:
+                self._netns[known.cookie] = now
+                continue
+            self._path.release_netns(known.cookie)
+            del self._netns[known.cookie]
+            _log.info("network namespace %d (%s) is gone", known.cookie, known.path)
 
     def _note(self) -> None:
         self._dir.write(

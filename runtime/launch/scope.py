@@ -73,11 +73,16 @@ def everyone(cgroup: Path) -> list[int]:
 
 def _below(cgroup: Path) -> list[Path]:
     """The cgroups that processes of a cgroup have made below it, the innermost first."""
+    found: list[Path] = []
     try:
-        found = [path.parent for path in cgroup.rglob("*/cgroup.procs")]
+        with os.scandir(cgroup) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    inner = Path(entry.path)
+                    found += (*_below(inner), inner)
     except OSError:  # it went meanwhile
-        return []
-    return sorted(found, key=lambda path: -len(path.parts))
+        return found
+    return found
 
 
 def remove(cgroup: Path) -> bool:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from runtime.model.mesh import BalancingMode, LoadBalancing, Locality, Scope, Workload
+from runtime.source.update import Update
 
 _T = TypeVar("_T")
 
@@ -74,26 +75,39 @@ class Whereabouts:
 
     def __init__(self, told: Place) -> None:
         self._told = told
+        self._own: dict[str, Workload] = {}
         self.place = told
 
-    def learn(self, workloads: Iterable[Workload]) -> bool:
-        """Take in workloads that came or changed; returns whether this node's place is another now."""
-        if not self._told.node:
-            return False
-        own = [one for one in workloads if one.node == self._told.node]
-        if not own:
-            return False
-        before, told = self.place, self._told
+    def learn(self, update: Update) -> bool:
+        """Take in an update; returns whether this node's place is another now."""
+        before = self._own.copy()
+        if update.complete:
+            self._own = {}
+        for uid in update.removed_workloads:
+            self._own.pop(uid, None)
+        for one in update.workloads:
+            if self._told.node and one.node == self._told.node:
+                self._own[one.uid] = one
+            elif self._own:
+                self._own.pop(one.uid, None)
+        return bool(self._own) and self._own != before and self._settle()
+
+    def _settle(self) -> bool:
+        before, told, own = self.place, self._told, self._own.values()
         if told.network is None:
-            self.place = replace(self.place, network=_most(own, lambda one: one.network))
+            network = _most((one.network for one in own), before.network)
+            self.place = replace(self.place, network=network)
         if not told.cluster:
-            self.place = replace(self.place, cluster=_most(own, lambda one: one.cluster))
-        known = [one for one in own if one.locality != Locality()]
-        if told.locality == Locality() and known:
-            self.place = replace(self.place, locality=_most(known, lambda one: one.locality))
+            cluster = _most((one.cluster for one in own), before.cluster)
+            self.place = replace(self.place, cluster=cluster)
+        if told.locality == Locality():
+            known = (one.locality for one in own if one.locality != Locality())
+            self.place = replace(self.place, locality=_most(known, before.locality))
         return self.place != before
 
 
-def _most(workloads: Iterable[Workload], of: Callable[[Workload], _T]) -> _T:
-    """What most of them say, so that one odd workload does not move the node."""
-    return Counter(map(of, workloads)).most_common(1)[0][0]
+def _most(said: Iterable[_T], now: _T) -> _T:
+    """What most of them say, so that one odd workload does not move the node; nor does a draw."""
+    counted = Counter(said)
+    most = max(counted.values(), default=0)
+    return now if counted[now] == most else counted.most_common(1)[0][0]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
@@ -139,6 +140,27 @@ def test_connections_within_managed_namespaces_are_accelerated(node: Node, pod: 
     assert node.ask("status")["acceleration"]["paired"] == 2
     assert daemon.terminate() == 0, daemon.log
     assert not node.pins.exists()
+
+
+def test_a_namespace_that_no_path_leads_to_cannot_be_guarded_and_readiness_says_so(
+    node: Node,
+) -> None:
+    inside = json_format.ParseDict(NOT_FROM_OUTSIDE, policy("inside"))
+    istiod = Istiod(node, workload("pod", "10.244.7.1", service_account="pod"), inside)
+    node.daemon(source=SOURCE).wait_ready()
+    with ExitStack() as stack:
+        place = Pod(node, stack).path.open()  # which keeps it alive when its path is gone
+    cookie = netns_cookie(Path(f"/proc/self/fd/{place.fileno()}"))
+    tell(node, "/enroll", netns=cookie)
+    assert node.http("/debug/ready") == (
+        503,
+        f"not ready: NOT GUARDED: no path is known to network namespace {cookie}\n",
+    )
+    istiod.remove("shop/inside")
+    node.until(lambda: node.http("/debug/ready")[0] == 200, "nobody has to be guarded")
+    tell(node, "/release", netns=cookie)
+    assert node.ask("status")["managed"] == []
+    place.close()
 
 
 def test_a_namespace_that_is_gone_is_forgotten(node: Node) -> None:

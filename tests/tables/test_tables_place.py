@@ -35,28 +35,47 @@ def pod(uid: str, host: str, *, node: str, network: str = "net1", **extra: objec
     return replace(workload(uid, host), node=node, **fields)  # type: ignore[arg-type]
 
 
+def learned(where: Whereabouts, *workloads: Workload, complete: bool = False) -> bool:
+    return where.learn(Update(workloads=workloads, complete=complete))
+
+
 def test_what_is_told_is_not_overruled() -> None:
     told = Place(node="n1", locality=Locality("us"), cluster="mine", network="")
     where = Whereabouts(told)
-    assert not where.learn([pod("w", "10.244.0.1", node="n1")])
+    assert not learned(where, pod("w", "10.244.0.1", node="n1"))
     assert where.place == told
 
 
 def test_the_rest_is_learned_from_this_nodes_own_workloads() -> None:
     where = Whereabouts(Place(node="n1"))
-    assert not where.learn([pod("w", "10.244.0.9", node="n2", network="net9")])
+    assert not learned(where, pod("w", "10.244.0.9", node="n2", network="net9"))
     assert where.place.network is None
     own = [pod("a", "10.244.0.1", node="n1"), pod("b", "10.244.0.2", node="n1")]
     odd = pod("c", "10.244.0.3", node="n1", network="net7", locality=Locality())
-    assert where.learn([odd, *own])
+    assert learned(where, odd, *own)
     assert where.place == Place(node="n1", locality=EAST, cluster="c1", network="net1")
     assert str(where.place) == "node n1, cluster c1, network net1, locality eu/eu-1/rack-1"
-    assert not where.learn(own)
+    assert not learned(where, *own)
+
+
+def test_one_odd_workload_or_a_draw_does_not_move_a_node_and_most_of_them_do() -> None:
+    where = Whereabouts(Place(node="n1"))
+    learned(where, pod("a", "10.244.0.1", node="n1"))
+    odd = [pod(f"o{n}", f"10.244.1.{n}", node="n1", network="net7") for n in range(2)]
+    assert not learned(where, odd[0])
+    assert where.place.network == "net1"
+    assert learned(where, odd[1])
+    assert where.place.network == "net7"
+    assert not where.learn(Update(removed_workloads=("o1",)))  # a draw again
+    assert learned(where, replace(odd[0], node="n2"))
+    assert where.place.network == "net1"
+    assert not where.learn(Update(complete=True))  # what was learned stays
+    assert where.place.network == "net1"
 
 
 def test_a_node_without_a_name_learns_nothing() -> None:
     where = Whereabouts(Place())
-    assert not where.learn([pod("a", "10.244.0.1", node="")])
+    assert not learned(where, pod("a", "10.244.0.1", node=""))
 
 
 # The tables.
