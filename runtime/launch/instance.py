@@ -206,7 +206,8 @@ class Instance:
         for demotion in self._started.demotions:
             if demotion.path == HTTP_PATH:
                 return demotion.reason
-        return f"this kernel was given the {self._started.name} path, `kmeshctl status` says why"
+        refused = self._judged.report.mode.refused if self._judged else {}
+        return next(iter(refused.get(HTTP_PATH, ())), "`kmeshctl status` says why")
 
     def explain(self, to: str, protocol: str | None) -> Json:
         question = parse_question(to, protocol=protocol)

@@ -76,6 +76,9 @@ def test_each_route_tells_its_place_and_reason_in_compat_mode_too(node: Node) ->
 
 def test_a_service_that_is_not_there_is_told(node: Node) -> None:
     node.daemon().wait_ready()
+    answer = node.ask("routes")
+    assert answer["serves"] == (node.ask("status")["mode"] == "enhanced")
+    assert bool(answer["why_not"]) != answer["serves"]
     done = node.call([sys.executable, "-m", "runtime.cli.ctl", "routes", "--service", "nowhere"])
     assert done.returncode == 1
     assert "no service 'nowhere'" in done.stderr

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.model.http import (
@@ -315,6 +315,7 @@ NAMES = st.lists(st.sampled_from("abcdef"), max_size=4)
 
 
 @given(st.lists(NAMES, min_size=1, max_size=8), st.integers(0, 4))
+@settings(deadline=None)  # a busy machine is no failure
 def test_a_planned_match_never_asks_for_more_than_the_route_does(asked, most):
     http = picture(*(asking(*names) for names in asked))
     routes = make_plan(http, ability=Ability(limits=Limits(header_names=most)))
