@@ -19,6 +19,8 @@ from runtime.kernel.links import Links, Scope
 from runtime.kernel.lock import lock_pins
 from runtime.kernel.mounts import mount_of
 from runtime.kernel.programs import Programs
+from runtime.kernel.sockets import SOCKETS
+from runtime.kernel.waypoints import WaypointFacts, read_waypoints
 from runtime.tables.layout import DIGEST, Netns, NetnsKey
 from runtime.tables.ops import Contents, Op
 
@@ -83,11 +85,14 @@ class DataPath:
     def _start(self, objects: Path, sizes: Mapping[str, int]) -> None:
         self.was_serving = bool(self._links.scopes())
         adopts = self._tables.is_dir()
+        is_new = not self._home.is_dir()
         self._tables.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            self._programs = Programs(objects, pins=self._tables, sizes=sizes)
+            self._programs = Programs(objects, pins=self._tables, home=self._home, sizes=sizes)
         except BaseException:
-            if not adopts:
+            if is_new:
+                remove_pins(self._home)
+            elif not adopts:
                 remove_pins(self._tables)
             raise
         self._links.prune()
@@ -108,9 +113,8 @@ class DataPath:
             before.close()
 
     def _other_tables(self) -> list[Path]:
-        return [
-            path for path in self._home.iterdir() if path not in (self._tables, self._home / LINKS)
-        ]
+        ours = (self._tables, self._home / LINKS, self._home / SOCKETS)
+        return [path for path in self._home.iterdir() if path not in ours]
 
     @property
     def _tables(self) -> Path:
@@ -150,6 +154,7 @@ class DataPath:
             return
         for scope in self._links.scopes():
             self._links.turn_over(scope, self._wanted(scope))
+        self._open.take_over_sockets()
         for other in self._other_tables():
             remove_pins(other)
         self._must_turn_over = False
@@ -206,8 +211,14 @@ class DataPath:
 
     @property
     def namespaces(self) -> list[int]:
-        """The cookies of the network namespaces that are enrolled."""
+        """The cookies of the network namespaces that are enrolled, as far as their programs run."""
+        if not any(scope.kind == _NETNS for scope in self._links.scopes()):
+            return []
         return [NetnsKey.unpack(key).cookie for key, _ in self._map("managed_netns").items()]
+
+    def waypoints(self) -> WaypointFacts:
+        """How connections to waypoints fare."""
+        return read_waypoints(self._open.maps)
 
     def programs(self) -> list[LoadedProgram]:
         """What is loaded, and how much work the verifier had with it."""
@@ -237,7 +248,8 @@ class DataPath:
         if mount_of(self._pins).type != "bpf":
             return
         with suppress(OSError):
-            for directory in (self._tables, self._home / LINKS, self._home, self._pins):
+            ours = (self._tables, self._home / LINKS, self._home / SOCKETS)
+            for directory in (*ours, self._home, self._pins):
                 if directory.is_dir():
                     directory.rmdir()
         release_bpffs(self._pins)

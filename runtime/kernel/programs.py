@@ -13,8 +13,9 @@ from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import BpfObject, Program
 from runtime.errors import KmeshError
 from runtime.kernel import features
+from runtime.kernel.sockets import SOCKETS, forget_others, socket_pin
 from runtime.tables.describe import describe
-from runtime.tables.layout import DIGEST
+from runtime.tables.layout import DIGEST, SOCKET_DIGESTS
 
 # Programs that run on a socket map's sockets: the map, and how they are attached to it.
 _OF_MAPS = {"kmesh_introduce": ("introductions", AttachType.SK_MSG_VERDICT)}
@@ -31,7 +32,8 @@ class Programs:
 
     Args:
         objects: the directory of one path's objects.
-        pins: where its maps are pinned, or are to be.
+        pins: where its tables are pinned, or are to be.
+        home: the path's directory, for what its sockets carry.
         sizes: how many elements a map is to hold, where it is not there yet.
 
     Raises:
@@ -39,25 +41,31 @@ class Programs:
         LoadError: the kernel refused one.
     """
 
-    def __init__(self, objects: Path, *, pins: Path, sizes: Mapping[str, int]) -> None:
+    def __init__(self, objects: Path, *, pins: Path, home: Path, sizes: Mapping[str, int]) -> None:
         files = sorted(objects.glob("*.bpf.o"))
         _check(objects, files)
         self._config = features.config().pack()
         self._sizes = sizes
+        self._tables, self._home = pins, home
+        (home / SOCKETS).mkdir(mode=0o700, exist_ok=True)
         self._programs: dict[str, Program] = {}
         self.maps: dict[str, BpfMap] = {}
         with ExitStack() as stack:
             self._stack = stack
             for path in files:
-                self._load(stack.enter_context(BpfObject(path)), pins)
-            self._attach_to_maps()
+                self._load(stack.enter_context(BpfObject(path)))
             self._stack = stack.pop_all()
 
-    def _load(self, opened: BpfObject, pins: Path) -> None:
+    def _pin(self, name: str) -> Path:
+        if name in SOCKET_DIGESTS:
+            return socket_pin(self._home, name, SOCKET_DIGESTS)
+        return self._tables / name
+
+    def _load(self, opened: BpfObject) -> None:
         shared = [name for name in opened.maps() if not name.startswith(".")]
         for name in shared:
-            if name not in self.maps and (pins / name).exists():
-                self._open_map(name, pins)
+            if name not in self.maps and self._pin(name).exists():
+                self._open_map(name)
             if name in self.maps:
                 opened.reuse_map(name, self.maps[name].fd)
             elif name in self._sizes:
@@ -67,12 +75,12 @@ class Programs:
         created = opened.maps()
         for name in shared:
             if name not in self.maps:
-                created[name].pin(pins / name)
-                self._open_map(name, pins)
+                created[name].pin(self._pin(name))
+                self._open_map(name)
         self._programs.update(opened.programs())
 
-    def _open_map(self, name: str, pins: Path) -> None:
-        found = self.maps[name] = BpfMap.pinned(pins / name)
+    def _open_map(self, name: str) -> None:
+        found = self.maps[name] = BpfMap.pinned(self._pin(name))
         self._stack.callback(found.close)
 
     def for_cgroups(self) -> list[Program]:
@@ -87,10 +95,15 @@ class Programs:
         """Programs of cgroups; those of socket maps belong to their map."""
         return (one for one in self._programs.values() if one.name not in _OF_MAPS)
 
-    def _attach_to_maps(self) -> None:
-        """A program that is attached to a map already gives way in one step."""
+    def take_over_sockets(self) -> None:
+        """Run this version's programs on the sockets of socket maps, and forget other layouts.
+
+        Once the tables are full, as they read them. A program that is attached to a map already
+        gives way in one step.
+        """
         for name, (table, kind) in _OF_MAPS.items():
             attach_to_map(self._programs[name].fd, self.maps[table].fd, kind)
+        forget_others(self._home, map(self._pin, SOCKET_DIGESTS))
 
     def loaded(self) -> list[LoadedProgram]:
         return [loaded_program(one.fd) for one in self._programs.values()]
@@ -103,7 +116,7 @@ def _check(objects: Path, files: list[Path]) -> None:
     if not files:
         raise ObjectsError(f"no compiled objects in {objects}", hint="run `make bpf`")
     found = describe(files)
-    if found.digest != DIGEST:
+    if (found.digest, found.socket_digests) != (DIGEST, SOCKET_DIGESTS):
         raise ObjectsError(
             f"the objects in {objects} lay their maps out otherwise than this version of Kmesh",
             hint="objects and program must be of one version: run `make bpf`, or reinstall",
