@@ -150,5 +150,5 @@ MAPS = {
     "http_trial": MapLayout(type=2, flags=0, max_entries=1),
 }
 
-# Stands for all of the above but the sizes of the maps.
+# Stands for the tables above, but not for their sizes.
 DIGEST = "284d41a226da87c96eccefa105a73220f5b2a302b83883edec724727b61e0cd5"

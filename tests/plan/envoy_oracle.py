@@ -192,9 +192,12 @@ class Envoy:
         scratch = self._directory / "routes.new"
         scratch.write_text(text)
         scratch.rename(self._directory / "routes.json")
-        until = time.monotonic() + 60
+        log, until = self._directory / "log", time.monotonic() + 60
+        said = log.stat().st_size
         while self.probe() != f"v{self._version}":
-            assert time.monotonic() < until, "Envoy does not take the table: see its log"
+            complaint = log.read_text()[said:]
+            assert "failed" not in complaint, f"Envoy does not take the table: {complaint[-800:]}"
+            assert time.monotonic() < until, "Envoy does not take the table, and does not say why"
             time.sleep(0.002)
 
     def probe(self) -> str | None:

@@ -30,6 +30,7 @@ from runtime.model.http import (
 from runtime.plan import walk
 from runtime.tables import http_graph, http_numbers, http_routes
 from runtime.tables.describe import describe
+from runtime.tables.http_conditions import recognised
 from runtime.tables.http_numbers import Place, Seen, Verdict
 from runtime.tables.http_routes import TableTooLargeError, compile_routes
 
@@ -135,6 +136,22 @@ def test_an_expression_that_cannot_be_one_takes_what_it_might() -> None:
         2,
         2,
     ]
+
+
+def test_a_match_is_recognised_by_what_can_be_compiled_of_it() -> None:
+    header, parameter = HeaderMatch("x", ANY), QueryMatch("q", ANY)
+    whole = RouteMatch(PathMatch(PathKind.REGEX, "/a.*"), (header,), (parameter,))
+    assert recognised(whole) == (whole, ())
+    unknown = HeaderMatch("y", TextMatch(TextKind.REGEX, r"a\b"))
+    odd = RouteMatch(
+        PathMatch(PathKind.REGEX, r"/a/b\b.*"),
+        (unknown, header),
+        (QueryMatch("a&b", ANY), parameter),
+    )
+    found, reasons = recognised(odd)
+    assert found == RouteMatch(PathMatch(PathKind.PREFIX, "/a/b"), (header,), (parameter,))
+    assert len(reasons) == 3
+    assert compile_routes(table(Route(match=found, action=DirectResponse(200)))).rough == {}
 
 
 def test_expressions_that_are_too_large_together_are_left_out_one_after_the_other(
