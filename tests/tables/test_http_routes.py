@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,7 @@ from runtime.model.http import (
     WeightedCluster,
 )
 from runtime.plan import walk
+from runtime.plan.reference import Request, choose
 from runtime.tables import http_graph, http_numbers, http_routes
 from runtime.tables.describe import describe
 from runtime.tables.http_conditions import recognised
@@ -169,6 +172,44 @@ def test_expressions_that_are_too_large_together_are_left_out_one_after_the_othe
         2,
         2,
     ]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", [TextKind.EXACT, TextKind.CONTAINS])
+def test_routes_that_cannot_be_told_apart_are_never_confused(kind: TextKind) -> None:
+    """Of so many combinations there is no room for all: some requests are left undecided."""
+    chance = random.Random(5)
+    texts = [one + other for one in "abc" for other in "abc"]
+    asked = [
+        route("/", PathKind.PREFIX, *(
+            HeaderMatch(f"h{name}", TextMatch(kind, chance.choice(texts)), chance.random() < 0.2, missing_as_empty=True)
+            for name in chance.sample(range(8), 3)
+        ))
+        for _ in range(150)
+    ]  # fmt: skip
+    made = RouteTable(
+        name="t",
+        virtual_hosts=(
+            VirtualHost("all", ("*",), tuple(asked)),
+            VirtualHost("b", ("b",), (route("/"),)),
+        ),
+    )
+    compiled = compile_routes(made)
+    assert compiled.undecided
+    assert walk.route(compiled, get("/", host="b")).route == 150
+    verdicts: Counter[Verdict] = Counter()
+    for _ in range(300):
+        fields = tuple(
+            (f"h{name}", chance.choice(texts)) for name in range(8) if chance.random() < 0.7
+        )
+        found = walk.route(compiled, get("/", *(f"{name}: {text}" for name, text in fields)))
+        verdicts[found.verdict] += 1
+        if found.verdict is Verdict.OK:
+            choice = choose(made, Request("GET", "/", "a", fields), full_match=lambda *_: False)
+            assert found.route == choice.route
+        else:
+            assert found.verdict is Verdict.UNDECIDED
+    assert verdicts[Verdict.OK]
 
 
 def test_a_table_that_is_too_large_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
