@@ -27,12 +27,17 @@ def main() -> int:
         "--fit", metavar="RELEASE", help="compile for this running kernel, by the best it tells"
     )
     parser.add_argument("--btf", type=Path, help="the BTF of that kernel")
+    parser.add_argument("--unshipped", action="store_true", help="what no image carries yet, too")
     options = parser.parse_args()
     try:
         if options.fit:
             return _fit(options)
         done = compile_tree(
-            options.sources, options.objects, jobs=options.jobs, clang=options.clang
+            options.sources,
+            options.objects,
+            jobs=options.jobs,
+            clang=options.clang,
+            unshipped=options.unshipped,
         )
     except KmeshError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -19,6 +19,7 @@ from typing import Any
 from runtime.compile.clang import FLAGS, CompileError, compile_object, compiler_version, digest
 
 MANIFEST = "manifest.json"
+UNSHIPPED = "UNSHIPPED"  # a file in a group's directory: not for images, nor for the prober, yet
 _SCHEMA = 1
 _SYSTEM = (Path("/usr/include/bpf"), Path("/usr/include/linux/bpf.h"))
 
@@ -60,13 +61,13 @@ def _recorded(manifest: Path) -> dict[str, Entry]:
         return {}  # none, or of another time: compile anew
 
 
-def _sources(bpf_dir: Path) -> dict[str, Path]:
+def _sources(bpf_dir: Path, *, unshipped: bool) -> dict[str, Path]:
     """Sources by the object's path; a file in the top directory or in include is none."""
     found = sorted(bpf_dir.glob("*/*.bpf.c"))
     return {
         f"{path.parent.name}/{path.name.removesuffix('.c')}.o": path
         for path in found
-        if path.parent.name != "include"
+        if path.parent.name != "include" and (unshipped or not (path.parent / UNSHIPPED).exists())
     }
 
 
@@ -105,6 +106,7 @@ def compile_tree(
     jobs: int | None = None,
     clang: str = "clang",
     include: Sequence[Path] = (),
+    unshipped: bool = False,
 ) -> TreeResult:
     """Compile every `<group>/<name>.bpf.c` below a directory into `<group>/<name>.bpf.o`.
 
@@ -114,12 +116,13 @@ def compile_tree(
         jobs: compilers at a time; one for each processor without.
         clang: the compiler.
         include: directories of headers that come before all others: those of another kernel.
+        unshipped: also what no image carries yet.
 
     Raises:
         ToolMissingError: compiler or headers are not there.
         CompileError: a source does not compile; what did compile is kept and recorded.
     """
-    sources = _sources(bpf_dir)
+    sources = _sources(bpf_dir, unshipped=unshipped)
     if not sources:
         raise CompileError(f"no BPF sources in {bpf_dir}", hint="they are <group>/<name>.bpf.c")
     out_dir.mkdir(parents=True, exist_ok=True)
