@@ -19,7 +19,7 @@ from runtime.tables.http_numbers import MOVES
 from runtime.tables.http_routes import CompiledRoutes
 
 _CELL = len(HttpCell(0, 0, 0, 0).pack())
-_MOVE = len(HttpMove(0, 0, 0, 0, 0).pack())
+_MOVE = len(HttpMove(0, 0, 0, 0, 0, 0).pack())
 
 
 class _CreateOptions(ctypes.Structure):

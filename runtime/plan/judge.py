@@ -24,6 +24,7 @@ from runtime.model.http import (
 )
 from runtime.plan.ability import Ability, Feature
 from runtime.plan.clusters import ClusterJudge
+from runtime.tables.http_conditions import recognised
 
 _ANY_PATH = PathMatch(PathKind.PREFIX, "")
 
@@ -90,10 +91,11 @@ class RouteJudge:
         why = self._ability.cannot_match(match)
         if why:
             return RouteMatch(_ANY_PATH), [why]
+        match, unknown = recognised(match)
         headers = tuple(h for h in match.headers if h.name[:1] == ":" or self._headers.take(h.name))
         query = tuple(q for q in match.query if self._queries.take(q.name))
         limits = self._ability.limits
-        over = []
+        over = list(unknown)
         if len(headers) < len(match.headers):
             over.append(f"match.headers: more than {limits.header_names} names on this port")
         if len(query) < len(match.query):

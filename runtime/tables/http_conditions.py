@@ -19,6 +19,7 @@ from runtime.model.http import (
     PathMatch,
     QueryMatch,
     Route,
+    RouteMatch,
     RouteTable,
     TextKind,
     TextMatch,
@@ -119,6 +120,14 @@ class Conditions:
                 found.update(dict.fromkeys(_roughly(one)))
         return tuple(sorted(found, key=lambda one: one.rank)), tuple(reasons)
 
+    def why_not(self, asked: PathMatch | HeaderMatch | QueryMatch) -> tuple[str, ...]:
+        """Why something that is asked of a request cannot be tested; empty where it can."""
+        try:
+            list(self._one(asked))
+        except UnsupportedRegexError as error:
+            return (str(error),)
+        return ()
+
     def _one(self, asked: PathMatch | HeaderMatch | QueryMatch) -> Iterator[Condition]:
         match asked:
             case PathMatch(PathKind.PREFIX, "" | "/"):
@@ -159,6 +168,30 @@ class Conditions:
         if name not in self.slots:
             raise UnsupportedRegexError(f"{_called(name)}: more than {SLOTS} are asked for")
         return self.slots[name]
+
+
+def recognised(match: RouteMatch) -> tuple[RouteMatch, tuple[str, ...]]:
+    """A match that can be compiled and takes at least the requests of the one given; and why not that.
+
+    How much fits into one table together is not known here: see `CompiledRoutes.rough`.
+    """
+    names = {(False, one.name): 0 for one in match.headers}
+    conditions = Conditions(names | {(True, one.name): 0 for one in match.query})
+    reasons: list[str] = []
+
+    def fits(asked: PathMatch | HeaderMatch | QueryMatch) -> bool:
+        why = conditions.why_not(asked)
+        reasons.extend(why)
+        return not why
+
+    path = (
+        match.path
+        if fits(match.path)
+        else PathMatch(PathKind.PREFIX, literal_prefix(match.path.value))
+    )
+    headers = tuple(filter(fits, match.headers))
+    query = tuple(filter(fits, match.query))
+    return RouteMatch(path, headers, query), tuple(reasons)
 
 
 def _called(name: Name) -> str:

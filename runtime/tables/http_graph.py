@@ -15,10 +15,13 @@ from heapq import merge
 from runtime.model.http import PathKind, RouteTable, TextKind
 from runtime.tables.http_conditions import Condition, Conditions, Text
 from runtime.tables.http_minimise import minimise
-from runtime.tables.http_numbers import NO_ROUTE, NO_VHOST, Place
+from runtime.tables.http_numbers import NO_IDEA, NO_ROUTE, NO_VHOST, Place
 from runtime.tables.http_union import Dfa, TooManyStatesError, Union
 
 MOST_STATES = 2_000_000  # of a table
+# Of a virtual host, for all that is tested beside the path. What would take more is left undecided.
+MOST_NODES_OF_A_HOST = 3000
+MOST_STATES_OF_A_HOST = 100_000
 # Beyond the letters of its texts: what expressions may add to an automaton.
 _MOST_BY_EXPRESSIONS = 30_000
 
@@ -59,15 +62,18 @@ class GraphBuilder:
 
     Attributes:
         reasons: by the number of a route, why it takes more requests than it should.
+        undecided: numbers of routes that some requests might be for which are left undecided.
     """
 
     def __init__(self, conditions: Conditions) -> None:
         self.reasons: dict[int, tuple[str, ...]] = {}
+        self.undecided: set[int] = set()
         self._conditions = conditions
         self._graph = Graph()
         self._labels: dict[tuple[bool, int], int] = {}
         self._known: dict[tuple[Candidate, ...], int] = {}
         self._states = 0
+        self._spent_nodes = self._spent_states = 0
 
     def build(self, table: RouteTable) -> Graph:
         """The graph.
@@ -107,6 +113,8 @@ class GraphBuilder:
             dfa = union.determinise(meaning, limit=limit)
         except TooManyStatesError as error:
             raise GraphTooLargeError(texts, str(error)) from error
+        if place not in {Place.HOST, Place.PATH}:
+            self._spent_states += len(dfa.meaning)
         dfa = minimise(dfa)
         self._states += len(dfa.meaning)
         self._graph.nodes.append(Node(place, dfa, absent))
@@ -118,6 +126,7 @@ class GraphBuilder:
 
         def meaning(found: frozenset[int]) -> int:
             host = domains.best(found)
+            self._spent_nodes = self._spent_states = 0
             return nobody if host is None else self._node(tuple(_cut(hosts[host])))
 
         place = Place.HOST if table.ignore_port_in_host else Place.AUTHORITY
@@ -136,6 +145,9 @@ class GraphBuilder:
 
     def _test(self, candidates: tuple[Candidate, ...]) -> int:
         place = min((one[1][0] for one in candidates if one[1]), key=lambda first: first.rank).place
+        if place != Place.PATH and self._has_spent_all():
+            self.undecided.update(number for number, _ in candidates)
+            return self._label(False, NO_IDEA)
         chooser = _Chooser(candidates, place)
         union = Union()
         for text, number in chooser.texts.items():
@@ -147,8 +159,13 @@ class GraphBuilder:
         def meaning(found: frozenset[int]) -> int:
             return self._node(tuple(_cut(chooser.holding(found))))
 
+        self._spent_nodes += place != Place.PATH
         absent = self._node(tuple(_cut(chooser.absent())))
         return self._add(place, union, meaning, absent, tuple(chooser.texts))
+
+    def _has_spent_all(self) -> bool:
+        nodes, states = self._spent_nodes, self._spent_states
+        return nodes >= MOST_NODES_OF_A_HOST or states >= MOST_STATES_OF_A_HOST
 
 
 def _cut(candidates: Iterator[Candidate] | list[Candidate]) -> Iterator[Candidate]:

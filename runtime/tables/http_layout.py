@@ -49,7 +49,7 @@ class HttpHead(NamedTuple):
         return cls(flat[0], flat[1], flat[2], flat[3:35], flat[35:67])
 
 
-_HTTP_MOVE = Struct("=HBBBB2x")
+_HTTP_MOVE = Struct("=HBBBBB1x")
 
 
 class HttpMove(NamedTuple):
@@ -60,9 +60,10 @@ class HttpMove(NamedTuple):
     bit: int
     first: int
     last: int
+    field: int
 
     def pack(self) -> bytes:
-        return _HTTP_MOVE.pack(self.next, self.byte, self.bit, self.first, self.last)
+        return _HTTP_MOVE.pack(self.next, self.byte, self.bit, self.first, self.last, self.field)
 
     @classmethod
     def unpack(cls, data: bytes) -> HttpMove:
@@ -150,4 +151,4 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "c942e0216e08ea548c468b87feeee3c63a142a0490935ebeef5a00c70ee474d3"
+DIGEST = "284d41a226da87c96eccefa105a73220f5b2a302b83883edec724727b61e0cd5"

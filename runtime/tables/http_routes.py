@@ -42,6 +42,8 @@ class CompiledRoutes:
         graph: cells, end to end.
         rough: by the number of a route (through all virtual hosts), why it takes requests that may
             not be its: they have to go to a proxy.
+        undecided: routes that the graph has no room to tell apart for every request: of those that
+            may be theirs some get the verdict UNDECIDED, and none a wrong route.
         slots: where the values of headers and query parameters are noted, by (is it one of the
             query's, name); what was wanted and is not there did not fit.
     """
@@ -50,6 +52,7 @@ class CompiledRoutes:
     grammar: bytes
     graph: bytes
     rough: dict[int, str]
+    undecided: frozenset[int]
     slots: dict[Name, int]
 
 
@@ -67,13 +70,14 @@ def compile_routes(
         TableTooLargeError: it is too large as a whole.
     """
     moves, slots = _grammar(names_of(table, wanted), merge_slashes=merge_slashes)
-    graph, rough = _graph(table, slots)
+    graph, rough, undecided = _graph(table, slots)
     cells = _cells(graph)
     return CompiledRoutes(
         set=HttpSet(_digest(moves), _digest(cells)),
         grammar=moves,
         graph=cells,
         rough={number: "; ".join(reasons) for number, reasons in rough.items()},
+        undecided=undecided,
         slots=slots,
     )
 
@@ -93,13 +97,15 @@ def _grammar(names: list[Name], *, merge_slashes: bool) -> tuple[bytes, dict[Nam
             names = names[: min(len(names), len(slots)) - 1]
 
 
-def _graph(table: RouteTable, slots: dict[Name, int]) -> tuple[Graph, dict[int, tuple[str, ...]]]:
+def _graph(
+    table: RouteTable, slots: dict[Name, int]
+) -> tuple[Graph, dict[int, tuple[str, ...]], frozenset[int]]:
     """The graph, if need be without the expressions that make it too large, the largest first."""
     conditions = Conditions(slots)
     while True:
         builder = GraphBuilder(conditions)
         try:
-            return builder.build(table), builder.reasons
+            return builder.build(table), builder.reasons, frozenset(builder.undecided)
         except GraphTooLargeError as error:
             worst = sorted(_expressions(error.texts), key=lambda one: (-_size(one), one.value))
             if not worst:

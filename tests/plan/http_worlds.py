@@ -41,7 +41,6 @@ PATTERNS = (
 NAMES = ("x-a", "x-b", "user-agent", "cookie", "x-user_id", "x.y")
 VALUES = ("", "1", "a", "ab", "aB", "abc", "b a", "a,b", "10", "v1", "a=1; b=2", "\ta", "~", "A")
 VALUE_PATTERNS = (
-    "",
     "a",
     "a+b?",
     ".*b.*",
@@ -181,6 +180,9 @@ class Maker:
                 made,
                 target=f"{made.target}?{'&'.join(parts).replace(' ', '+').replace(chr(9), '')}",
             )
+        if chance.random() < 0.1:
+            options = ("keep-alive", "Keep-Alive", "", chance.choice(NAMES))
+            fields["connection"] = ", ".join(chance.choices(options, k=2))
         cased = [
             (name.title() if chance.random() < 0.5 else name, text) for name, text in fields.items()
         ]

@@ -147,6 +147,10 @@ NAMES_AND_VALUES = [
     head(b"A: b\r\n\tc"),
     head(b"Connection: close", b"Connection: keep-alive"),
     head(b"Connection: a b"),
+    head(b"Connection: x-user"),  # Envoy takes that header away, and then routes
+    head(b"Connection: keep-alive, host"),
+    head(b"Connection: content-length", b"Content-Length: 5"),
+    head(*[b"A: b"] * 100),
     head(b"Connection: (close)"),
 ]
 CORPUS = [*LENGTHS, *ENCODINGS, *HOSTS, *LINES, *TARGETS, *NAMES_AND_VALUES]

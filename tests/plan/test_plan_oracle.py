@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from runtime.model.http import RouteTable
 from runtime.plan import walk
 from runtime.plan.reference import Choice, Request, choose
+from runtime.source.envoy.messages import ROUTES
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from tests.plan.envoy_oracle import Answer, Envoy, envoy
 from tests.plan.http_worlds import Maker, tables, wire
 from tests.plan.native import Matcher
+from tests.source.envoy.wire import recorded
 
 TABLES = int(os.environ.get("KMESH_ORACLE_TABLES", "170"))
 REQUESTS = 120  # a table: more than 20,000 in all
@@ -84,6 +86,19 @@ def test_envoy_the_reference_and_the_matcher_choose_alike(
         routed = matcher.route(compiled, head)
         agree(table, request, answer, routed, compiled)
         assert walk.route(compiled, head) == routed
+
+
+def test_what_istiod_sent_is_routed_alike(oracle: Envoy, matcher: Matcher) -> None:
+    found = recorded(ROUTES)
+    assert len(found) > 1
+    for table in found.values():
+        compiled = compile_routes(table)
+        assert compiled.rough == {}
+        requests = [Maker(table).request(seed) for seed in range(200)]
+        heads = [wire(request) for request in requests]
+        oracle.load(table)
+        for request, head, answer in zip(requests, heads, oracle.ask(heads), strict=True):
+            agree(table, request, answer, matcher.route(compiled, head), compiled)
 
 
 def test_most_of_it_was_decided() -> None:

@@ -11,11 +11,14 @@ import pytest
 
 from runtime.model.http import (
     DirectResponse,
+    HeaderMatch,
     PathKind,
     PathMatch,
     Route,
     RouteMatch,
     RouteTable,
+    TextKind,
+    TextMatch,
     VirtualHost,
 )
 from runtime.plan import walk
@@ -26,8 +29,8 @@ from tests.plan.native import Matcher, under_sanitizers
 from tests.plan.smuggling import CORPUS, GOOD, head
 
 
-def route(kind: PathKind, value: str) -> Route:
-    return Route(match=RouteMatch(PathMatch(kind, value)), action=DirectResponse(200))
+def route(kind: PathKind, value: str, *headers: HeaderMatch) -> Route:
+    return Route(match=RouteMatch(PathMatch(kind, value), headers), action=DirectResponse(200))
 
 
 TABLE = RouteTable(
@@ -38,6 +41,8 @@ TABLE = RouteTable(
             "a",
             ("a", "b", "*.a", "a.*", "[::1]"),
             (
+                route(PathKind.EXACT, "/a/b", HeaderMatch("x-b", TextMatch(TextKind.PREFIX, "c"))),
+                route(PathKind.EXACT, "/a/b", HeaderMatch("x-c", TextMatch(TextKind.PRESENT))),
                 route(PathKind.EXACT, "/a/b"),
                 route(PathKind.SEPARATED_PREFIX, "/b"),
                 route(PathKind.REGEX, "/[a-c]/.*"),
@@ -55,12 +60,15 @@ SEEDS = [
     head(
         b"Connection: keep-alive", b"User-Agent: x", first=b"GET /c/%20 HTTP/1.1", host=b"host: x.a"
     ),
+    head(b"X-B: cd", b"Connection: Keep-Alive", first=b"GET /a/b HTTP/1.1"),
+    head(b"X-C:", b"x-b: d", first=b"HEAD /a/b?c HTTP/1.1"),
+    head(*[b"A: b"] * 98, first=b"GET /b HTTP/1.1"),
     head(b"Content-Length: 0", host=b"Host: [::1]:8080", first=b"DELETE /;a=b HTTP/1.1"),
 ]
 PIECES = [
     b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b"\x00", b"\x0b", b"\x80", b"/", b"..", b"%2e", b"%2F",
     b"?", b"#", b"Host: b\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"5", b"0",
-    b"HTTP/1.1", b"chunked", b"Connection: close\r\n", b"x", b"-", b";", b"@", b"[", b"]", b"=",
+    b"HTTP/1.1", b"chunked", b"Connection: close\r\n", b"Connection: x-b\r\n", b"X-B: c\r\n", b"A: b\r\n", b"x", b"-", b";", b"@", b"[", b"]", b"=",
 ]  # fmt: skip
 
 

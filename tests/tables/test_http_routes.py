@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,8 +30,10 @@ from runtime.model.http import (
     WeightedCluster,
 )
 from runtime.plan import walk
+from runtime.plan.reference import Request, choose
 from runtime.tables import http_graph, http_numbers, http_routes
 from runtime.tables.describe import describe
+from runtime.tables.http_conditions import recognised
 from runtime.tables.http_numbers import Place, Seen, Verdict
 from runtime.tables.http_routes import TableTooLargeError, compile_routes
 
@@ -57,7 +61,7 @@ def test_numbers_are_those_of_the_header(checkout: Path) -> None:
         check=True,
     ).stdout
     defined = dict(re.findall(r"^#define KMESH_HTTP_(\w+) (\w+)$", told, re.MULTILINE))
-    for name in ("HEAD_MAX", "STOPS", "READ", "MOVES", "END", "ABSENT", "DECIDED", "NO_ROUTE", "NO_VHOST",
+    for name in ("HEAD_MAX", "FIELDS_MAX", "STOPS", "READ", "MOVES", "END", "ABSENT", "DECIDED", "NO_ROUTE", "NO_VHOST",
                  "NO_IDEA", "SLOTS", "PLACES"):  # fmt: skip
         assert getattr(http_numbers, name) == int(defined[name], 0), name
     assert {place.name: place.value for place in Place} == {
@@ -137,6 +141,22 @@ def test_an_expression_that_cannot_be_one_takes_what_it_might() -> None:
     ]
 
 
+def test_a_match_is_recognised_by_what_can_be_compiled_of_it() -> None:
+    header, parameter = HeaderMatch("x", ANY), QueryMatch("q", ANY)
+    whole = RouteMatch(PathMatch(PathKind.REGEX, "/a.*"), (header,), (parameter,))
+    assert recognised(whole) == (whole, ())
+    unknown = HeaderMatch("y", TextMatch(TextKind.REGEX, r"a\b"))
+    odd = RouteMatch(
+        PathMatch(PathKind.REGEX, r"/a/b\b.*"),
+        (unknown, header),
+        (QueryMatch("a&b", ANY), parameter),
+    )
+    found, reasons = recognised(odd)
+    assert found == RouteMatch(PathMatch(PathKind.PREFIX, "/a/b"), (header,), (parameter,))
+    assert len(reasons) == 3
+    assert compile_routes(table(Route(match=found, action=DirectResponse(200)))).rough == {}
+
+
 def test_expressions_that_are_too_large_together_are_left_out_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,6 +172,44 @@ def test_expressions_that_are_too_large_together_are_left_out_one_after_the_othe
         2,
         2,
     ]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", [TextKind.EXACT, TextKind.CONTAINS])
+def test_routes_that_cannot_be_told_apart_are_never_confused(kind: TextKind) -> None:
+    """Of so many combinations there is no room for all: some requests are left undecided."""
+    chance = random.Random(5)
+    texts = [one + other for one in "abc" for other in "abc"]
+    asked = [
+        route("/", PathKind.PREFIX, *(
+            HeaderMatch(f"h{name}", TextMatch(kind, chance.choice(texts)), chance.random() < 0.2, missing_as_empty=True)
+            for name in chance.sample(range(8), 3)
+        ))
+        for _ in range(150)
+    ]  # fmt: skip
+    made = RouteTable(
+        name="t",
+        virtual_hosts=(
+            VirtualHost("all", ("*",), tuple(asked)),
+            VirtualHost("b", ("b",), (route("/"),)),
+        ),
+    )
+    compiled = compile_routes(made)
+    assert compiled.undecided
+    assert walk.route(compiled, get("/", host="b")).route == 150
+    verdicts: Counter[Verdict] = Counter()
+    for _ in range(300):
+        fields = tuple(
+            (f"h{name}", chance.choice(texts)) for name in range(8) if chance.random() < 0.7
+        )
+        found = walk.route(compiled, get("/", *(f"{name}: {text}" for name, text in fields)))
+        verdicts[found.verdict] += 1
+        if found.verdict is Verdict.OK:
+            choice = choose(made, Request("GET", "/", "a", fields), full_match=lambda *_: False)
+            assert found.route == choice.route
+        else:
+            assert found.verdict is Verdict.UNDECIDED
+    assert verdicts[Verdict.OK]
 
 
 def test_a_table_that_is_too_large_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,9 +293,9 @@ def test_values_that_choose_an_endpoint_are_noted() -> None:
 
 def test_what_takes_more_than_handing_on_is_seen() -> None:
     compiled = compile_routes(table(route("/")))
-    lines = {"Connection: close": Seen.CLOSE, "Connection: x, Keep-Alive": Seen.KEEP_ALIVE, "Upgrade: h2c": Seen.UPGRADE,
+    lines = {"Connection: close": Seen.CLOSE, "Connection: , Keep-Alive": Seen.KEEP_ALIVE, "Upgrade: h2c": Seen.UPGRADE,
              "TRANSFER-ENCODING: Chunked": Seen.CHUNKED, "Expect: 100-continue": Seen.EXPECT, "TE: trailers": Seen.HOP,
-             "X-Envoy-Max-Retries: 3": Seen.ENVOY, "connection: foo": Seen.HOP, "Connection: upgrade": Seen.UPGRADE}  # fmt: skip
+             "X-Envoy-Max-Retries: 3": Seen.ENVOY, "connection: te": Seen.HOP, "Connection: upgrade": Seen.UPGRADE}  # fmt: skip
     for line, bit in lines.items():
         found = walk.route(compiled, get("/", line))
         assert found.head is not None
