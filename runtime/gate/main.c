@@ -19,6 +19,7 @@ static void tick(void)
 
 	upstreams_tick();
 	sessions_tick();
+	spaces_tick();
 	handover_tick();
 	if (!(++ticks % 60)) {
 		routes_tick();
