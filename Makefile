@@ -3,8 +3,10 @@
 TAG ?= latest
 HUB ?= ghcr.io/kmesh-net
 PYTEST_ARGS ?=
+KERNELS ?=
 OUTPUT ?= table
 BIN := .venv/bin
+AS_ROOT := ci/setup/as-root
 
 # BASE_GENERIC=..., BASE_ENHANCED=..., BASE_COMPILE=... override the pinned bases.
 BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
@@ -12,14 +14,15 @@ BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
 	 $(if $(BASE_COMPILE),--base-compile $(BASE_COMPILE)) \
 	 $(if $(MIRROR),--mirror $(MIRROR)) \
 	 $(if $(BASE_REPO),--base-repo $(BASE_REPO)) \
+	 $(if $(BASE_KEY),--base-key $(BASE_KEY)) \
 	 $(if $(BASE_ARCHIVE),--base-archive $(BASE_ARCHIVE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test bpf gate docker test bench lint format generate lock demo clean
+.PHONY: help setup setup-test bpf gate docker test matrix kernels-doc bench lint format generate lock demo cluster cluster-down manifests clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf "  docker takes TAG= HUB= BASE_GENERIC= BASE_ENHANCED= BASE_COMPILE= BASE_REPO=\n         BASE_ARCHIVE= MIRROR= OUTPUT=json\n"
+	@printf "  docker takes TAG= HUB= BASE_GENERIC= BASE_ENHANCED= BASE_COMPILE= BASE_REPO=\n         BASE_KEY= BASE_ARCHIVE= MIRROR= OUTPUT=json\n"
 
 setup:
 	@ci/setup/setup build
@@ -27,19 +30,28 @@ setup:
 setup-test:
 	@ci/setup/setup build engine test
 
-bpf: setup ## compile the BPF objects into build/bpf
+bpf: setup ## compile the BPF objects into build/bpf, native programs into build/bin
 	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m runtime.compile.native build/bin
 
-gate: setup ## compile the gate of the enhanced path into build/gate
+gate: setup-test ## compile the gate of the enhanced path into build/gate
 	@$(BIN)/python -m runtime.compile.gate build/gate/kmesh-gate
 
 docker: ## build the three images, and probe this host with the generic one
 	@ci/setup/setup build engine
-	@$(BIN)/kmesh-build images --tag $(TAG) --hub $(HUB) $(BASES) --output $(OUTPUT)
+	@$(AS_ROOT) $(BIN)/kmesh-build images --tag $(TAG) --hub $(HUB) $(BASES) --output $(OUTPUT)
 
 test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for pytest)
 	@$(BIN)/python -m runtime.compile bpf build/bpf
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m runtime.compile.native build/bin
+	@$(AS_ROOT) $(BIN)/pytest $(PYTEST_ARGS)
+
+matrix: setup-test ## boot every listed kernel and try everything on it (KERNELS="bookworm 6.12")
+	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(AS_ROOT) $(BIN)/python -m ci.matrix --write $(KERNELS)
+
+kernels-doc: setup ## write docs/kernels.md again from docs/kernels.json
+	@$(BIN)/python -m ci.matrix.results
 
 lint: setup ## ruff, mypy strict, import-linter, clang-format
 	@$(BIN)/ruff check .
@@ -56,6 +68,7 @@ format: setup ## let ruff and clang-format lay the code out
 generate: bpf ## write again what is generated: map layouts, protobuf modules
 	@$(BIN)/python -m builder.layout
 	@$(BIN)/python -m builder.protos
+	@$(BIN)/python -m builder.envoy_protos
 
 lock: ## resolve the Python dependencies again, with hashes (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --upgrade \
@@ -66,12 +79,26 @@ lock: ## resolve the Python dependencies again, with hashes (needs uv)
 
 demo: setup-test ## two backends, one service, real requests through the kernel, explained
 	@$(BIN)/python -m runtime.compile bpf build/bpf
-	@$(BIN)/python -m ci.demo
+	@$(BIN)/python -m runtime.compile.native build/bin
+	@$(AS_ROOT) $(BIN)/python -m ci.demo
 
-bench: setup-test ## measure side by side: initial sync, new connections, keep-alive (ratios)
+cluster: setup-test ## a real one-node Kubernetes with Kmesh and a sample on it (cluster-down ends it)
+	@ci/setup/setup build engine test cluster
+	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m runtime.compile.native build/bin
+	@$(AS_ROOT) $(BIN)/python -m ci.cluster up
+
+cluster-down: setup ## end that cluster and remove everything of it
+	@$(AS_ROOT) $(BIN)/python -m ci.cluster down
+
+manifests: setup ## write helm/manifests/ again, from the chart
+	@$(BIN)/python -m ci.cluster.manifests
+
+bench: setup-test ## measure: prober, pipeline, initial sync, new connections, keep-alive
 	@ci/setup/setup build engine test bench
 	@$(BIN)/python -m runtime.compile bpf build/bpf
-	@$(BIN)/python -m ci.bench --output $(OUTPUT)
+	@$(BIN)/python -m runtime.compile.native build/bin
+	@$(AS_ROOT) $(BIN)/python -m ci.bench --output $(OUTPUT)
 
 clean: ## remove what was built here (not the caches outside the checkout)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

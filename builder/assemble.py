@@ -17,6 +17,7 @@ from builder.lock import Pin, closure, parse_lock
 from builder.objects import ObjectSet
 from builder.prepared import Bases, PreparedBase
 from builder.progress import Progress
+from builder.prune import needed
 from builder.recipes import Recipe
 from builder.registry import answers, registry_of
 from builder.request import Request
@@ -97,7 +98,7 @@ class Assembler:
         checkout = self._request.checkout
         sites = self._sites(image)
         code = place / "kmesh.tar"
-        code_archive(code, checkout, image, self._objects.objects, self._objects.manifest)
+        code_archive(code, checkout, image, self._objects)
         parts = (*(Part(name, item.archive) for name, item in sites), Part("kmesh", code))
         finish = (checkout.root / "images" / "finish.py").read_bytes()
         made = image_labels.labels(image, checkout, base.choice, base=base.digest)
@@ -124,6 +125,7 @@ class Assembler:
         }
         if image.builder:
             environment["KMESH_CHECKOUT"] = f"/{TREE}"
+            environment["SOURCE_DATE_EPOCH"] = str(checkout.epoch)
         return render(
             checkout.root / "images",
             image,
@@ -135,11 +137,12 @@ class Assembler:
 
     def _sites(self, image: Recipe) -> list[tuple[str, Site]]:
         directory = self._request.checkout.root / "requirements"
-        runtime = parse_lock((directory / "runtime.lock").read_text())
-        layers: list[tuple[str, list[Pin]]] = [("python", list(runtime.values()))]
+        runtime = needed(parse_lock((directory / "runtime.lock").read_text()))
+        layers: list[tuple[str, list[Pin]]] = [("python", runtime)]
         if image.builder:
             more = parse_lock((directory / "dev.lock").read_text())
-            layers.append(("pipeline", closure(more, _BUILD_REQUIREMENTS, without=runtime)))
+            there = [pin.name for pin in runtime]
+            layers.append(("pipeline", closure(more, _BUILD_REQUIREMENTS, without=there)))
         return [
             (name, site(self._request.cache, pins, say=self._progress.say)) for name, pins in layers
         ]

@@ -22,12 +22,14 @@ class Base:
         os_id: the ID in its os-release.
         reference: the image to pull, by digest where one is known.
         installer: the command that installs packages there ("apt-get" or "dnf").
+        kernel_mark: what its kernels' releases have in them and no other's, "" where nothing is.
     """
 
     name: str
     os_id: str
     reference: str
     installer: str
+    kernel_mark: str = ""
 
     @property
     def pinned(self) -> bool:
@@ -48,6 +50,7 @@ OPENEULER = Base(
     os_id="openEuler",
     reference="openeuler/openeuler:24.03-lts",
     installer="dnf",
+    kernel_mark=".oe",
 )
 
 
@@ -68,11 +71,13 @@ class Wish:
         reference: an image to pull.
         archive: a root archive (openEuler only).
         repository: the base URI of a package repository (openEuler only).
+        key: the file of public keys that packages of the repository must be signed with.
     """
 
     reference: str | None = None
     archive: Path | None = None
     repository: str | None = None
+    key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ def choose(base: Base, wish: Wish, *, reachable: bool, present: bool = False) ->
     Args:
         base: the distribution that is wanted.
         wish: what the user asked for.
-        reachable: whether the registry of its reference answers.
+        reachable: whether the registry of its reference answers. What is not pinned is only pulled where
+            the user names it: what a tag means changes.
         present: whether an engine has the reference already.
 
     Raises:
@@ -125,19 +131,22 @@ def choose(base: Base, wish: Wish, *, reachable: bool, present: bool = False) ->
     if wish.repository:
         return Choice(base, Kind.OPENEULER_REPOSITORY, wish.repository, "the repository given")
     reference = wish.reference or base.reference
-    if present:
+    named = wish.reference is not None or base.pinned
+    if named and present:
         return Choice(base, Kind.IMAGE, reference, "the engine has it")
-    if reachable:
-        pinned = "" if base.pinned or wish.reference else "; no digest of it is known: not pinned"
-        return Choice(base, Kind.IMAGE, reference, f"its registry answers{pinned}")
+    if named and reachable:
+        return Choice(base, Kind.IMAGE, reference, "its registry answers")
     if wish.reference:
         hint = "leave the base away to have one made from packages"
         raise KmeshError(f"the registry of the base {reference} does not answer", hint=hint)
-    if base is DEBIAN:
+    if base.os_id == DEBIAN.os_id:
         reason = "no registry answers: made from Debian's packages"
         return Choice(base, Kind.DEBIAN_ROOT, "", reason)
+    why = (
+        "no registry answers" if base.pinned else f"no digest of {base.reference} is known to pull"
+    )
     reason = (
-        f"no registry answers, and no {base.os_id} repository or archive was given: "
+        f"{why}, and no {base.os_id} repository, archive or image was given: "
         f"NOT {base.name}, but Debian 12"
     )
     return Choice(base, Kind.DEBIAN_ROOT, "", reason, substitute=True)

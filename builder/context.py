@@ -12,12 +12,13 @@ from pathlib import Path
 
 from builder.cache import file_sha256
 from builder.checkout import Checkout
-from builder.objects import ObjectFile
+from builder.objects import ObjectSet
 from builder.recipes import Recipe
 from builder.tarball import Writer
 from builder.wheels import SITE
 
 OBJECTS = "usr/lib/kmesh/bpf"
+PROGRAMS = "usr/lib/kmesh/bin"
 SOURCES = "usr/share/kmesh/bpf"
 TREE = "usr/share/kmesh"
 _COMMANDS = {
@@ -50,10 +51,8 @@ class Part:
     archive: Path
 
 
-def code_archive(
-    target: Path, checkout: Checkout, image: Recipe, objects: Sequence[ObjectFile], manifest: bytes
-) -> None:
-    """Write the archive of Kmesh itself: its Python code, commands, objects and, where wanted, sources."""
+def code_archive(target: Path, checkout: Checkout, image: Recipe, compiled: ObjectSet) -> None:
+    """Write the archive of Kmesh itself: its Python code, commands, what is compiled and, where wanted, sources."""
     root = checkout.root
     with target.open("wb") as stream, Writer(stream, epoch=0) as tar:
         tar.add_tree(f"{SITE}/runtime", root / "runtime")
@@ -68,9 +67,11 @@ def code_archive(
                 tar.add_bytes(
                     f"usr/bin/{command}", _SCRIPT.format(module=module).encode(), mode=0o755
                 )
-        tar.add_bytes(f"{OBJECTS}/manifest.json", manifest)
-        for item in objects:
+        tar.add_bytes(f"{OBJECTS}/manifest.json", compiled.manifest)
+        for item in compiled.objects:
             tar.add_file(f"{OBJECTS}/{item.name}", item.path, mode=0o644)
+        for program in compiled.programs:
+            tar.add_file(f"{PROGRAMS}/{program.name}", program, mode=0o755)
         if image.sources:
             tar.add_tree(SOURCES, root / "bpf")
         if image.builder:

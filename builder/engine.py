@@ -18,12 +18,23 @@ from typing import IO, Any
 import docker
 import docker.errors
 import requests.exceptions
+import urllib3.exceptions
 
 from runtime.errors import KmeshError
 
 _SECONDS = 600
 _PING_SECONDS = 5
 _AGAIN = "nothing was tagged; run it again to continue"
+# What docker-py lets through where an engine ends in the middle of an answer: requests' errors before and
+# in a plain answer, urllib3's in a chunked one that docker-py reads by itself, its own in half a JSON value,
+# tarfile's in half an archive.
+_HUNG_UP = (
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    docker.errors.StreamParseError,
+    tarfile.ReadError,
+    ConnectionError,
+)
 
 
 class EngineError(KmeshError):
@@ -83,11 +94,13 @@ def _translated(what: str) -> Iterator[None]:
     except (docker.errors.APIError, docker.errors.DockerException) as error:
         text = str(getattr(error, "explanation", None) or error)
         raise _error(what, text) from error
-    except (requests.exceptions.RequestException, ConnectionError) as error:
-        hint = f"see whether it still runs; {_AGAIN}"
-        raise EngineError(
-            f"{what}: the Docker engine is gone ({type(error).__name__})", hint=hint
-        ) from error
+    except _HUNG_UP as error:
+        raise _gone(what, type(error).__name__) from error
+
+
+def _gone(what: str, why: str) -> EngineError:
+    hint = f"see whether it still runs; {_AGAIN}"
+    return EngineError(f"{what}: the Docker engine is gone ({why})", hint=hint)
 
 
 def _error(what: str, text: str) -> EngineError:
@@ -205,13 +218,18 @@ class Engine:
                 if line := message.get("stream", "").strip():
                     tail.append(line)
                     say(line)
+        if not made:
+            raise _gone(f"building {what}", "its answer ends before the image is there")
         return made
 
     def save(self, image: str, target: IO[bytes]) -> None:
         """Write an image archive (`docker save`)."""
+        size = 0
         with _translated(f"saving {image}"):
             for chunk in self._api.get_image(image):
-                target.write(chunk)
+                size += target.write(chunk)
+        if not size:
+            raise _gone(f"saving {image}", "its answer is empty")
 
     def load(self, source: IO[bytes], *, what: str) -> str:
         """Load an image archive (`docker load`); returns the id that the engine gives it."""
@@ -222,7 +240,7 @@ class Engine:
                 for line in str(message.get("stream", "")).splitlines():
                     if line.startswith(("Loaded image ID: ", "Loaded image: ")):
                         return line.partition(": ")[2].strip()
-        raise EngineError(f"loading {what}: the engine does not say what it loaded")
+        raise _gone(f"loading {what}", "its answer ends before it says what it loaded")
 
     def run(
         self, image: str, command: Sequence[str], *, options: RunOptions, what: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.recipes import Recipe
 from runtime.probe.run import probe_offline
 
 DATA = Path(__file__).parent / "data" / "kernels"
@@ -56,12 +57,27 @@ def _numbers(release: str) -> tuple[int, ...]:
     return tuple(int(part) for part in head.split(".") if part.isdigit())
 
 
-def summary(verdicts: tuple[KernelVerdict, ...]) -> str:
-    """One cell of a table: "compat: 5.10, 6.1; none: 4.19"."""
+def kernels_of(image: Recipe, verdicts: tuple[KernelVerdict, ...]) -> tuple[KernelVerdict, ...]:
+    """The verdicts that say something about an image: none about one that runs no path."""
+    return verdicts if image.runs else ()
+
+
+def summary(image: Recipe, verdicts: tuple[KernelVerdict, ...]) -> str:
+    """One cell of a table: "compat: 5.10; compat (kernel: enhanced): 6.1, 6.12; none: 4.19".
+
+    Args:
+        image: what was built. Whether any kernel of the distribution that it is meant for is known is told.
+        verdicts: what is known about kernels.
+    """
+    if not image.runs:
+        return "runs on none: it compiles"
     groups: dict[str, list[str]] = {}
     for verdict in verdicts:
         short = ".".join(str(number) for number in _numbers(verdict.release)[:2])
-        groups.setdefault(verdict.mode, []).append(short)
-    return (
-        "; ".join(f"{mode}: {', '.join(names)}" for mode, names in groups.items()) or "none known"
-    )
+        more = f" (kernel: {verdict.kernel_mode})" if verdict.kernel_mode != verdict.mode else ""
+        groups.setdefault(f"{verdict.mode}{more}", []).append(short)
+    said = [f"{mode}: {', '.join(names)}" for mode, names in groups.items()]
+    mark = image.base.kernel_mark
+    if mark and not any(mark in verdict.release for verdict in verdicts):
+        said.append(f"none of {image.base.os_id} is known")
+    return "; ".join(said) or "none known"

@@ -97,6 +97,15 @@ def _render_map(layout: MapLayout) -> str:
     )
 
 
+def _render_socket_digests(layout: Layout) -> list[str]:
+    """Nothing where no map is of sockets."""
+    found = layout.socket_digests
+    if not found:
+        return []
+    told = [f'    "{name}": "{digest}",' for name, digest in found.items()]
+    return ["# The same for each map of what sockets carry.", "SOCKET_DIGESTS = {", *told, "}", ""]
+
+
 def render(layout: Layout) -> str:
     """The module's text for a layout, formatted as the formatter would."""
     lines = [_HEAD.rstrip()]
@@ -105,8 +114,9 @@ def render(layout: Layout) -> str:
     lines += ["\n\nclass MapLayout(NamedTuple):", "    type: int", "    flags: int"]
     lines += ["    max_entries: int\n", "\nMAPS = {"]
     lines += [_render_map(one) for one in layout.maps]
-    lines += ["}\n", "# Stands for all of the above but the sizes of the maps."]
+    lines += ["}\n", "# Stands for the tables above, but not for their sizes."]
     lines += [f'DIGEST = "{layout.digest}"', ""]
+    lines += _render_socket_digests(layout)
     text = "\n".join(lines)
     return _formatted(text.replace("NamedTuple\n\n\n", "NamedTuple\n\n", 1))
 

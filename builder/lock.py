@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runtime.errors import KmeshError
 
@@ -26,6 +26,10 @@ class Pin:
     version: str
     via: frozenset[str]
     text: str
+
+    def without(self, askers: frozenset[str]) -> Pin:
+        """The same, as if some of the packages did not require it."""
+        return replace(self, via=self.via - askers)
 
 
 def parse_lock(text: str) -> dict[str, Pin]:

@@ -12,15 +12,19 @@ from __future__ import annotations
 import fnmatch
 import shutil
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from builder.archive import LayerFile, SavedImage, write_image
+from builder.archive import LayerFile, SavedImage, chain_id, write_image
 from builder.tarball import clean
 from runtime.errors import KmeshError
 
+# An image cannot know its own id, but it can carry the id of its files. What is found out about a kernel
+# with them is kept under it (runtime.probe.cache).
+CONTENT = "KMESH_IMAGE_DIGEST"
 VOLATILE = (
     "etc/.pwd.lock",
     "etc/hostname",
@@ -100,9 +104,9 @@ def normalise(
         labels: labels to add: what only a normalised image has.
 
     Raises:
-        KmeshError: the archive does not begin with the base's layers.
+        KmeshError: the archive does not begin with the base's layers, or was cut short.
     """
-    with SavedImage(saved) as image:
+    with _whole(), SavedImage(saved) as image:
         if image.diff_ids[: len(base)] != tuple(layer.diff_id for layer in base):
             raise KmeshError("the image that was built does not stand on the base that was given")
         layers = [
@@ -113,9 +117,23 @@ def normalise(
             for number in range(len(base), len(image.diff_ids))
         ]
         names = layer_names([layer.name for layer in base], parts, len(layers))
-        config = normal_config(image.config, names, created=created, labels=labels)
+        environment = {CONTENT: chain_id([layer.diff_id for layer in layers])}
+        config = normal_config(
+            image.config, names, created=created, labels=labels, environment=environment
+        )
     with target.open("wb") as stream:
         return NormalImage(write_image(stream, config, layers), tuple(layers))
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.ReadError, EOFError) as error:
+        hint = "see whether the engine still runs; nothing was tagged; run it again to continue"
+        raise KmeshError(
+            f"the engine's image archive was cut short ({error})", hint=hint
+        ) from error
 
 
 def _base_layer(image: SavedImage, number: int, layer: BaseLayer, scratch: Path) -> LayerFile:
@@ -160,11 +178,20 @@ def _volatile(name: str) -> bool:
 
 
 def normal_config(
-    config: Mapping[str, Any], names: Sequence[str], *, created: str, labels: Mapping[str, str]
+    config: Mapping[str, Any],
+    names: Sequence[str],
+    *,
+    created: str,
+    labels: Mapping[str, str],
+    environment: Mapping[str, str],
 ) -> dict[str, Any]:
     """The parts of an image configuration (OCI image spec) that say what the image is, and no more."""
     inner = config.get("config") or {}
     kept = {key: inner[key] for key in _KEPT if inner.get(key)}
+    kept["Env"] = [
+        *(line for line in kept.get("Env", []) if line.partition("=")[0] not in environment),
+        *(f"{name}={value}" for name, value in environment.items()),
+    ]
     all_labels = {**kept.get("Labels", {}), **labels}
     return {
         "architecture": config["architecture"],

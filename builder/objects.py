@@ -41,10 +41,11 @@ class ObjectFile:
 
 @dataclass(frozen=True)
 class ObjectSet:
-    """All objects of a build, and the manifest that goes with them."""
+    """All objects of a build, the manifest that goes with them, and the native programs."""
 
     objects: tuple[ObjectFile, ...]
     manifest: bytes
+    programs: tuple[Path, ...] = ()
 
     @property
     def compiler(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from builder.assemble import Assembler, Prepared
 from builder.cache import scratch
 from builder.describe import Described, describe
 from builder.engine import Engine, ImageFacts
-from builder.kernels import KernelVerdict
+from builder.interrupt import undisturbed
+from builder.kernels import KernelVerdict, kernels_of
+from builder.naming import name_all
 from builder.normalise import normalise
 from builder.objects import ObjectSet
 from builder.prepared import ROOT_LABEL
@@ -69,19 +72,24 @@ class Pipeline:
         self._nonce = uuid.uuid4().hex if request.rebuild else ""
         self._assembler = Assembler(request, engine, objects, progress)
 
-    def run(self) -> list[ImageResult]:
-        """Build what is not there, name all images, describe them.
+    def run(self, *, named: Callable[[], None] = lambda: None) -> list[ImageResult]:
+        """Build what is not there, describe all images, name them.
+
+        Args:
+            named: called as soon as all have their names, before an interrupt can be noticed.
 
         Raises:
-            KmeshError: something failed; no name has changed then, unless naming itself failed.
+            KmeshError: something failed; no name has changed then, or it says which.
         """
         with scratch(self._request.cache, need=_SPACE) as place:
             finished = [self._one(image, place / image.name) for image in self._request.images]
         results = [self._describe(done) for done in finished]
-        for done in finished:
-            self._name(done)
+        wanted = {self._request.reference(d.prepared.image): d.facts.id for d in finished}
+        with undisturbed():
+            nameless = name_all(self._engine, wanted)
+            named()
         if self._engine.private:
-            self._engine.prune(hours=_WEEK, but=ROOT_LABEL)
+            self._clean_up(nameless)
         return results
 
     def _one(self, image: Recipe, place: Path) -> Finished:
@@ -136,14 +144,11 @@ class Pipeline:
         assert facts
         return facts
 
-    def _name(self, done: Finished) -> None:
-        reference = self._request.reference(done.prepared.image)
-        old = self._engine.find(reference)
-        if old is not None and old.id == done.facts.id:
-            return
-        self._engine.tag(done.facts.id, reference)
-        if old is not None and self._engine.private and len(old.tags) == 1:
-            self._engine.remove(old.id)
+    def _clean_up(self, nameless: Sequence[ImageFacts]) -> None:
+        for old in nameless:
+            if len(old.tags) == 1:
+                self._engine.remove(old.id)
+        self._engine.prune(hours=_WEEK, but=ROOT_LABEL)
 
     def _describe(self, done: Finished) -> ImageResult:
         image, base = done.prepared.image, done.prepared.base
@@ -179,5 +184,5 @@ class Pipeline:
             objects=len(self._objects.objects),
             seconds=done.seconds,
             state="built" if done.built else "unchanged",
-            kernels=self._kernels,
+            kernels=kernels_of(image, self._kernels),
         )

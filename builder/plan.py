@@ -15,11 +15,16 @@ from builder.registry import answers, registry_of
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """What would be done for one image."""
+    """What would be done for one image.
+
+    Attributes:
+        mirror: where Debian packages come from, None for the host's own sources.
+    """
 
     image: Recipe
     reference: str
     choice: Choice
+    mirror: str | None = None
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -27,7 +32,8 @@ class ImagePlan:
         kind = self.choice.kind
         base = {
             Kind.IMAGE: f"pull {self.choice.source}, check that it is {self.choice.os_id}",
-            Kind.DEBIAN_ROOT: "bootstrap Debian 12 with mmdebstrap, once for all images",
+            Kind.DEBIAN_ROOT: f"bootstrap Debian 12 from {self.mirror or 'the sources of apt here'} "
+            "with mmdebstrap, once for all images",
             Kind.OPENEULER_ARCHIVE: f"take the root {self.choice.source}, check that it is openEuler",
             Kind.OPENEULER_REPOSITORY: f"install openEuler with dnf from {self.choice.source}",
         }[kind]
@@ -57,7 +63,13 @@ class ImagePlan:
 
 
 def make_plan(
-    images: Sequence[Recipe], wishes: dict[str, Wish], *, hub: str, tag: str, bootstrap: bool
+    images: Sequence[Recipe],
+    wishes: dict[str, Wish],
+    *,
+    hub: str,
+    tag: str,
+    bootstrap: bool,
+    mirror: str | None = None,
 ) -> list[ImagePlan]:
     """Decide on all bases; a registry is asked once, and given three seconds.
 
@@ -72,7 +84,8 @@ def make_plan(
         if host not in known and (wish.reference or not bootstrap):
             known[host] = answers(host)
         choice = choose(image.base, wish, reachable=known.get(host, False))
-        plans.append(ImagePlan(image, f"{hub.rstrip('/')}/{image.repository}:{tag}", choice))
+        reference = f"{hub.rstrip('/')}/{image.repository}:{tag}"
+        plans.append(ImagePlan(image, reference, choice, mirror))
     return plans
 
 

@@ -16,7 +16,9 @@ from builder.cache import content_key
 from builder.engine import Engine, EngineError, ImageFacts
 from builder.normalise import BaseLayer
 from builder.recipes import Recipe
+from builder.resolve import resolve, specs
 from builder.rootfs import debian, openeuler, osrelease
+from builder.rootfs.dnf import Repository
 from builder.templates import BaseView
 from runtime.errors import KmeshError
 
@@ -52,7 +54,7 @@ class PreparedBase:
     @property
     def key(self) -> str:
         """What the images' content depends on."""
-        return content_key(self.digest, self.view.installer, *self.view.packages)
+        return content_key(self.digest, self.view.installer, *self.view.packages, *self.inputs)
 
 
 class Bases:
@@ -83,7 +85,8 @@ class Bases:
             root = openeuler.from_archive(self._cache, Path(choice.source))
             return self._openeuler(choice, root)
         if choice.kind is Kind.OPENEULER_REPOSITORY:
-            root = openeuler.from_repository(self._cache, choice.source, say=self._say)
+            repository = Repository(choice.source, wish.key)
+            root = openeuler.from_repository(self._cache, repository, say=self._say)
             return self._openeuler(choice, root)
         return self._debian_root(image, choice)
 
@@ -96,9 +99,24 @@ class Bases:
             made = choose(image.base, wish, reachable=False)
             reason = f"{made.reason} (pulling {choice.source} failed: {error})"
             return self.prepare(image, replace(made, reason=reason), wish)
-        release = self._engine.read_file(facts.id, "/etc/os-release")
-        osrelease.check(release, wanted=choice.os_id, what=f"base {choice.source}")
-        return _of_image(image, choice, facts, network="host" if self._engine.private else None)
+        release = (self._engine.read_file(facts.id, f"/{path}") for path in osrelease.PATHS)
+        found = next((data for data in release if data is not None), None)
+        osrelease.check(found, wanted=choice.os_id, what=f"base {choice.source}")
+        return self._of_image(image, choice, facts)
+
+    def _of_image(self, image: Recipe, choice: Choice, facts: ImageFacts) -> PreparedBase:
+        installer = choice.wanted.installer
+        packages = image.packages.get(installer)
+        if packages is None:
+            raise KmeshError(f"{image.name}: no packages are known for {choice.wanted.name}")
+        network = "host" if self._engine.private else None
+        self._say(f"asking {installer} of {choice.source} for {', '.join(packages)}")
+        resolved = resolve(self._engine, facts.id, installer, packages, network=network)
+        digest = next(iter(facts.digests), facts.id).rpartition("@")[2]
+        layers = tuple(BaseLayer(diff_id, "base") for diff_id in facts.layers)
+        view = BaseView(facts.id, installer, specs(packages, resolved))
+        inputs = (f"{choice.source} {digest}", *(package.input for package in resolved))
+        return PreparedBase(choice, view, layers, digest, network, inputs=inputs)
 
     def _pull(self, reference: str) -> ImageFacts:
         self._say(f"pulling {reference}")
@@ -126,7 +144,7 @@ class Bases:
             [LayerFile(root.layer, f"sha256:{root.digest}")],
             [root.release.name or "openEuler base"],
         )
-        return replace(made, command=root.command, inputs=root.inputs)
+        return replace(made, command=root.command, inputs=root.inputs, note=root.note)
 
     def _load(
         self, choice: Choice, layers: Sequence[LayerFile], names: Sequence[str]
@@ -144,19 +162,6 @@ class Bases:
             for layer, name in zip(layers, names, strict=True)
         )
         return PreparedBase(choice, BaseView(wanted, "", ()), based, wanted, "none")
-
-
-def _of_image(
-    image: Recipe, choice: Choice, facts: ImageFacts, *, network: str | None
-) -> PreparedBase:
-    packages = image.packages.get(choice.wanted.installer)
-    if packages is None:
-        raise KmeshError(f"{image.name}: no packages are known for {choice.wanted.name}")
-    digest = next(iter(facts.digests), facts.id).rpartition("@")[2]
-    layers = tuple(BaseLayer(diff_id, "base") for diff_id in facts.layers)
-    view = BaseView(facts.id, choice.wanted.installer, packages)
-    inputs = (f"{choice.source} {digest}",)
-    return PreparedBase(choice, view, layers, digest, network, inputs=inputs)
 
 
 def _base_config(names: Sequence[str]) -> dict[str, Any]:

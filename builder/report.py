@@ -19,7 +19,7 @@ COLUMNS = (
     "Objects",
     "Seconds",
     "State",
-    "Known kernels",
+    "Known kernels (judged by names)",
 )
 
 
@@ -40,7 +40,7 @@ def rows(results: Sequence[ImageResult]) -> list[tuple[str, ...]]:
             str(result.objects),
             f"{result.seconds:.1f}",
             result.state,
-            summary(result.kernels),
+            summary(result.image, result.kernels),
         )
         for result in results
     ]
@@ -80,5 +80,6 @@ def _image(result: ImageResult) -> dict[str, Any]:
         "objects": result.objects,
         "seconds": round(result.seconds, 1),
         "state": result.state,
+        "kernels_judged_by": "names",
         "kernels": [asdict(kernel) for kernel in result.kernels],
     }

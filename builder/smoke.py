@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from builder.engine import Engine, RunOptions, RunResult
@@ -21,18 +22,12 @@ from runtime.errors import KmeshError
 CAPABILITIES = ("SYS_ADMIN", "NET_ADMIN", "DAC_OVERRIDE")
 MOUNTS = {"/sys/fs/cgroup": "/sys/fs/cgroup", "/sys/fs/bpf": "/sys/fs/bpf"}
 _NOTHING = RunOptions()
-PROBE = RunOptions(capabilities=CAPABILITIES, mounts=MOUNTS, host_cgroups=True)
+# What tells the host's distribution; without, a report from inside an image says nothing about it. An
+# engine makes a directory of what is not there.
+HOST = {"/etc/os-release": "/host/etc/os-release:ro"} if Path("/etc/os-release").exists() else {}
+PROBE = RunOptions(capabilities=CAPABILITIES, mounts={**MOUNTS, **HOST}, host_cgroups=True)
 _PROBE_STATUS = (0, 3)  # 3: this kernel runs neither path, which is an answer
-_IMPORT_ALL = """\
-import importlib, pkgutil, sys, runtime
-names = [m.name for m in pkgutil.walk_packages(runtime.__path__, "runtime.")]
-failed = []
-for name in names:
-    if name.endswith("__main__") or "bcc" in name: continue
-    try: importlib.import_module(name)
-    except Exception as error: failed.append(f"{name}: {type(error).__name__}: {error}")
-sys.exit("; ".join(failed) or None)
-"""
+_EVERY_IMPORT = Path(__file__).with_name("every_import.py")
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,13 @@ class Check:
 def checks(image: Recipe, version: str) -> tuple[Check, ...]:
     """What an image must be able to do."""
     python = "/usr/bin/python3"
-    found = [Check("imports", ["-I", "-c", _IMPORT_ALL], entrypoint=python)]
+    packages = ["runtime"]
+    if (
+        image.builder
+    ):  # protos: what it generates is in the checkout, and its generator is not in the image
+        packages += ["builder", "-builder.protos"]
+    every = ["-I", "-c", _EVERY_IMPORT.read_text(), *packages]
+    found = [Check("imports", every, entrypoint=python)]
     if image.builder:
         command = ["objects", "/tmp/out", "--no-load"]  # noqa: S108 - a tmpfs of the container
         found.append(Check("kmesh-build objects", command))
@@ -136,7 +137,7 @@ def read_report(result: RunResult) -> dict[str, Any]:
 def docker_run_line(reference: str) -> str:
     """The command that does the same by hand."""
     capabilities = " ".join(f"--cap-add {name}" for name in CAPABILITIES)
-    mounts = " ".join(f"-v {source}:{target}" for source, target in MOUNTS.items())
+    mounts = " ".join(f"-v {source}:{target}" for source, target in PROBE.mounts.items())
     return (
         f"docker run --rm --network host --cgroupns host --cap-drop ALL {capabilities} "
         f"{mounts} {reference} probe"

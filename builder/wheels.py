@@ -15,6 +15,7 @@ from pathlib import Path
 from builder.cache import content_key, entry, require_space
 from builder.lock import Pin
 from builder.longrun import run_logged
+from builder.prune import FILES, prune
 from builder.tarball import Writer
 from runtime.errors import KmeshError
 from runtime.process import CommandError
@@ -62,7 +63,7 @@ def site(cache: Path, pins: Sequence[Pin], *, say: Callable[[str], None]) -> Sit
         KmeshError: the package index does not answer, or a hash is not the locked one.
     """
     text = "".join(pin.text for pin in pins)
-    key = content_key(_VERSION, PYTHON, platform.machine(), SITE, text)
+    key = content_key(_VERSION, PYTHON, platform.machine(), SITE, *FILES, text)
     place = entry(cache, "wheels", key, lambda to: _make(to, text, len(pins), say))
     listed = json.loads((place / "packages.json").read_text())
     return Site(place / "site.tar", tuple(PythonPackage(**package) for package in listed), key)
@@ -76,7 +77,7 @@ def _make(place: Path, lock: str, count: int, say: Callable[[str], None]) -> Non
     _pip(place, ["download", "--require-hashes", "-r", str(requirements), "-d", str(wheels)])
     files = sorted(str(path) for path in wheels.iterdir())
     _pip(place, ["install", "--no-index", "--no-compile", "--target", str(tree), *files])
-    shutil.rmtree(tree / "bin", ignore_errors=True)  # scripts of libraries, for another Python
+    prune(tree)
     _describe(place, tree)
     with (place / "site.tar").open("wb") as stream, Writer(stream, epoch=0) as tar:
         tar.add_tree(SITE, tree)

@@ -43,6 +43,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = _why_no_bpf()
     if reason is None:
         return
+    if "root" in os.environ.get("KMESH_REQUIRE", "").split():
+        raise pytest.UsageError(
+            f"KMESH_REQUIRE=root, and what needs root would be skipped: {reason}"
+        )
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason=reason))

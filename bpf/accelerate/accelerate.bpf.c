@@ -88,16 +88,23 @@ static __always_inline void listen(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 
-	if (!sk || !kmesh_never_blocks(kernel_socket(sk)))
+	if (!sk)
 		return;
-	bpf_sock_ops_cb_flags_set(ctx,
-				  ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	if (kmesh_never_blocks(kernel_socket(sk)))
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags |
+						       BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	else
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | KMESH_BLOCKS);
 }
 
+/* What a listener's sockets inherit is for the listener. */
 static __always_inline void stop_announcing(struct bpf_sock_ops *ctx)
 {
+	if (ctx->bpf_sock_ops_cb_flags & KMESH_BLOCKS)
+		count(KMESH_SERVER_BLOCKS);
 	bpf_sock_ops_cb_flags_set(ctx,
-				  ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+				  ctx->bpf_sock_ops_cb_flags &
+					  ~(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | KMESH_BLOCKS));
 }
 
 /* A SYN with cookies has no request to announce; it stays with TCP. */
@@ -122,7 +129,8 @@ static __always_inline struct kmesh_end *enrol(struct bpf_sock_ops *ctx)
 	struct bpf_sock *sk = ctx->sk;
 	struct kmesh_end *end;
 
-	if (!sk)
+	/* Managed by its cgroup and by its namespace: the programs run twice. */
+	if (!sk || bpf_sk_storage_get(&ends, sk, NULL, 0))
 		return NULL;
 	end = bpf_sk_storage_get(&ends, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!end)
@@ -160,8 +168,12 @@ static __always_inline void connected(struct bpf_sock_ops *ctx)
 	if (!sk || !bpf_map_lookup_elem(&announced, &key))
 		return;
 	bpf_map_delete_elem(&announced, &key);
-	if (!kmesh_never_blocks(kernel_socket(sk)) || goes_to_a_waypoint(sk))
+	if (goes_to_a_waypoint(sk))
 		return;
+	if (!kmesh_never_blocks(kernel_socket(sk))) {
+		count(KMESH_CLIENT_BLOCKS);
+		return;
+	}
 	end = enrol(ctx);
 	if (!end)
 		return;
@@ -280,6 +292,27 @@ static __always_inline void follow(struct bpf_sock_ops *ctx)
 SEC("sockops")
 int kmesh_follow(struct bpf_sock_ops *ctx)
 {
+	if (settings_in_force())
+		follow(ctx);
+	return 1;
+}
+
+/*
+ * The same for the root cgroup, where the network namespace tells who is managed: a server when it
+ * begins to listen, a client when it is connected. What comes after concerns enrolled sockets only.
+ * bpf_get_netns_cookie() in sockops programs: since 5.15, 6cf1770d63dd; loaded only where it is.
+ */
+SEC("sockops")
+int kmesh_follow_netns(struct bpf_sock_ops *ctx)
+{
+	struct kmesh_netns_key key = {};
+
+	if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB ||
+	    ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
+		key.cookie = bpf_get_netns_cookie(ctx);
+		if (!bpf_map_lookup_elem(&managed_netns, &key))
+			return 1;
+	}
 	if (settings_in_force())
 		follow(ctx);
 	return 1;

@@ -155,26 +155,86 @@ int kmesh_introduce(struct sk_msg_md *msg)
 	return SK_PASS;
 }
 
+/* Anything but that it is there already, by a program of a cgroup below. */
+#define IS_THERE (-17) /* EEXIST */
+
+static __always_inline void established(struct bpf_sock_ops *ctx, const struct kmesh_peer *peer)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	const __u32 only = 0;
+	__u64 *full, now;
+	int result;
+
+	kmesh_unbar(peer->endpoint, peer->endpoint_port);
+	bpf_sock_ops_cb_flags_set(ctx, (ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG) &
+					       ~BPF_SOCK_OPS_RTO_CB_FLAG);
+	result = bpf_sock_hash_update(ctx, &introductions, &cookie, BPF_NOEXIST);
+	if (!result || result == IS_THERE)
+		return;
+	/* The waypoint will not take it without a header. Those to come are refused at once. */
+	kmesh_count_waypoint(KMESH_UNINTRODUCED);
+	full = bpf_map_lookup_elem(&introductions_full, &only);
+	now = bpf_ktime_get_ns();
+	if (full)
+		*full = now;
+}
+
+static __always_inline void unreached(const struct kmesh_peer *peer)
+{
+	kmesh_count_waypoint(KMESH_UNREACHED);
+	kmesh_bar(peer->endpoint, peer->endpoint_port);
+}
+
+/* Asked before anything is looked up: others have callbacks on sockets that are none of ours. */
+static __always_inline bool concerns_waypoints(const struct bpf_sock_ops *ctx)
+{
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_STATE_CB:
+		return ctx->args[0] == BPF_TCP_SYN_SENT && ctx->args[1] == BPF_TCP_CLOSE;
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+	case BPF_SOCK_OPS_RTO_CB:
+	case BPF_SOCK_OPS_RTT_CB:
+		return true;
+	}
+	return false;
+}
+
 static __always_inline int follow(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct kmesh_peer *peer;
 	__u64 cookie;
 
-	if (ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && ctx->op != BPF_SOCK_OPS_RTT_CB)
+	if (!concerns_waypoints(ctx))
 		return 1;
 	peer = sk ? bpf_sk_storage_get(&peers, sk, 0, 0) : NULL;
 	if (!peer || !(peer->flags & KMESH_PEER_WAYPOINT))
 		return 1;
-	cookie = bpf_get_socket_cookie(ctx);
-	if (ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
-		bpf_sock_hash_update(ctx, &introductions, &cookie, BPF_NOEXIST);
-		bpf_sock_ops_cb_flags_set(ctx,
-					  ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG);
-	} else if (peer->flags & KMESH_PEER_INTRODUCED) {
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags |
+						       BPF_SOCK_OPS_STATE_CB_FLAG |
+						       BPF_SOCK_OPS_RTO_CB_FLAG);
+		break;
+	case BPF_SOCK_OPS_RTO_CB: /* nobody answers: the application need not wait in vain first */
+		if (ctx->state == BPF_TCP_SYN_SENT)
+			unreached(peer);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		unreached(peer);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		established(ctx, peer);
+		break;
+	case BPF_SOCK_OPS_RTT_CB:
+		if (!(peer->flags & KMESH_PEER_INTRODUCED))
+			break;
+		cookie = bpf_get_socket_cookie(ctx);
 		bpf_map_delete_elem(&introductions, &cookie);
 		bpf_sock_ops_cb_flags_set(ctx,
 					  ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
+		break;
 	}
 	return 1;
 }

@@ -34,6 +34,14 @@ struct {
 	__type(value, __u32);
 } http_steps SEC(".maps");
 
+/* Whose messages are read. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} http_sockets SEC(".maps");
+
 /* What the inner maps hold, in a form that the layout can be generated from. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

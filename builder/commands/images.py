@@ -4,19 +4,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from builder.commands.options import base_options, ended_cleanly, wishes
+from builder.commands.options import base_options, wishes
+from builder.interrupt import Ending, ended_cleanly
 from runtime import ui
 
 
 @click.command()
 @base_options
-@click.option("--mirror", metavar="URI", help="Debian mirror; without, what apt on this host uses.")
 @click.option("--rebuild", is_flag=True, help="Build again what is there, every step of it.")
 @click.option("--no-load", is_flag=True, help="Do not try the objects on this kernel.")
 @click.option("--no-probe", is_flag=True, help="Do not run the prober at the end.")
@@ -59,8 +59,8 @@ def images(  # noqa: PLR0913 - click hands over one argument an option
         load=not no_load,
         keep_engine=keep_engine,
     )
-    with ended_cleanly("no name has changed; run it again to continue"):
-        outcome = _run(request, probe=not no_probe)
+    with ended_cleanly("no name has changed; run it again to continue") as ending:
+        outcome = _run(request, ending, probe=not no_probe)
     _show(outcome, output)
 
 
@@ -74,22 +74,32 @@ class _Outcome:
     command: str
 
 
-def _run(request: Any, *, probe: bool) -> _Outcome:
+def _run(request: Any, ending: Ending, *, probe: bool) -> _Outcome:
     from builder.engine_session import engine_session
     from builder.kernels import judge_known
     from builder.objects import make_objects
     from builder.pipeline import Pipeline
     from builder.progress import make_progress
+    from runtime.compile.native import compile_programs
+
+    def named() -> None:
+        ending.left = (
+            "all images are built and have their names; this host was not probed to the end"
+        )
 
     start = time.monotonic()
     with make_progress() as progress:
         root: Path = request.checkout.root
         built = root / "build" / "bpf"
         objects = make_objects(root / "bpf", built, load=request.load, say=progress.say)
+        programs = tuple(compile_programs(root / "build" / "bin"))
+        objects = replace(objects, programs=programs)
         kernels = judge_known(built)
         with engine_session(request.cache, keep=request.keep_engine, say=progress.say) as engine:
             description = engine.description
-            results = Pipeline(request, engine, objects, kernels, progress).run()
+            results = Pipeline(request, engine, objects, kernels, progress).run(named=named)
+            if probe:
+                progress.say("probing this host with the generic image")
             report, text, command = _probe(engine, results) if probe else (None, "", "")
     return _Outcome(results, description, time.monotonic() - start, report, text, command)
 

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that commands share, and how a build ends when it is told to."""
+"""Options that commands share."""
 
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -64,9 +61,17 @@ def base_options(function: _Command) -> _Command:
             help="An openEuler package repository, for the enhanced image.",
         ),
         click.option(
+            "--base-key",
+            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            help="Public keys that packages of --base-repo must be signed with.",
+        ),
+        click.option(
             "--base-archive",
             type=click.Path(path_type=Path, dir_okay=False, exists=True),
             help="An openEuler root archive (tar), for the enhanced image.",
+        ),
+        click.option(
+            "--mirror", metavar="URI", help="Debian mirror; without, what apt on this host uses."
         ),
         click.option(
             "--bootstrap",
@@ -92,42 +97,22 @@ def wishes(
     base_enhanced: str | None,
     base_compile: str | None,
     base_repo: str | None,
+    base_key: Path | None,
     base_archive: Path | None,
 ) -> dict[str, Wish]:
     """What was said about bases, for each image.
 
     Raises:
-        click.UsageError: more than one thing was said about the enhanced image's.
+        click.UsageError: more than one thing was said about the enhanced image's, or a key without a
+            repository.
     """
     given = [base_enhanced, base_repo, base_archive]
     if sum(item is not None for item in given) > 1:
         raise click.UsageError("give one of --base-enhanced, --base-repo and --base-archive")
+    if base_key and not base_repo:
+        raise click.UsageError("--base-key is for packages of a --base-repo")
     return {
         "generic": Wish(reference=base_generic),
-        "enhanced": Wish(reference=base_enhanced, archive=base_archive, repository=base_repo),
+        "enhanced": Wish(base_enhanced, base_archive, base_repo, base_key),
         "compile": Wish(reference=base_compile or base_generic),
     }
-
-
-@contextmanager
-def ended_cleanly(message: str) -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C: whatever runs is ended in order, then one line tells what is left.
-
-    Args:
-        message: that line.
-    """
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"interrupted: {message}", err=True)
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

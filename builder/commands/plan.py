@@ -15,7 +15,14 @@ from runtime import ui
 @base_options
 @ui.output_option
 def plan(
-    *, tag: str, hub: str, bootstrap: bool, names: tuple[str, ...], output: str, **bases: Any
+    *,
+    tag: str,
+    hub: str,
+    mirror: str | None,
+    bootstrap: bool,
+    names: tuple[str, ...],
+    output: str,
+    **bases: Any,
 ) -> None:
     """Tell what `kmesh-build images` would do with the same options, and why. Needs no Docker engine."""
     from builder.checkout import find_root, read_checkout
@@ -24,7 +31,7 @@ def plan(
 
     checkout = read_checkout(find_root())
     chosen = [recipe(name) for name in names] or recipes()
-    plans = make_plan(chosen, wishes(**bases), hub=hub, tag=tag, bootstrap=bootstrap)
+    plans = make_plan(chosen, wishes(**bases), hub=hub, tag=tag, bootstrap=bootstrap, mirror=mirror)
     engine = _engine()
     if output == "json":
         ui.print_json(to_json(checkout, plans, engine))

@@ -41,6 +41,11 @@ class Recipe:
     builder: bool = False
     packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def runs(self) -> bool:
+        """Whether it runs a path, and not only makes what others run."""
+        return self.entrypoint == "kmesh"
+
 
 _REGISTER: dict[str, Recipe] = {}
 

@@ -74,7 +74,12 @@ def resolve(
     run(["apt-get", "-c", str(config), "-q", "--error-on=any", "update"], timeout=120)
     asked = ["install", "--print-uris", "-qq", "--no-install-recommends", "-y", *packages]
     printed = run(["apt-get", "-c", str(config), *asked], timeout=60).stdout
-    return tuple(sorted(f"{m['file']} {m['hash']}" for m in _URI.finditer(printed)))
+    return tuple(f"{file} {digest}" for file, digest in parse_uris(printed))
+
+
+def parse_uris(text: str) -> list[tuple[str, str]]:
+    """File names and hashes in what `apt-get --print-uris` prints, sorted."""
+    return sorted((found["file"], found["hash"]) for found in _URI.finditer(text))
 
 
 def _configure(where: Sequence[Source], *, state: Path, architecture: str) -> Path:

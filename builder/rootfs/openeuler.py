@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from builder.cache import content_key, entry, file_sha256, require_space
-from builder.longrun import run_logged
-from builder.rootfs import osrelease
+from builder.rootfs import dnf, osrelease, rpm
+from builder.rootfs.dnf import Repository
+from builder.rootfs.split import STATUS
 from builder.tarball import clamp, read_member
 from runtime.errors import KmeshError
 from runtime.process import CommandError
@@ -23,9 +24,11 @@ ID = "openEuler"
 PACKAGES = ("openEuler-release", "bash", "coreutils", "libbpf", "libstdc++", "python3")
 _EPOCH = 1717027200  # openEuler 24.03 LTS
 _SPACE = 1_500_000_000
-_VERSION = "2"
+_VERSION = "3"
+_RELEASE = "24.03"
 _DROPPED = ("dev/", "proc/", "sys/", "run/", "tmp/", "var/cache/", "var/log/", "var/lib/dnf/")
 _PYTHON = ("usr/bin/python3",)
+_LISTS = (rpm.MANIFEST, "usr/bin/rpm", "bin/rpm", STATUS)  # what tells the packages of a root
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class OpenEulerRoot:
         key: its content key.
         command: how it was made.
         inputs: what it was made of.
+        note: what the user should know, or "".
     """
 
     layer: Path
@@ -47,6 +51,7 @@ class OpenEulerRoot:
     key: str
     command: tuple[str, ...]
     inputs: tuple[str, ...]
+    note: str = ""
 
 
 def from_archive(cache: Path, archive: Path) -> OpenEulerRoot:
@@ -69,25 +74,28 @@ def from_archive(cache: Path, archive: Path) -> OpenEulerRoot:
     return OpenEulerRoot(root, file_sha256(root), release, key, command, inputs)
 
 
-def from_repository(cache: Path, uri: str, *, say: Callable[[str], None]) -> OpenEulerRoot:
+def from_repository(
+    cache: Path, repository: Repository, *, say: Callable[[str], None]
+) -> OpenEulerRoot:
     """Install a root from a package repository.
 
     Args:
         cache: the cache's directory.
-        uri: the repository's base URI, file: or http(s):.
+        repository: where the packages are, and the keys that they must be signed with.
         say: told what takes long.
 
     Raises:
-        KmeshError: the repository does not answer or lacks a package.
+        KmeshError: the repository does not answer, lacks a package, or has one that is not signed.
     """
-    command = _dnf(uri, Path("ROOT"))
-    versions = _resolve(cache, uri)
-    key = content_key(_VERSION, *command, *versions)
-    place = entry(cache, "roots", key, lambda to: _install(to, uri, say))
-    release = _check(place / "root.tar", uri)
-    return OpenEulerRoot(
-        place / "root.tar", file_sha256(place / "root.tar"), release, key, tuple(command), versions
-    )
+    command = ("dnf", *dnf.command(Path("ROOT"), PACKAGES, release=_RELEASE))
+    index = dnf.index(cache, repository)
+    key = content_key(_VERSION, str(_EPOCH), *command, repository.identity(), *index)
+    place = entry(cache, "roots", key, lambda to: _install(to, repository, say))
+    release = _check(place / "root.tar", repository.uri)
+    inputs = (*index, *(place / "packages").read_text().splitlines())
+    note = "" if repository.key else f"packages of {repository.uri} were checked against no key"
+    root = place / "root.tar"
+    return OpenEulerRoot(root, file_sha256(root), release, key, command, inputs, note)
 
 
 def _check(root: Path, what: str) -> osrelease.OsRelease:
@@ -95,6 +103,9 @@ def _check(root: Path, what: str) -> osrelease.OsRelease:
     if read_member(root, _PYTHON) is None:
         hint = f"the root needs the packages {', '.join(PACKAGES)}"
         raise KmeshError(f"{what} has no usr/bin/python3", hint=hint)
+    if read_member(root, _LISTS) is None:
+        hint = "no bill of materials can be written without: keep rpm, or add " + rpm.MANIFEST
+        raise KmeshError(f"{what} does not tell its packages", hint=hint)
     return release
 
 
@@ -119,52 +130,20 @@ def _rewrite(tar: tarfile.TarFile, stream: IO[bytes]) -> None:
             out.addfile(made, tar.extractfile(member) if member.isreg() else None)
 
 
-def _dnf(uri: str, root: Path) -> list[str]:
-    return [
-        "dnf",
-        "--assumeyes",
-        f"--installroot={root}",
-        "--releasever=24.03",
-        f"--repofrompath=base,{uri}",
-        "--repo=base",
-        "--nogpgcheck",  # the user names the repository, and its URI stands in the provenance
-        "--setopt=install_weak_deps=False",
-        "--setopt=tsflags=nodocs",
-        "--setopt=reposdir=/dev/null",
-        "install",
-        *PACKAGES,
-    ]
-
-
-def _resolve(cache: Path, uri: str) -> tuple[str, ...]:
-    """What the repository has, as far as a root depends on it: the hash of its index."""
-    state = cache / "dnf" / content_key(uri)[:16]
-    state.mkdir(parents=True, exist_ok=True)
-    command = ["dnf", f"--repofrompath=base,{uri}", "--repo=base", "--setopt=reposdir=/dev/null"]
-    command += [f"--setopt=cachedir={state}", "--setopt=metadata_expire=0", "--setopt=timeout=10"]
-    command += ["--setopt=skip_if_unavailable=False"]
-    try:
-        run_logged([*command, "makecache"], log=state / "dnf.log")
-    except CommandError as error:
-        hint = "give the base URI of a repository (where repodata/ is), or --base-archive; it takes dnf"
-        raise KmeshError(f"no package repository at {uri}: {error}", hint=hint) from error
-    indexes = sorted(state.rglob("repomd.xml"))
-    return tuple(f"repomd.xml sha256:{file_sha256(path)}" for path in indexes)
-
-
-def _install(place: Path, uri: str, say: Callable[[str], None]) -> None:
+def _install(place: Path, repository: Repository, say: Callable[[str], None]) -> None:
     require_space(place, _SPACE)
-    say(f"installing an openEuler root from {uri} with dnf")
-    tree = place / "tree"
-    tree.mkdir()
+    say(f"installing an openEuler root from {repository.uri} with dnf")
     try:
-        run_logged(_dnf(uri, tree), log=place / "dnf.log")
+        tree = dnf.install(place, repository, PACKAGES, release=_RELEASE, epoch=_EPOCH)
     except CommandError as error:
         hint = f"the repository must have {', '.join(PACKAGES)} and what they need"
-        raise KmeshError(f"cannot install openEuler from {uri}: {error}", hint=hint) from error
+        hint += ", signed with the key given" if repository.key else ""
+        reason = f"cannot install openEuler from {repository.uri}: {error}"
+        raise KmeshError(reason, hint=hint) from error
     whole = place / "whole.tar"
     with tarfile.open(whole, "w") as tar:
         tar.add(tree, arcname=".")
     _take(whole, place / "root.tar")
     whole.unlink()
     shutil.rmtree(tree)
+    shutil.rmtree(place / "dnf")

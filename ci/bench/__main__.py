@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ci.bench import accelerate, sync, traffic
+from ci.bench import accelerate, images, probe, restart, sync, traffic
 from ci.bench.measure import Result
 from runtime import ui
 
@@ -22,7 +22,14 @@ def _accelerate(*, rounds: int) -> Result:
 
 
 # accelerate last: it moves this process into a network namespace of its own.
-_ALL = {"sync": sync.measure, "traffic": traffic.measure, "accelerate": _accelerate}
+_ALL = {
+    "probe": probe.measure,
+    "images": images.measure,
+    "sync": sync.measure,
+    "restart": restart.measure,
+    "traffic": traffic.measure,
+    "accelerate": _accelerate,
+}
 
 
 def _print(result: Result) -> None:
@@ -45,9 +52,10 @@ def _cell(row: Mapping[str, object], column: str) -> str:
 @click.option("--rounds", default=3, show_default=True, help="How often each is run.")
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def bench(only: str | None, rounds: int, output: str) -> None:
-    """Measure the initial sync, what a request costs, and same-node acceleration.
+    """Measure prober, pipeline, sync and restart, what a request costs, and same-node acceleration.
 
-    Needs root, nginx, wrk, clang and the compiled objects (`make bpf`). Medians of several rounds
+    Needs root, nginx, wrk, clang, a Docker engine or the right to start one, and the compiled objects
+    (`make bpf`). Medians of several rounds
     in which what is compared takes turns; compare ratios, and only within a run. Each result is
     also written to build/bench/NAME.json.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A control plane with a mesh of one size, over real gRPC: its answer is made before it is asked.
 
-    python -m ci.bench.control_plane SERVICES ENDPOINTS
+    python -m ci.bench.control_plane SERVICES ENDPOINTS [FIRST_SERVICE [FIRST_POD]]
 
 What it costs to make the answer is therefore no part of what is measured.
 """
@@ -31,6 +31,11 @@ _FIRST_VIP, _FIRST_POD = int(IPv4Address("10.96.1.0")), int(IPv4Address("10.128.
 _HTTP2 = 2  # istio.workload.ApplicationProtocol
 
 
+def service_address(number: int) -> IPv4Address:
+    """Where the service with a number is."""
+    return IPv4Address(_FIRST_VIP + number)
+
+
 def _hostname(number: int) -> str:
     return f"service-{number}.bench.svc.cluster.local"
 
@@ -40,7 +45,7 @@ def _service(number: int) -> Any:
     service = address.service
     service.name, service.namespace = f"service-{number}", "bench"
     service.hostname, service.canonical = _hostname(number), True
-    service.addresses.add(address=IPv4Address(_FIRST_VIP + number).packed)
+    service.addresses.add(address=service_address(number).packed)
     service.ports.add(service_port=80, target_port=8080, app_protocol=_HTTP2)
     return address
 
@@ -62,8 +67,15 @@ def _workload(number: int, service: int) -> Any:
     return address
 
 
-def whole_mesh(services: int, endpoints: int) -> bytes:
-    """The response that tells of everything, serialized."""
+def whole_mesh(services: int, endpoints: int, *, first: int = 0, first_pod: int = 0) -> bytes:
+    """The response that tells of everything, serialized.
+
+    Args:
+        services: how many there are.
+        endpoints: of each.
+        first: the number of the first service, from which its name and address follow.
+        first_pod: added to every pod's number.
+    """
     response = DeltaDiscoveryResponse(type_url=ADDRESS_TYPE, nonce="1")
 
     def add(name: str, message: Any) -> None:
@@ -71,10 +83,10 @@ def whole_mesh(services: int, endpoints: int) -> bytes:
         resource.resource.type_url = ADDRESS_TYPE
         resource.resource.value = message.SerializeToString()
 
-    for service in range(services):
+    for service in range(first, first + services):
         add(f"bench/{_hostname(service)}", _service(service))
         for number in range(service * endpoints, (service + 1) * endpoints):
-            pod = _workload(number, service)
+            pod = _workload(first_pod + number, service)
             add(pod.workload.uid, pod)
     return bytes(response.SerializeToString())
 
@@ -101,4 +113,5 @@ async def _serve(mesh: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(whole_mesh(int(sys.argv[1]), int(sys.argv[2]))))
+    sizes = [int(each) for each in (*sys.argv[1:], "0", "0")][:4]
+    asyncio.run(_serve(whole_mesh(*sizes[:2], first=sizes[2], first_pod=sizes[3])))

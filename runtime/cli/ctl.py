@@ -11,30 +11,42 @@ import click
 
 from runtime import ui
 from runtime.cli import ctl_maps
+from runtime.cli.ctl_cluster import cluster_options, complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
+from runtime.cli.ctl_routes import routes
+from runtime.cli.ctl_waypoint import waypoint
 from runtime.cli.options import daemon, pins_option, run_dir_option
 from runtime.server.client import DaemonDownError
 
 Json = Mapping[str, Any]
+_NAMED = 10  # of a list that may be long
 _DUMP_SECONDS = 120  # a mesh of 100,000 workloads
 # "enable" and "disable" are upstream's words.
 _SWITCH = {"on": True, "off": False, "enable": True, "disable": False}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--node",
+    metavar="NODE",
+    shell_complete=complete_node,
+    help="Ask the daemon on this node of a cluster, by port-forward with your kubeconfig.",
+)
+@cluster_options
 @ui.debug_option
-def kmeshctl() -> None:
-    """Ask the Kmesh daemon on this node what it does.
+def kmeshctl(**_options: Any) -> None:
+    """Ask the Kmesh daemon on this node, or on a cluster's, what it does.
 
-    It answers over its Unix socket, which is root's alone. Every command takes --output json. With
-    the daemon down, status, services, workloads, policies and explain read the kernel's maps, which
-    go on serving, and say so.
+    Here it answers over its Unix socket, which is root's alone; with --node by port-forward. Every
+    command takes --output json. With the daemon down, status, services, workloads, policies and
+    explain read the kernel's maps, which go on serving, and say so.
 
     \b
     Example:
       kmeshctl status
-      kmeshctl services --output json
-      kmeshctl explain 10.96.0.10:80
+      kmeshctl explain 10.96.0.10:80 --output json
+      kmeshctl nodes
+      kmeshctl --node worker-1 services
     """  # noqa: D301 - \b is click's mark for "do not wrap"
 
 
@@ -69,11 +81,17 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     )
     for reason in facts["reasons"]:
         yield "", f"- {reason}"
+    if facts["unverified"]:
+        yield "not tried", ", ".join(facts["unverified"])
     for demotion in facts["demotions"]:
         yield "demoted", f"{demotion['path']} failed to start: {demotion['reason']}"
+    if changed := _changed(facts.get("previous")):
+        yield "changed", changed
     if facts["acceleration"]:
         yield "same node", _acceleration(facts["acceleration"])
     yield "telemetry", _telemetry(facts["telemetry"])
+    for line in _waypoints(facts["waypoints"] or {}):
+        yield "waypoints", line
     if facts["compiled"]:
         yield "compiled", facts["compiled"]
     yield from _sync_lines(facts["sync"], facts["counts"])
@@ -85,11 +103,36 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     yield "pinned", facts["pins"]
 
 
+def _changed(previous: Json | None) -> str:
+    """What is not as in the run before: kernel and mode."""
+    if previous is None or not (previous["kernel_changed"] or previous["mode_changed"]):
+        return ""
+    return f"the last run was {previous['mode']} on kernel {previous['release']}"
+
+
 def _acceleration(facts: Json) -> str:
     state = "accelerated" if facts["on"] else "not accelerated"
     if facts["on"]:
         state += f", {ui.count(facts['paired'], 'connection')} so far"
+        passed_over = facts["client_blocks"] + facts["server_blocks"]
+        if passed_over:
+            state += f" (not {passed_over} more, an end of which uses blocking calls)"
     return state + (f": {facts['reason']}" if facts["reason"] else "")
+
+
+def _waypoints(facts: Json) -> Iterable[str]:
+    """What is out of the ordinary; nothing where all is well."""
+    for one in facts.get("barred", ()):
+        failures = ui.count(one["failures"], "connection")
+        yield f"{one['address']}:{one['port']} is avoided: it failed {failures} in a row"
+    past = list(facts.get("bypassing", {}).items())
+    for name, ports in past[:_NAMED]:
+        yield f"{name}: past its waypoint on {', '.join(map(str, ports))}, where servers may speak first"
+    if len(past) > _NAMED:
+        yield f"and {len(past) - _NAMED} more with such ports (--output json lists all)"
+    if facts.get("unintroduced"):
+        lost = ui.count(facts["unintroduced"], "connection")
+        yield f"{lost} without a header, {facts['refused']} refused: too many at once"
 
 
 def _telemetry(facts: Json) -> str:
@@ -97,7 +140,8 @@ def _telemetry(facts: Json) -> str:
         return f"off: {facts['reason']}"
     lost = f", {facts['lost']} lost" if facts["lost"] else ""
     log = "on" if facts["access_log"] else "off"
-    return f"on, {ui.count(facts['events'], 'event')} so far{lost}, access log {log}"
+    blind = f"; not of network namespaces: {facts['namespaces']}" if facts["namespaces"] else ""
+    return f"on, {ui.count(facts['events'], 'event')} so far{lost}, access log {log}{blind}"
 
 
 def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
@@ -112,11 +156,20 @@ def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
     )
     if sync["details"].get("last_error"):
         yield "", f"{sync['details']['address']}: {sync['details']['last_error']}"
+    http = sync["details"].get("http")
+    if http and http["last_error"]:
+        yield "", f"{http['address']} (HTTP): {http['last_error']}"
     if sync["trouble"]:
         yield "trouble", sync["trouble"]
     services = ui.count(counts["services"], "service")
     yield "serves", f"{services}, {ui.count(counts['workloads'], 'workload')}"
-    yield "governs", ui.count(counts["managed_cgroups"], "command") + " of kmesh exec"
+    governed = [
+        ui.count(counts["managed_cgroups"], "control group"),
+        ui.count(counts["managed_namespaces"], "network namespace"),
+    ]
+    if counts.get("managed_pods"):
+        governed.insert(0, ui.count(counts["managed_pods"], "pod"))
+    yield "governs", ", ".join(governed)
     for resource, reason in sync["rejected"].items():
         yield "rejected", f"{resource}: {reason}"
     for resource, reason in sync["failed"].items():
@@ -220,6 +273,8 @@ def policies(run_dir: Path, pins: Path, output: str) -> None:
         return
     columns = ("NAMESPACE", "NAME", "ACTION", "DECIDED BY", "GUARDS", "HITS", "REMARK")
     ui.print_table(columns, (_policy_row(each) for each in found["policies"]))
+    if found["exempt"]:
+        click.echo(f"\nno policy refuses this node's own: {', '.join(found['exempt'])}")
     if found["refused_by_default"]:
         refused = ui.count(found["refused_by_default"], "connection")
         click.echo(f"\nno allow policy matched: {refused} refused")
@@ -307,7 +362,8 @@ def dump(run_dir: Path) -> None:
     click.echo(json_lines(everything), nl=False)
 
 
-kmeshctl.add_command(explain)
+for command in (explain, routes, nodes, pods, waypoint, completion):
+    kmeshctl.add_command(command)
 
 
 def main() -> None:

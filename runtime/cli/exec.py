@@ -3,22 +3,32 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from runtime.cli.options import daemon, run_dir_option
 from runtime.errors import KmeshError
-from runtime.launch.scope import Scope, processes
+from runtime.launch.scope import Scope, everyone
 from runtime.server.client import Client
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
 @click.option("--name", default="exec", show_default=True, help="What to call the workload.")
+@click.option(
+    "--netns",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PATH",
+    help="Run it in this network namespace, and govern that instead of a control group: for hosts "
+    "whose cgroups cannot tell workloads apart.",
+)
 @run_dir_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
-def exec_(ctx: click.Context, name: str, run_dir: Path, command: tuple[str, ...]) -> None:
+def exec_(
+    ctx: click.Context, name: str, netns: Path | None, run_dir: Path, command: tuple[str, ...]
+) -> None:
     """Run COMMAND so that the running daemon governs its connections.
 
     The command gets a control group of its own below kmesh/, which is enrolled before the command
@@ -29,11 +39,16 @@ def exec_(ctx: click.Context, name: str, run_dir: Path, command: tuple[str, ...]
     Example:
       kmesh exec -- curl http://10.96.0.10/
       kmesh exec --name shell -- bash
+      kmesh exec --netns /run/netns/shop -- bash
     """  # noqa: D301 - \b is click's mark for "do not wrap"
     from runtime.launch.child import CannotStartError
 
     try:
-        ctx.exit(_run(command, name=name, client=daemon(run_dir)))
+        client = daemon(run_dir)
+        client.get("/version")  # without a daemon there is nothing to do, and nothing to clean up
+        if netns is not None:
+            ctx.exit(_run_in_netns(command, netns.absolute(), client=client))
+        ctx.exit(_run(command, name=name, client=client))
     except CannotStartError as error:
         click.echo(f"error: {error}", err=True)
         ctx.exit(error.status)
@@ -43,7 +58,6 @@ def _run(command: tuple[str, ...], *, name: str, client: Client) -> int:
     from runtime.kernel.cgroup import cgroup2_root
     from runtime.launch.child import run_in_cgroup
 
-    client.get("/version")  # without a daemon there is nothing to do, and nothing to clean up
     scope = Scope(cgroup2_root(), name=name)
     try:
         client.post("/enroll", {"cgroup": str(scope.path)})
@@ -52,9 +66,24 @@ def _run(command: tuple[str, ...], *, name: str, client: Client) -> int:
         _leave(scope, client=client)
 
 
+def _run_in_netns(command: tuple[str, ...], netns: Path, *, client: Client) -> int:
+    """It stays managed while anybody else holds it, who may run in it too."""
+    from runtime.launch.child import run_in_netns
+
+    body = {"netns": str(netns), "holder": os.getpid()}
+    client.post("/enroll", body)
+    try:
+        return run_in_netns(command, netns)
+    finally:
+        try:
+            client.post("/release", body)
+        except KmeshError as error:
+            click.echo(f"kmesh exec: not released: {error}", err=True)
+
+
 def _leave(scope: Scope, *, client: Client) -> None:
     """Release and remove the cgroup, unless the command left processes in it."""
-    left = processes(scope.path)
+    left = everyone(scope.path)
     if not left:
         try:
             client.post("/release", {"cgroup": str(scope.path)})

@@ -12,6 +12,7 @@ _COMMANDS = {
     "probe": ("runtime.cli.probe:probe", "Tell what this kernel can run, and why not more."),
     "exec": ("runtime.cli.exec:exec_", "Run a command as a managed workload."),
     "cleanup": ("runtime.cli.cleanup:cleanup", "Remove everything that a killed daemon left."),
+    "uninstall": ("runtime.cli.uninstall:uninstall", "Take Kmesh out of a cluster, every node."),
     "version": ("runtime.cli.version:version", "Show versions of Kmesh and what it loads."),
 }
 

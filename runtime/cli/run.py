@@ -12,6 +12,7 @@ from runtime import log, ui
 from runtime.cli.options import pins_option, run_dir_option
 from runtime.launch.choose import MODES
 from runtime.launch.config import Config
+from runtime.launch.lastrun import STATE_DIR, default_state_dir
 
 
 @click.command()
@@ -31,11 +32,14 @@ from runtime.launch.config import Config
     show_envvar=True,
     metavar="KIND:WHERE",
     help="Where Services come from. files:DIR: Kubernetes YAML in a directory, watched. "
-    "istiod, istiod:HOST:PORT: Istiod's workload API (TLS; plaintext on port 15010).",
+    "istiod, istiod:HOST:PORT: Istiod's workload API (TLS; plaintext on port 15010). "
+    "kubernetes: Services and EndpointSlices straight from the API server, without Istio.",
 )
 @click.option(
     "--keep-datapath",
     is_flag=True,
+    envvar="KMESH_KEEP_DATAPATH",
+    show_envvar=True,
     help="When the daemon ends, leave programs and maps pinned and serving, for the next to adopt. "
     "Without this everything is removed.",
 )
@@ -53,7 +57,8 @@ from runtime.launch.config import Config
     show_envvar=True,
     default="",
     metavar="REGION/ZONE/SUBZONE",
-    help="Where this node is, for services that prefer near endpoints.",
+    help="Where this node is, for services that prefer near endpoints. Without it: as its own "
+    "workloads say.",
 )
 @click.option(
     "--acceleration/--no-acceleration",
@@ -74,9 +79,28 @@ from runtime.launch.config import Config
     "takes it is off, and `kmeshctl status` says why.",
 )
 @click.option(
+    "--exempt-node/--no-exempt-node",
+    default=True,
+    show_default=True,
+    envvar="KMESH_EXEMPT_NODE",
+    show_envvar=True,
+    help="Let connections from this node's own addresses pass every authorization policy: kubelet's "
+    "health checks come from there, and so does what runs in the node's own network.",
+)
+@click.option(
+    "--routes",
+    is_flag=True,
+    envvar="KMESH_ROUTES",
+    show_envvar=True,
+    help="Follow HTTP routes (Istiod's ADS) also where no path here needs them: `kmeshctl routes` then "
+    "tells where each would run.",
+)
+@click.option(
     "--ignore-bug",
     "overrides",
     multiple=True,
+    envvar="KMESH_IGNORE_BUG",
+    show_envvar=True,
     metavar="BUG",
     help="Use what a known kernel bug forbids, since your vendor fixed it (see `kmesh probe`).",
 )
@@ -90,9 +114,56 @@ from runtime.launch.config import Config
     "--metrics-address",
     default="127.0.0.1:15020",
     show_default=True,
-    help="Loopback address of /status/metric, for Prometheus.",
+    envvar="KMESH_METRICS_ADDRESS",
+    show_envvar=True,
+    help="Address of /status/metric, for Prometheus; nothing else is served there.",
 )
-@click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True)
+@click.option(
+    "--cluster/--no-cluster",
+    default=False,
+    show_default=True,
+    envvar="KMESH_CLUSTER",
+    show_envvar=True,
+    help="Govern this node's pods as their labels say (istio.io/dataplane-mode=kmesh), serve the CNI "
+    "plugin, and label the node with what was found out about it.",
+)
+@click.option(
+    "--cni-bin",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="KMESH_CNI_BIN",
+    show_envvar=True,
+    help="The host's directory of CNI plugins (/opt/cni/bin): kmesh-cni is installed there.",
+)
+@click.option(
+    "--cni-conf",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="KMESH_CNI_CONF",
+    show_envvar=True,
+    help="The host's directory of CNI configuration (/etc/cni/net.d): kmesh-cni is chained there.",
+)
+@click.option(
+    "--cni-socket",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KMESH_CNI_SOCKET",
+    show_envvar=True,
+    help="The daemon's socket by its path on the host, where that is another than in here.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(log.LEVELS),
+    default="info",
+    show_default=True,
+    envvar="KMESH_LOG_LEVEL",
+    show_envvar=True,
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=default_state_dir,
+    show_default=f"{STATE_DIR}, or KMESH_STATE_DIR",
+    help="Where the kernel and the mode of this run are remembered, so that a change after a reboot is "
+    "said aloud. Used where it is there; never made.",
+)
 @run_dir_option
 @pins_option
 def run(  # noqa: PLR0913 - one argument an option
@@ -104,12 +175,19 @@ def run(  # noqa: PLR0913 - one argument an option
     locality: str,
     acceleration: bool | None,
     telemetry: bool,
+    cluster: bool,
+    cni_bin: Path | None,
+    cni_conf: Path | None,
+    cni_socket: Path | None,
+    exempt_node: bool,
+    routes: bool,
     overrides: tuple[str, ...],
     status_address: str,
     metrics_address: str,
     log_level: str,
     run_dir: Path,
     pins: Path,
+    state_dir: Path,
 ) -> None:
     """Probe this kernel, choose the best path that it runs, and serve it until ended.
 
@@ -139,5 +217,12 @@ def run(  # noqa: PLR0913 - one argument an option
             locality=locality,
             acceleration=acceleration,
             telemetry=telemetry,
+            cluster=cluster,
+            cni_bin=cni_bin,
+            cni_conf=cni_conf,
+            cni_socket=cni_socket,
+            exempt_node=exempt_node,
+            state_dir=state_dir.absolute(),
+            routes=routes,
         )
     )

@@ -47,6 +47,12 @@ class Ahead:
         """What else a source tells about itself."""
         return getattr(self._opened.result(), name)
 
+    def want_http(self) -> None:
+        """Have the source follow HTTP too, where it does not do so anyway."""
+        want = getattr(self._opened.result(), "want_http", None)
+        if want is not None:
+            want()
+
     async def _there(self, work: Coroutine[Any, Any, _T]) -> _T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 

@@ -7,6 +7,7 @@ policies pays nothing. What cannot be enforced is told by name, on status and in
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,15 @@ from runtime.bpf.lib import BpfError
 from runtime.errors import KmeshError
 from runtime.kernel.apply import ApplyError
 from runtime.kernel.authorize import Hits
+from runtime.model.mesh import IPAddress
 from runtime.model.policy import Policy
 from runtime.source.update import Update
 from runtime.tables.ops import Op
 from runtime.tables.place import Place
 from runtime.tables.policies import Contents, PolicyTables
 from runtime.ui import count
+
+_LOOK_SECONDS = 2.0  # between looks at this node's addresses
 
 _log = log.get("authorization")
 
@@ -34,6 +38,7 @@ class Kernel(Protocol):
     def contents(self) -> Contents: ...
     def hits(self) -> list[Hits]: ...
     def guard_netns(self, path: Path) -> object: ...
+    def release_inode(self, inode: int) -> object: ...
     def release_all(self) -> object: ...
     def close(self) -> object: ...
     def destroy(self) -> object: ...
@@ -47,6 +52,7 @@ class Authorization:
         adopt: there is one from an earlier process: take it over at once.
         place: this node.
         namespaces: the network namespaces that are guarded while there are policies.
+        own_addresses: this node's own, from which health checks come.
     """
 
     def __init__(
@@ -56,10 +62,15 @@ class Authorization:
         adopt: bool,
         place: Place,
         namespaces: Callable[[], Iterable[Path]],
+        own_addresses: Callable[[], Iterable[IPAddress]] = tuple,
     ) -> None:
         self._open = open_kernel
         self._namespaces = namespaces
+        self._own_addresses = own_addresses
+        self._looked_at = -_LOOK_SECONDS
         self._fault = ""
+        self._unguarded = ""
+        self._guarded = (0, 0)  # of how many namespaces
         self._kernel = self._adopt() if adopt else None
         existing = self._kernel.contents() if self._kernel else None
         self._tables = PolicyTables(place=place, existing=existing)
@@ -81,20 +92,25 @@ class Authorization:
             _log.error("%s", fault)
         self._fault = fault
 
+    def relocate(self, place: Place) -> None:
+        """This node turns out to be elsewhere; the next `program` brings the kernel there."""
+        self._tables.relocate(place)
+
     def program(self, update: Update) -> Mapping[str, str]:
         """Bring an update, and what failed before, into the kernel.
 
         Returns:
             why each resource that failed did.
         """
+        self._look_for_addresses()
         ops: Sequence[Op] = self._tables.apply(update)
         try:
             if ops or self._behind:
                 self._apply(ops)
             self._behind = False
-            self.follow()
             refused = {}
             self._report("")
+            self.follow()
         except ApplyError as error:  # who is guarded by what did not fit is closed to everyone
             self._behind = True
             refused = dict(error.failed)
@@ -109,7 +125,7 @@ class Authorization:
 
     def fault(self) -> str | None:
         """Why the kernel does not enforce what the source said; None when it does."""
-        return self._fault or None
+        return self._fault or self._unguarded or None
 
     @property
     def is_behind(self) -> bool:
@@ -135,23 +151,72 @@ class Authorization:
         keys = self._names.get(hit.set, [])
         return keys[hit.policy - 1] if 0 < hit.policy <= len(keys) else ""
 
+    def _look_for_addresses(self) -> bool:
+        """Whether this node has other addresses now, which the kernel has to be told."""
+        if time.monotonic() - self._looked_at < _LOOK_SECONDS:
+            return False
+        self._looked_at = time.monotonic()
+        try:
+            return self._tables.exempt(self._own_addresses())
+        except KmeshError as error:  # those that were known stay exempt
+            _log.warning("%s", error)
+            return False
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a policy guards any workload of this node."""
+        return self._kernel is not None and self._tables.is_needed
+
+    def look(self) -> None:
+        """Take note of what changes without an update: this node's addresses, and namespaces."""
+        if self._look_for_addresses():
+            self.program(Update())
+        else:
+            self.follow()
+
     def follow(self) -> None:
         """Guard the namespaces that there are now, or none when no policy needs it.
 
-        Raises:
-            BpfError: the kernel refused.
+        To be called again and again: managed processes make namespaces when they like. One that
+        cannot be guarded is a fault until it is, or is gone; the others are guarded all the same.
         """
-        if self._kernel is None:
-            return
-        if not self._tables.is_needed:
+        reasons: list[str] = []
+        self._guarded = (0, 0)
+        if self.is_needed:
+            reasons = self._guard(list(self._namespaces()))
+        elif self._kernel is not None:
             self._kernel.release_all()
-            return
-        for path in self._namespaces():
+        guarded, wanted = self._guarded
+        unguarded = (
+            f"NOT GUARDED: {wanted - guarded} of {wanted} network namespaces, whose workloads "
+            f"anyone reaches: {reasons[0]}"
+            if reasons
+            else ""
+        )
+        if unguarded and unguarded != self._unguarded:
+            _log.error("%s", unguarded)
+        self._unguarded = unguarded
+
+    def _guard(self, paths: Sequence[Path]) -> list[str]:
+        """Returns why each that is not guarded is not."""
+        assert self._kernel is not None
+        reasons, gone = [], 0
+        for path in paths:
             try:
                 self._kernel.guard_netns(path)
-            except BpfError:
-                if path.exists():  # else its process has just ended
-                    raise
+            except BpfError as error:
+                if path.exists():
+                    reasons.append(str(error))
+                else:
+                    gone += 1  # its process has just ended
+        wanted = len(paths) - gone
+        self._guarded = (wanted - len(reasons), wanted)
+        return reasons
+
+    def leave(self, inode: int) -> None:
+        """A network namespace is no longer managed, or is gone."""
+        if self._kernel is not None:
+            self._kernel.release_inode(inode)
 
     # What is told.
 
@@ -169,6 +234,8 @@ class Authorization:
         return {
             "policies": [self._describe(policy, hits[key]) for key, policy in found],
             "refused_by_default": hits[""],
+            "exempt": [str(address) for address in self._tables.exempted],
+            "namespaces": {"guarded": self._guarded[0], "managed": self._guarded[1]},
         }
 
     def _describe(self, policy: Policy, hits: int) -> Mapping[str, Any]:

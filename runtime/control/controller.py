@@ -23,6 +23,7 @@ from runtime.errors import KmeshError
 from runtime.kernel.apply import ApplyError
 from runtime.source.update import Source, Update
 from runtime.tables.ops import Contents, Op
+from runtime.tables.place import Whereabouts
 from runtime.tables.services import ServiceTables
 
 _RETRY_SECONDS = (1, 2, 5, 10, 30)
@@ -47,6 +48,7 @@ class Controller:
         view: what is known, kept up to date here.
         on_synced: called once, when the first whole picture is in the kernel.
         authorization: takes the policies; used like the kernel.
+        whereabouts: this node's place, which the tables were made with; more is learned here.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class Controller:
         lock: threading.Lock,
         on_synced: Callable[[], None],
         authorization: Authorization | None = None,
+        whereabouts: Whereabouts | None = None,
     ) -> None:
         self._source = source
         self._authorization = authorization
         self._tables = tables
+        self._whereabouts = whereabouts
         self._kernel = kernel
         self._view = view
         self._lock = lock
@@ -131,9 +135,21 @@ class Controller:
 
     def _program(self, update: Update) -> dict[str, str] | None:
         """Bring an update in: policies first, so that nobody is reached before they guard him."""
+        self._locate(update)
         refused = self._authorize(update)
         failed = self._serve(update)
         return None if failed is None else {**failed, **refused}
+
+    def _locate(self, update: Update) -> None:
+        """Before anything is made of an update: where this node is may be known by it."""
+        if self._whereabouts is None or not self._whereabouts.learn(update.workloads):
+            return
+        place = self._whereabouts.place
+        _log.info("this node, as far as told and as its workloads say: %s", place)
+        self._tables.relocate(place)
+        if self._authorization is not None:
+            with self._lock:
+                self._authorization.relocate(place)
 
     def _authorize(self, update: Update) -> Mapping[str, str]:
         """Returns the policies that are not enforced, with the reason."""

@@ -70,7 +70,7 @@ def _destination(frontend: FrontendName, to: Destination, *, known: Known | None
     claims = known.claims(frontend) if known else []
     owner = claims[0] if claims else None
     verdict = "refused" if not to.endpoints else "waypoint" if to.to_waypoint else "balanced"
-    named = _workloads_behind(owner, to, known)
+    named = _workloads_behind(frontend, owner, to, known)
     return {
         "frontend": str(frontend),
         "port": frontend.port,
@@ -79,8 +79,8 @@ def _destination(frontend: FrontendName, to: Destination, *, known: Known | None
         "meaning": _meaning(verdict, to),
         "service": _service(owner) if owner else None,
         "cluster": f"{to.cluster:016x}",
-        "waypoint": known.waypoint(owner.service)[1]
-        if known and owner and to.to_waypoint
+        "waypoint": known.waypoint(known.waypoints(frontend))[1] or None
+        if known and to.to_waypoint
         else None,
         "endpoints": [_endpoint(share, named=named, known=known) for share in to.endpoints],
         "unused": _unused(owner, frontend, to, known=known) if known and owner else [],
@@ -114,13 +114,15 @@ def _service(claim: Claim) -> Json:
 
 
 def _workloads_behind(
-    owner: Claim | None, to: Destination, known: Known | None
+    frontend: FrontendName, owner: Claim | None, to: Destination, known: Known | None
 ) -> dict[str, Workload]:
     """The workloads that the endpoints may be, by address."""
-    if known is None or owner is None:
+    if known is None:
         return {}
-    key = known.waypoint(owner.service)[0] if to.to_waypoint else owner.service.key
-    workloads = known.serving(key).values()
+    keys = [owner.service.key] if owner else []
+    if to.to_waypoint:
+        keys = known.waypoint(known.waypoints(frontend))[0]
+    workloads = [one for key in keys for one in known.serving(key).values()]
     return {str(address): one for one in workloads for address in one.addresses}
 
 
@@ -183,6 +185,8 @@ def _acceleration(frontend: FrontendName, to: Destination, *, known: Known | Non
 def _destination_notes(
     frontend: FrontendName, to: Destination, claims: list[Claim], *, known: Known
 ) -> list[str]:
+    if not claims and to.to_waypoint and known.waypoints(frontend):
+        return ["a workload's own address, and the workload's own waypoint"]
     if not claims:
         return [f"{known.source} knows no service here: the kernel still has what it said before"]
     owner, *losers = claims
@@ -190,7 +194,7 @@ def _destination_notes(
     if not to.to_waypoint and owner.cluster(frontend) != to.cluster:
         notes.append("the kernel has another cluster here than the configuration: it lags behind")
     if not to.to_waypoint and known.bypasses_waypoint(owner):
-        name = known.waypoint(owner.service)[1]
+        name = known.waypoint(owner.service.waypoints)[1]
         notes.append(
             f"goes past the service's waypoint {name}: with app protocol "
             f"{owner.port.app_protocol} the server may speak first"
@@ -222,6 +226,13 @@ def _why_direct(question: Question, tables: PinnedTables, *, known: Known | None
             reason = reason or "the address is another network's"
         tail = f" ({reason})" if reason else ""
         return f"service {name} has no {asked} in the kernel{tail}: a connection goes where it was going"
+    own = [one.waypoint for one in known.workloads_at(question.address) if one.waypoint]
+    if own:
+        name = known.waypoint(own[:1])[1]
+        return (
+            f"a workload's own address, but past its waypoint {name}: on no {asked} is it known "
+            "that the client speaks first"
+        )
     if known.workloads_at(question.address):
         return "a workload's own address: a connection goes straight there, unbalanced"
     return _ELSEWHERE

@@ -7,7 +7,7 @@ the view's tables, which the controller goes on changing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from runtime.model.mesh import (
     NetworkAddress,
     Service,
     ServicePort,
+    Waypoint,
     Workload,
 )
 from runtime.model.policy import Policy
@@ -110,19 +111,33 @@ class Known:
         """Why the kernel could not take (all of) a service; "" when it could."""
         return self._failed.get(service.key, "")
 
+    def waypoints(self, frontend: FrontendName) -> Sequence[Waypoint]:
+        """The waypoints of whoever has a frontend: of a service, or of a workload itself."""
+        claims = self.claims(frontend)
+        if claims:
+            return claims[0].service.waypoints
+        own = [one.waypoint for one in self.workloads_at(frontend.address) if one.waypoint]
+        return own[:1]
+
     def bypasses_waypoint(self, claim: Claim) -> bool:
         return claim.port.service_port in bypassing(claim.service)
 
-    def waypoint(self, service: Service) -> tuple[str, str]:
-        """A service's waypoint: the key of its service ("" when there is none), and its name."""
-        if not service.waypoints:
-            return "", ""
-        chosen = max(service.waypoints, key=lambda one: one.weight)
-        where = chosen.destination
+    def waypoint(self, waypoints: Sequence[Waypoint]) -> tuple[list[str], str]:
+        """Some waypoints: the keys of their services, and their names, with weights where they share."""
+        found = [self._waypoint(one) for one in waypoints]
+        many = len(waypoints) > 1
+        names = [
+            f"{name} weight {one.weight}" if many else name
+            for one, (_, name) in zip(waypoints, found, strict=True)
+        ]
+        return [owner for owner, _ in found if owner], ", ".join(names)
+
+    def _waypoint(self, one: Waypoint) -> tuple[str, str]:
+        where = one.destination
         if isinstance(where, NamespacedHostname):
-            return str(where), f"{where}:{chosen.port}"
+            return str(where), f"{where}:{one.port}"
         owner = next((s.key for s in self._services.values() if where in s.addresses), "")
-        name = host_port(where.address, chosen.port)
+        name = host_port(where.address, one.port)
         return owner, f"{name} ({owner})" if owner else name
 
     def has_network(self, address: IPAddress) -> bool:

@@ -13,13 +13,14 @@ import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import KmeshError
 
 RUN_DIR = Path("/run/kmesh")
 PINS = Path("/sys/fs/bpf/kmesh")
 
-_OURS = ("kmesh.lock", "kmesh.sock", "state.json", "state.new", "kmesh-compiled")
+_OURS = ("kmesh.lock", "kmesh.sock", "cni.sock", "state.json", "state.new", "kmesh-compiled")
 _CAREFULLY = os.O_CLOEXEC | os.O_NOFOLLOW  # never through a link that somebody laid there
 
 
@@ -34,13 +35,46 @@ def default_pins() -> Path:
 
 
 @dataclass(slots=True)
+class Namespace:
+    """A network namespace that is managed.
+
+    Attributes:
+        cookie: what the kernel calls it; never given twice.
+        inode: what a path to it leads to; 0 where no path is known.
+        path: the last path that was seen to lead there.
+        holders: who wants it managed: 0 for good, else the process of a `kmesh exec`.
+    """
+
+    cookie: int
+    inode: int = 0
+    path: str = ""
+    holders: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class State:
-    """What a running daemon has made that would outlive it."""
+    """What a running daemon has made that would outlive it, and on which boot of which kernel."""
 
     pid: int = 0
     pins: str = ""
     mode: str = "none"
     cgroups: list[str] = field(default_factory=list)
+    namespaces: list[Namespace] = field(default_factory=list)
+    boot: str = ""
+    release: str = ""
+
+    @property
+    def of_this_boot(self) -> bool:
+        """Whether what it names can still be there: cgroups and pins go with the kernel."""
+        return not self.boot or self.boot == boot_id()
+
+
+def boot_id() -> str:
+    """Tells this boot of this kernel from every other (random(4))."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 class RunDir:
@@ -54,6 +88,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.socket = path / "kmesh.sock"
+        self.cni_socket = path / "cni.sock"
         self.compiled = path / "kmesh-compiled"  # unmistakably ours: it is removed with all in it
         self._state = path / "state.json"
         self._lock_file = path / "kmesh.lock"
@@ -130,6 +165,7 @@ class RunDir:
         """The note, or None where there is none that can be read."""
         try:
             state = State(**json.loads(self._state.read_text()))
+            state.namespaces = [Namespace(**each) for each in state.namespaces]  # type: ignore[arg-type]
         except (OSError, ValueError, TypeError, RecursionError):
             return None
         return state if _is_sound(state) else None
@@ -147,7 +183,13 @@ class RunDir:
         removed = []
         draft, caches = self._state.with_suffix(".new"), self.path.glob("*-cache.json*")
         notes = (draft, self._state) if note else (draft,)
-        for path in (self.socket, *notes, *filter(_is_cache, caches), self._lock_file):
+        for path in (
+            self.socket,
+            self.cni_socket,
+            *notes,
+            *filter(_is_cache, caches),
+            self._lock_file,
+        ):
             with suppress(FileNotFoundError):
                 path.unlink()
                 removed.append(str(path))
@@ -178,5 +220,12 @@ def _is_ours(path: Path) -> bool:
 
 def _is_sound(state: State) -> bool:
     """Whether a note has the types that it should: a disk, or somebody, may have garbled it."""
-    texts = [state.pins, state.mode, *state.cgroups] if isinstance(state.cgroups, list) else [0]
-    return isinstance(state.pid, int) and all(isinstance(text, str) for text in texts)
+    listed: list[Any] = state.cgroups if isinstance(state.cgroups, list) else [0]
+    texts = [state.pins, state.mode, state.boot, state.release, *listed]
+    numbers: list[Any] = [state.pid]
+    for one in state.namespaces:
+        texts.append(one.path)
+        numbers += [one.cookie, one.inode]
+        numbers += one.holders if isinstance(one.holders, list) else [""]
+    sound = all(isinstance(text, str) for text in texts)
+    return sound and all(isinstance(number, int) for number in numbers)

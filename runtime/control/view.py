@@ -11,11 +11,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime.model.mesh import Service, ServicePort, Workload
 from runtime.model.policy import Policy
 from runtime.source.update import Update
+from runtime.tables.direct import bypassing_directly
+from runtime.tables.waypoints import bypassing
+
+if TYPE_CHECKING:
+    from runtime.model.http_picture import HttpPicture
 
 
 @dataclass(slots=True)
@@ -25,6 +30,7 @@ class View:
     Attributes:
         details: gives what the source tells about itself (its connection, say).
         origins: gives where in the source each resource is from, as far as that is known.
+        http: the HTTP that is known; None until there is any.
         rejected: resource → why the source could not accept it; its last good version serves.
         failed: resource → why the data path could not take it.
         synced: when the first whole picture was in the kernel, seconds since the epoch.
@@ -38,6 +44,7 @@ class View:
     services: dict[str, Service] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
+    http: HttpPicture | None = None
     rejected: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     updates: int = 0
@@ -59,10 +66,20 @@ class View:
         self.services.update({service.key: service for service in update.services})
         self.policies.update({policy.key: policy for policy in update.policies})
         self.workloads.update({workload.uid: workload for workload in update.workloads})
+        self._take_http(update)
         self._take_rejections(update)
         self.updates += 1
         self.updated = time.time()
         self.on_update(update)
+
+    def _take_http(self, update: Update) -> None:
+        if update.http is None:
+            return
+        if self.http is None:
+            from runtime.model.http_picture import HttpPicture
+
+            self.http = HttpPicture()
+        self.http.take(update.http)
 
     def _take_rejections(self, update: Update) -> None:
         """A resource that comes anew, or goes, is no longer rejected."""
@@ -90,6 +107,17 @@ class View:
             "rejected": dict(self.rejected),
             "failed": dict(self.failed),
         }
+
+    def bypassing(self) -> dict[str, list[int]]:
+        """TCP ports that go past the waypoint of a service or workload: the server may speak first."""
+        services, workloads = self.services.copy(), self.workloads.copy()
+        found = {key: bypassing(one) for key, one in services.items() if one.waypoints}
+        found |= {
+            uid: bypassing_directly(one, services.get)
+            for uid, one in workloads.items()
+            if one.waypoint is not None
+        }
+        return {name: list(ports) for name, ports in sorted(found.items()) if ports}
 
     def describe_services(self) -> list[Mapping[str, Any]]:
         """Every service with its endpoints, ready for JSON."""

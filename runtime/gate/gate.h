@@ -57,6 +57,7 @@ void buffer_drop(struct buffer *buffer);
 
 /* maps.c */
 int maps_open(const char *pins);
+uint32_t maps_identity(void);
 extern struct kmesh_slot *slots_shared;
 extern struct kmesh_upstream *upstreams_shared;
 extern struct kmesh_pool *pools_shared;

@@ -8,28 +8,33 @@ which every one of them can at any time, and new connections meet in new maps.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from runtime.bpf.attach import AttachType, attach_to_map
-from runtime.bpf.lib import BpfError, check, lib
+from runtime.bpf.lib import BpfError
 from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import BpfObject, Program
 from runtime.errors import KmeshError
+from runtime.kernel import features
 from runtime.kernel.bpffs import PINS
+from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.links import Links
-from runtime.tables.layout import DIGEST
+from runtime.kernel.percpu import total
+from runtime.kernel.sockets import socket_pin
+from runtime.tables.layout import DIGEST, SOCKET_DIGESTS
 
-OBJECT = Path("accelerate") / "accelerate.bpf.o"
+GROUP = "accelerate"
+OBJECT = Path(GROUP) / "accelerate.bpf.o"
 HIGH_WATER = 256 * 1024
-_LINKS, _CGROUP = "links", "cgroup"
+_LINKS, _CGROUP, _NETNS = "links", "cgroup", "netns"
 _SHARED = ("settings", "counters", "announced", "meetings", "sockets", "ends")
 _SETTINGS = struct.Struct("=II")  # struct kmesh_accelerate_settings
-_FOLLOW, _SHORTEN, _LET_THROUGH = "kmesh_follow", "kmesh_shorten", "kmesh_let_through"
+_FOLLOW, _FOLLOW_NETNS = "kmesh_follow", "kmesh_follow_netns"
+_SHORTEN, _LET_THROUGH = "kmesh_shorten", "kmesh_let_through"
 _FIRST = struct.pack("=I", 0)
 
 
@@ -42,12 +47,16 @@ class Counters:
         shortened: messages that went past TCP.
         held_back: times that a stream went over to TCP, its reader being slow, for one.
         left: bulk streams that became ordinary sockets, for which TCP alone is faster.
+        client_blocks: connections of this node left alone, as their client may block.
+        server_blocks: connections left alone as their listener may block; some are not this node's.
     """
 
     paired: int
     shortened: int
     held_back: int
     left: int
+    client_blocks: int
+    server_blocks: int
 
 
 class Accelerator:
@@ -85,7 +94,7 @@ class Accelerator:
             self._set(enabled=True, high_water=high_water)
             self._links.prune()
             for scope in self._links.scopes():
-                self._links.turn_over(scope, self._programs())
+                self._links.turn_over(scope, self._programs(scope.kind))
         except BaseException:
             self.close()
             raise
@@ -95,11 +104,13 @@ class Accelerator:
         self._tables.mkdir(parents=True, exist_ok=True, mode=0o700)
         adopted = [name for name in _SHARED if (self._tables / name).exists()]
         places = [self._tables / name for name in adopted]
-        peers = self._home.parent / "compat" / DIGEST[:16] / "peers"  # see accelerate.h
-        for place in [*places, *([peers] if peers.exists() else [])]:
+        reused = dict(zip(adopted, places, strict=True))
+        reused |= {name: pin for name, pin in self._of_the_path().items() if pin.exists()}
+        for name, place in reused.items():
             pinned = BpfMap.pinned(place)
-            opened.reuse_map(place.name, pinned.fd)  # it takes a descriptor of its own
+            opened.reuse_map(name, pinned.fd)  # it takes a descriptor of its own
             pinned.close()
+        opened.set_autoload(_FOLLOW_NETNS, load=features.netns_in_sockops())
         opened.load()
         maps, programs = opened.maps(), opened.programs()
         sockets = maps["sockets"].fd
@@ -109,9 +120,18 @@ class Accelerator:
             if name not in adopted:
                 maps[name].pin(self._tables / name)
 
-    def _programs(self) -> list[Program]:
+    def _of_the_path(self) -> dict[str, Path]:
+        """The compat path's maps that the programs look into (accelerate.h), where pinned."""
+        path = self._home.parent / "compat"
+        return {
+            "peers": socket_pin(path, "peers", SOCKET_DIGESTS),
+            "managed_netns": path / DIGEST[:16] / "managed_netns",
+        }
+
+    def _programs(self, kind: str) -> list[Program]:
         assert self._object is not None, "acceleration is closed"
-        return [self._object.programs()[_FOLLOW]]
+        program = self._object.programs()[_FOLLOW_NETNS if kind == _NETNS else _FOLLOW]
+        return [program] if program.fd >= 0 else []
 
     def _map(self, name: str) -> BpfMap:
         assert self._object is not None, "acceleration is closed"
@@ -132,7 +152,7 @@ class Accelerator:
             CgroupError: there is no such cgroup.
             BpfError: the kernel refused.
         """
-        self._links.attach(_CGROUP, path, self._programs())
+        self._links.attach(_CGROUP, path, self._programs(_CGROUP))
 
     def release_cgroup(self, path: Path) -> None:
         """Follow no new connections of a cgroup; those that are short-cut stay so."""
@@ -143,18 +163,27 @@ class Accelerator:
     @property
     def cgroups(self) -> list[Path]:
         """The cgroups that are enrolled."""
-        return [scope.cgroup for scope in self._links.scopes()]
+        return [scope.cgroup for scope in self._links.scopes() if scope.kind == _CGROUP]
+
+    def follow_namespaces(self, *, follow: bool) -> bool:
+        """Follow the connections of the network namespaces that the data path manages, or no longer.
+
+        Returns:
+            whether they are followed; never before kernel 5.15.
+        """
+        programs = self._programs(_NETNS)
+        if follow and programs:
+            self._links.attach(_NETNS, cgroup2_root(), programs)
+            return True
+        scope = self._links.find(_NETNS, cgroup2_root())
+        if scope is not None:
+            scope.remove()
+        return False
 
     def counters(self) -> Counters:
-        paired, shortened, held_back, left = (self._sum(index) for index in range(4))
-        return Counters(paired=paired, shortened=shortened, held_back=held_back, left=left)
-
-    def _sum(self, index: int) -> int:
-        """One counter of all processors."""
-        values = (ctypes.c_uint64 * _possible_cpus())()
-        key = struct.pack("=I", index)
-        check(lib().bpf_map_lookup_elem(self._map("counters").fd, key, values), "map counters")
-        return sum(values)
+        found = self._map("counters")
+        names = (field.name for field in fields(Counters))
+        return Counters(**{name: total(found, index) for index, name in enumerate(names)})
 
     def close(self) -> None:
         """Let go; what is pinned works on. Idempotent."""
@@ -202,12 +231,6 @@ def _retire(tables: Path) -> None:
     for pin in list(tables.iterdir()):
         pin.unlink()
     tables.rmdir()
-
-
-def _possible_cpus() -> int:
-    """How many values an element of a per-CPU map has (Documentation/admin-guide/cputopology)."""
-    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
-    return int(text.replace(",", "-").rsplit("-", 1)[-1]) + 1
 
 
 __all__ = ["HIGH_WATER", "OBJECT", "Accelerator", "Counters", "remove"]

@@ -33,7 +33,7 @@ from runtime.tables.policies import TABLES, Contents
 from runtime.tables.policy_layout import DIGEST, Guard, Hit, HitKey
 from runtime.tables.policy_set import NO_TERM_ALLOWS, Flag
 
-_GROUP = "authorize"
+GROUP = "authorize"
 _PROGRAM = "kmesh_authorize_tcp"
 _LINKS = "netns"
 
@@ -54,7 +54,7 @@ class Authorizer:
 
     def __init__(self, pins: Path) -> None:
         self._pins = pins
-        self._home = pins / _GROUP
+        self._home = pins / GROUP
         self._tables = self._home / DIGEST[:16]
         self._links = self._home / _LINKS
         self._stack = ExitStack()
@@ -65,12 +65,12 @@ class Authorizer:
     @staticmethod
     def is_pinned(pins: Path) -> bool:
         """Whether an earlier process left an authorizer there."""
-        return (pins / _GROUP).is_dir()
+        return (pins / GROUP).is_dir()
 
     @staticmethod
     def remove(pins: Path) -> None:
         """Detach and remove what an earlier process left, of whatever layout."""
-        remove_pins(pins / _GROUP)
+        remove_pins(pins / GROUP)
 
     @classmethod
     def open(
@@ -92,7 +92,7 @@ class Authorizer:
         self = cls(pins)
         adopts = self._tables.is_dir()
         try:
-            self._load(objects / _GROUP / "authorize.bpf.o", {} if adopts else sizes or {})
+            self._load(objects / GROUP / "authorize.bpf.o", {} if adopts else sizes or {})
         except BaseException:
             self.close()
             if not adopts:
@@ -189,7 +189,11 @@ class Authorizer:
     def release_netns(self, path: Path) -> None:
         """Judge a namespace no more; nothing happens when it was not guarded."""
         with suppress(FileNotFoundError):
-            (self._links / str(path.stat().st_ino)).unlink(missing_ok=True)
+            self.release_inode(path.stat().st_ino)
+
+    def release_inode(self, inode: int) -> None:
+        """Judge a namespace no more that may be gone; nothing happens when it was not guarded."""
+        (self._links / str(inode)).unlink(missing_ok=True)
 
     def release_all(self) -> None:
         """Judge nothing any more."""

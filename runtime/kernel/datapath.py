@@ -20,13 +20,15 @@ from runtime.kernel.links import Links, Scope
 from runtime.kernel.lock import lock_pins
 from runtime.kernel.mounts import mount_of
 from runtime.kernel.programs import Programs, digest_of
+from runtime.kernel.sockets import SOCKETS
+from runtime.kernel.waypoints import WaypointFacts, read_waypoints
 from runtime.tables.layout import Netns, NetnsKey
 from runtime.tables.ops import Contents, Op
 
 LINKS = "links"
 # enum kmesh_gate_counter (bpf/include/kmesh/gate_types.h)
 COUNTERS = (
-    "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "no_room", "no_slot", "paused",
+    "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "upstream_full", "no_slot", "paused",
 )  # fmt: skip
 _CGROUP, _NETNS, _GATE = "cgroup", "netns", "gate"
 
@@ -90,17 +92,18 @@ class DataPath:
     def _start(self, objects: Path, sizes: Mapping[str, int]) -> None:
         self.was_serving = bool(self._links.scopes())
         adopts = self._tables.is_dir()
+        is_new = not self._home.is_dir()
         self._tables.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            self._programs = Programs(objects, path=self._path, pins=self._tables, sizes=sizes)
+            self._programs = Programs(
+                objects, path=self._path, pins=self._tables, home=self._home, sizes=sizes
+            )
         except BaseException:
-            if not adopts:
+            if is_new:
+                remove_pins(self._home)
+            elif not adopts:
                 remove_pins(self._tables)
             raise
-        if self._path == "enhanced":
-            self.fionread_is_right = mend(
-                self._map("clients"), self._open.by_name("kmesh_let_through")
-            )
         self._links.prune()
         self._must_turn_over = True
         if adopts or not self._links.scopes():
@@ -119,9 +122,8 @@ class DataPath:
             before.close()
 
     def _other_tables(self) -> list[Path]:
-        return [
-            path for path in self._home.iterdir() if path not in (self._tables, self._home / LINKS)
-        ]
+        ours = (self._tables, self._home / LINKS, self._home / SOCKETS)
+        return [path for path in self._home.iterdir() if path not in ours]
 
     @property
     def _tables(self) -> Path:
@@ -161,6 +163,10 @@ class DataPath:
             return
         for scope in self._links.scopes():
             self._links.turn_over(scope, self._wanted(scope))
+        self._open.take_over_sockets()
+        if self._path == "enhanced":
+            let_through = self._open.by_name("kmesh_let_through")
+            self.fionread_is_right = mend(self._map("clients"), let_through)
         for other in self._other_tables():
             remove_pins(other)
         self._must_turn_over = False
@@ -245,8 +251,14 @@ class DataPath:
 
     @property
     def namespaces(self) -> list[int]:
-        """The cookies of the network namespaces that are enrolled."""
+        """The cookies of the network namespaces that are enrolled, as far as their programs run."""
+        if not any(scope.kind == _NETNS for scope in self._links.scopes()):
+            return []
         return [NetnsKey.unpack(key).cookie for key, _ in self._map("managed_netns").items()]
+
+    def waypoints(self) -> WaypointFacts:
+        """How connections to waypoints fare."""
+        return read_waypoints(self._open.maps)
 
     def programs(self) -> list[LoadedProgram]:
         """What is loaded, and how much work the verifier had with it."""
@@ -276,7 +288,8 @@ class DataPath:
         if mount_of(self._pins).type != "bpf":
             return
         with suppress(OSError):
-            for directory in (self._tables, self._home / LINKS, self._home, self._pins):
+            ours = (self._tables, self._home / LINKS, self._home / SOCKETS)
+            for directory in (*ours, self._home, self._pins):
                 if directory.is_dir():
                     directory.rmdir()
         release_bpffs(self._pins)

@@ -57,15 +57,45 @@ def _ask_program(objects: Path) -> int:
         return int(struct.unpack("=Q", asked.lookup(key) or bytes(8))[0])
 
 
-def _inside(path: Path, ask: Callable[[], int]) -> int:
-    """Runs in a thread of its own, which stays in that namespace."""
+def open_netns(path: Path) -> int:
+    """A descriptor of a network namespace; the caller closes it.
+
+    Raises:
+        NetnsError: there is none at that path.
+    """
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetnsError(f"cannot open the network namespace {path}: {error.strerror}") from error
+
+
+def enter_netns(handle: int) -> None:
+    """Take this thread into a network namespace, for good.
+
+    Raises:
+        OSError: it is none, or entering it is not allowed.
+    """
+    if ctypes.CDLL(None, use_errno=True).setns(handle, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def enter_netns_at(path: Path) -> None:
+    """The same by its path.
+
+    Raises:
+        OSError: there is none, or entering it is not allowed.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if ctypes.CDLL(None, use_errno=True).setns(handle, _CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return ask()
+        enter_netns(handle)
     finally:
         os.close(handle)
+
+
+def _inside(path: Path, ask: Callable[[], int]) -> int:
+    """Runs in a thread of its own, which stays in that namespace."""
+    enter_netns_at(path)
+    return ask()
 
 
 def _ask(path: Path | None, ask: Callable[[], int]) -> int:

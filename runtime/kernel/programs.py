@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 
 from runtime.bpf.attach import AttachType, attach_to_map
 from runtime.bpf.info import LoadedProgram, loaded_program
@@ -13,6 +14,7 @@ from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import BpfObject, Program
 from runtime.errors import KmeshError
 from runtime.kernel import features
+from runtime.kernel.sockets import SOCKETS, forget_others, socket_pin
 from runtime.tables import enhanced_layout, layout
 from runtime.tables.describe import describe
 from runtime.tables.paths import files_of
@@ -22,7 +24,7 @@ _OF_MAPS = {
     "kmesh_introduce": ("introductions", AttachType.SK_MSG_VERDICT),
     "kmesh_read_request": ("clients", AttachType.SK_MSG_VERDICT),
 }
-_DIGESTS = {"compat": layout.DIGEST, "enhanced": enhanced_layout.DIGEST}
+_LAYOUTS: Mapping[str, ModuleType] = {"compat": layout, "enhanced": enhanced_layout}
 _CONFIG = ".rodata.config"
 _NETNS = "_netns"  # the twin of a program that asks for the network namespace
 _GATE = "_gate"  # for the gate's own cgroup
@@ -31,7 +33,7 @@ _CGROUP_SECTIONS = ("cgroup/", "sockops")
 
 def digest_of(path: str) -> str:
     """What stands for the layout of a path's maps."""
-    return _DIGESTS[path]
+    return str(_LAYOUTS[path].DIGEST)
 
 
 class ObjectsError(KmeshError):
@@ -44,7 +46,8 @@ class Programs:
     Args:
         objects: the directory of all objects, by group.
         path: whose objects (runtime/tables/paths.py).
-        pins: where its maps are pinned, or are to be.
+        pins: where its tables are pinned, or are to be.
+        home: the path's directory, for what its sockets carry.
         sizes: how many elements a map is to hold, where it is not there yet.
 
     Raises:
@@ -52,25 +55,34 @@ class Programs:
         LoadError: the kernel refused one.
     """
 
-    def __init__(self, objects: Path, *, path: str, pins: Path, sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self, objects: Path, *, path: str, pins: Path, home: Path, sizes: Mapping[str, int]
+    ) -> None:
         files = files_of(objects, path)
-        _check(objects / path, files, digest_of(path))
+        _check(objects / path, files, path)
+        self._socket_digests = _LAYOUTS[path].SOCKET_DIGESTS
         self._config = features.config().pack()
         self._sizes = sizes
+        self._tables, self._home = pins, home
+        (home / SOCKETS).mkdir(mode=0o700, exist_ok=True)
         self._programs: dict[str, Program] = {}
         self.maps: dict[str, BpfMap] = {}
         with ExitStack() as stack:
             self._stack = stack
             for file in files:
-                self._load(stack.enter_context(BpfObject(file)), pins)
-            self._attach_to_maps()
+                self._load(stack.enter_context(BpfObject(file)))
             self._stack = stack.pop_all()
 
-    def _load(self, opened: BpfObject, pins: Path) -> None:
+    def _pin(self, name: str) -> Path:
+        if name in self._socket_digests:
+            return socket_pin(self._home, name, self._socket_digests)
+        return self._tables / name
+
+    def _load(self, opened: BpfObject) -> None:
         shared = [name for name in opened.maps() if not name.startswith(".")]
         for name in shared:
-            if name not in self.maps and (pins / name).exists():
-                self._open_map(name, pins)
+            if name not in self.maps and self._pin(name).exists():
+                self._open_map(name)
             if name in self.maps:
                 opened.reuse_map(name, self.maps[name].fd)
             elif name in self._sizes:
@@ -80,12 +92,12 @@ class Programs:
         created = opened.maps()
         for name in shared:
             if name not in self.maps:
-                created[name].pin(pins / name)
-                self._open_map(name, pins)
+                created[name].pin(self._pin(name))
+                self._open_map(name)
         self._programs.update(opened.programs())
 
-    def _open_map(self, name: str, pins: Path) -> None:
-        found = self.maps[name] = BpfMap.pinned(pins / name)
+    def _open_map(self, name: str) -> None:
+        found = self.maps[name] = BpfMap.pinned(self._pin(name))
         self._stack.callback(found.close)
 
     def for_cgroups(self) -> list[Program]:
@@ -111,11 +123,16 @@ class Programs:
             if one.section.startswith(_CGROUP_SECTIONS) and not one.name.endswith(_GATE)
         )
 
-    def _attach_to_maps(self) -> None:
-        """A program that is attached to a map already gives way in one step."""
+    def take_over_sockets(self) -> None:
+        """Run this version's programs on the sockets of socket maps, and forget other layouts.
+
+        Once the tables are full, as they read them. A program that is attached to a map already
+        gives way in one step.
+        """
         for name, (table, kind) in _OF_MAPS.items():
             if name in self._programs:
                 attach_to_map(self._programs[name].fd, self.maps[table].fd, kind)
+        forget_others(self._home, map(self._pin, self._socket_digests))
 
     def loaded(self) -> list[LoadedProgram]:
         return [loaded_program(one.fd) for one in self._programs.values()]
@@ -124,11 +141,12 @@ class Programs:
         self._stack.close()
 
 
-def _check(objects: Path, files: list[Path], digest: str) -> None:
+def _check(objects: Path, files: list[Path], path: str) -> None:
     if not files:
         raise ObjectsError(f"no compiled objects in {objects}", hint="run `make bpf`")
     found = describe(files)
-    if found.digest != digest:
+    wanted = _LAYOUTS[path]
+    if (found.digest, found.socket_digests) != (wanted.DIGEST, wanted.SOCKET_DIGESTS):
         raise ObjectsError(
             f"the objects in {objects} lay their maps out otherwise than this version of Kmesh",
             hint="objects and program must be of one version: run `make bpf`, or reinstall",

@@ -2,20 +2,18 @@
 """Telemetry in the kernel: its programs and its ring buffer, pinned beside a path's.
 
     <pins>/telemetry/<digest of the layout>/<map>
+    <pins>/telemetry/sockets/...                    which connections are followed
     <pins>/telemetry/links/...                      as the data path's
 
 The ring buffer outlives the daemon: what happened while there was none is read by the next, as far
-as there was room. Connections that were followed under another layout are not told of.
+as there was room. Connections that an earlier version followed are told of by the next.
 """
 
 from __future__ import annotations
 
-import ctypes
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from runtime.bpf.lib import check, lib
 from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import BpfObject, Program
 from runtime.kernel import features
@@ -23,18 +21,19 @@ from runtime.kernel.bpffs import PINS
 from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.datapath import LINKS, remove_pins
 from runtime.kernel.links import Links
+from runtime.kernel.percpu import total
 from runtime.kernel.programs import ObjectsError
+from runtime.kernel.sockets import SOCKETS, forget_others, socket_pin
 from runtime.tables.describe import describe
 from runtime.tables.layout import DIGEST as PATH_DIGEST
-from runtime.tables.telemetry_layout import DIGEST
+from runtime.tables.telemetry_layout import DIGEST, SOCKET_DIGESTS
 
 GROUP = "telemetry"
 OBJECT = Path(GROUP) / "telemetry.bpf.o"
-_OURS = ("events", "lost", "following")
-_OF_THE_PATH = ("peers", "managed_netns")
+_TABLES = ("events", "lost")
+_FOLLOWING = "following"
 _PROGRAM, _PROGRAM_NETNS = "kmesh_telemetry", "kmesh_telemetry_netns"
 _CGROUP, _NETNS = "cgroup", "netns"
-_FIRST = struct.pack("=I", 0)
 
 
 class Observer:
@@ -72,13 +71,13 @@ class Observer:
             BpfError: the data path's maps are not there, or the kernel refused to attach.
         """
         file = objects / OBJECT
-        if not file.is_file() or describe([file]).digest != DIGEST:
+        if not file.is_file() or not _is_ours(file):
             hint = "run `make bpf`, or reinstall"
             raise ObjectsError(f"{file} is missing or of another version", hint=hint)
         opened = BpfObject(file)
         try:
             self = cls(opened, home=pins / GROUP)
-            self._load(opened, pins / path / PATH_DIGEST[:16], ring_bytes)
+            self._load(opened, pins / path, ring_bytes)
             self._links.prune()
             for scope in self._links.scopes():
                 self._links.turn_over(scope, self._programs(scope.kind))
@@ -89,20 +88,23 @@ class Observer:
         return self
 
     def _load(self, opened: BpfObject, path: Path, ring_bytes: int | None) -> None:
-        self._tables.mkdir(parents=True, exist_ok=True, mode=0o700)
-        pins = [self._tables / name for name in _OURS]
-        adopted = [pin for pin in pins if pin.exists()]
-        for pin in (*adopted, *(path / name for name in _OF_THE_PATH)):
+        for directory in (self._tables, self._home / SOCKETS):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        pins = {name: self._tables / name for name in _TABLES}
+        pins[_FOLLOWING] = socket_pin(self._home, _FOLLOWING, SOCKET_DIGESTS)
+        reused = {name: pin for name, pin in pins.items() if pin.exists()}
+        reused["managed_netns"] = path / PATH_DIGEST[:16] / "managed_netns"
+        reused["peers"] = socket_pin(path, "peers", SOCKET_DIGESTS)
+        for name, pin in reused.items():
             pinned = BpfMap.pinned(pin)
-            opened.reuse_map(pin.name, pinned.fd)  # it takes a descriptor of its own
+            opened.reuse_map(name, pinned.fd)  # it takes a descriptor of its own
             pinned.close()
-        if ring_bytes and self._tables / "events" not in adopted:
+        if ring_bytes and "events" not in reused:
             opened.set_max_entries("events", ring_bytes)
         opened.set_autoload(_PROGRAM_NETNS, load=features.netns_in_sockops())
         opened.load()
-        for pin in pins:
-            if pin not in adopted:
-                opened.maps()[pin.name].pin(pin)
+        for name in pins.keys() - reused.keys():
+            opened.maps()[name].pin(pins[name])
 
     def _programs(self, kind: str) -> list[Program]:
         name = _PROGRAM_NETNS if kind == _NETNS else _PROGRAM
@@ -111,8 +113,9 @@ class Observer:
 
     def _forget_others(self) -> None:
         for other in list(self._home.iterdir()):
-            if other not in (self._tables, self._home / LINKS):
+            if other not in (self._tables, self._home / LINKS, self._home / SOCKETS):
                 remove_pins(other)
+        forget_others(self._home, [socket_pin(self._home, _FOLLOWING, SOCKET_DIGESTS)])
 
     @property
     def _open(self) -> BpfObject:
@@ -126,10 +129,7 @@ class Observer:
 
     def lost(self) -> int:
         """Events that there was no room for, since the ring buffer was made."""
-        values = (ctypes.c_uint64 * _possible_cpus())()
-        result = lib().bpf_map_lookup_elem(self._open.maps()["lost"].fd, _FIRST, values)
-        check(result, "cannot read how many events were lost")
-        return sum(values)
+        return total(self._open.maps()["lost"], 0)
 
     def enroll_cgroup(self, path: Path) -> None:
         """Follow the connections of a cgroup's processes, and of those below it. Idempotent.
@@ -186,6 +186,11 @@ class Observer:
         remove(self._home.parent)
 
 
+def _is_ours(file: Path) -> bool:
+    found = describe([file])
+    return (found.digest, found.socket_digests) == (DIGEST, SOCKET_DIGESTS)
+
+
 def remove(pins: Path) -> bool:
     """Detach telemetry and take away what is pinned, whoever left it.
 
@@ -199,9 +204,3 @@ def remove(pins: Path) -> bool:
         scope.remove()
     remove_pins(home)
     return True
-
-
-def _possible_cpus() -> int:
-    """How many values an element of a per-CPU map has (Documentation/admin-guide/cputopology)."""
-    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
-    return int(text.replace(",", "-").rsplit("-", 1)[-1]) + 1

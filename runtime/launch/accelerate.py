@@ -10,9 +10,9 @@ from typing import Any
 
 from runtime import log
 from runtime.errors import KmeshError
-from runtime.kernel.accelerate import Accelerator, remove
+from runtime.kernel.accelerate import GROUP, Accelerator, remove
 from runtime.launch.managed import Governor
-from runtime.probe.mode import explain
+from runtime.probe.mode import explain, lacking
 from runtime.probe.verdict import Finding, Verdict
 
 _log = log.get("launch")
@@ -54,9 +54,11 @@ def accelerate_decision(
     if wanted is False:
         return False, "turned off (--no-acceleration)"
     by_name = {finding.capability: finding for finding in findings}
-    lacking = [why for name in NEEDS if (why := _lacks(by_name, name))]
-    if lacking:
-        return False, "; ".join(lacking)
+    reasons = [why for name in NEEDS if (why := _lacks(by_name, name))]
+    if why := lacking(by_name.values(), GROUP):
+        reasons.append(why)
+    if reasons:
+        return False, "; ".join(reasons)
     hurt = [f"{who}: {why}" for name, who in SOME_NEED.items() if (why := _falls(by_name, name))]
     if hurt and wanted is None:
         return False, f"{'; '.join(hurt)}; {HINT}"
@@ -105,6 +107,7 @@ class Acceleration:
         self._path = path
         self._pins = pins
         self._accelerator: Accelerator | None = None
+        self._unfit = ""  # network namespaces, and why
         on, self._reason = accelerate_decision(findings, wanted=wanted)
         if wanted and not on:
             raise _refusal(self._reason)
@@ -119,6 +122,7 @@ class Acceleration:
             self._accelerator = Accelerator.open(objects, pins=self._pins)
             for cgroup in self._path.cgroups:
                 self._accelerator.enroll_cgroup(cgroup)
+            self._follow_namespaces(follow=bool(self._path.namespaces))
         except KmeshError as error:
             self._accelerator, self._reason = None, str(error)
             if must:
@@ -142,11 +146,37 @@ class Acceleration:
             self._accelerator.release_cgroup(path)
         self._path.release_cgroup(path)
 
+    @property
+    def namespaces(self) -> list[int]:
+        return self._path.namespaces
+
+    def enroll_netns(self, cookie: int) -> None:
+        """Manage a network namespace; that it cannot be accelerated is no reason not to."""
+        self._path.enroll_netns(cookie)
+        self._follow_namespaces(follow=True)
+
+    def release_netns(self, cookie: int) -> None:
+        self._path.release_netns(cookie)
+        if not self._path.namespaces:
+            self._follow_namespaces(follow=False)
+
+    def _follow_namespaces(self, *, follow: bool) -> None:
+        if self._accelerator is None:
+            return
+        self._unfit = ""
+        try:
+            if not self._accelerator.follow_namespaces(follow=follow) and follow:
+                self._unfit = "this kernel does not tell such programs the namespace (before 5.15)"
+        except KmeshError as error:
+            self._unfit = str(error)
+        if self._unfit:
+            _log.warning("network namespaces are managed, but not accelerated: %s", self._unfit)
+
     def status(self) -> dict[str, Any]:
         """Whether it runs, why not or what to keep in mind, and what it did."""
         facts: dict[str, Any] = {"on": self._accelerator is not None, "reason": self._reason}
         if self._accelerator is not None:
-            facts |= asdict(self._accelerator.counters())
+            facts |= {"namespaces": self._unfit, **asdict(self._accelerator.counters())}
         return facts
 
     def in_words(self) -> str:

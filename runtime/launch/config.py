@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.launch.lastrun import STATE_DIR
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -16,13 +18,20 @@ class Config:
         source: KIND:WHERE.
         run_dir: lock, socket, state.
         pins: a directory of a bpffs.
-        status_address, metrics_address: loopback ADDRESS:PORT.
+        status_address: loopback ADDRESS:PORT.
+        metrics_address: ADDRESS:PORT.
         keep_datapath: leave everything attached and pinned when the daemon ends.
         overrides: known bugs that the user vouches for.
         node: this node's name, for services that prefer or insist on their own node.
         acceleration: short-cut sockets of this node: on, off, or None for where nobody can be hurt.
+        routes: follow HTTP routes from the start; without it, as soon as a path serves that needs them.
         telemetry: follow connections, for metrics and the access log.
+        exempt_node: let this node's own addresses pass policies, as health checks come from there.
         locality: region/zone/subzone of this node, as far as known.
+        cluster: enrol this node's pods, and tell the cluster what was found out about the node.
+        cni_bin, cni_conf: the host's directories of the CNI, for the plugin; None to leave it out.
+        cni_socket: the daemon's socket for the plugin by its path on the host; None: as here.
+        state_dir: where the mode is remembered over reboots, if that directory is there.
     """
 
     mode: str
@@ -37,3 +46,10 @@ class Config:
     locality: str = ""
     acceleration: bool | None = None
     telemetry: bool = True
+    cluster: bool = False
+    cni_bin: Path | None = None
+    cni_conf: Path | None = None
+    cni_socket: Path | None = None
+    exempt_node: bool = True
+    state_dir: Path = STATE_DIR
+    routes: bool = False

@@ -4,29 +4,42 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 from runtime import log
 from runtime.control.ahead import Ahead
 from runtime.control.authorization import Authorization
 from runtime.control.controller import Controller
+from runtime.enrol.node import NodeReport, labels_of
 from runtime.errors import KmeshError
-from runtime.kernel.authorize import Authorizer
+from runtime.kernel.addresses import own_addresses
+from runtime.kernel.authorize import GROUP, Authorizer
 from runtime.kernel.datapath import DataPath
+from runtime.kernel.netns import netns_cookie
 from runtime.launch.accelerate import Acceleration
-from runtime.launch.instance import Instance
-from runtime.launch.managed import Governor, Managed, namespaces_of
-from runtime.launch.sources import find_source
+from runtime.launch.choose import PATHS, ImpossibleError
+from runtime.launch.cluster import ClusterPart, connect
+from runtime.launch.instance import HTTP_PATH, Instance, whereabouts
+from runtime.launch.lastrun import LastRun, compare, recall, remember
+from runtime.launch.managed import Governor, Managed
+from runtime.launch.pods import Pods
+from runtime.launch.sources import find_source, told_address
 from runtime.launch.start import start_best
 from runtime.launch.verdict import Probing, judge
+from runtime.model.mesh import IPAddress
+from runtime.probe.mode import lacking
 from runtime.server import api
 from runtime.server.http import serve_tcp, serve_unix
 from runtime.server.metrics import renderer
 from runtime.tables.services import ServiceTables
 from runtime.ui import count
-from runtime.version import describe
+from runtime.version import describe, package_version
+
+_LOOK_SECONDS = 0.1  # between looks for namespaces in which policies must be enforced
 
 _log = log.get("launch")
 
@@ -44,27 +57,37 @@ class Daemon(Instance):
         Raises:
             KmeshError: another instance runs, or nothing that is wanted can be started.
         """
-        open_source = find_source(self._config.source)
+        http = self._config.routes or self._config.mode == HTTP_PATH
+        found = find_source(self._config.source, http=http)
+        self._whereabouts = whereabouts(self._config, cluster=found.cluster, network=found.network)
         self._dir.lock()
+        before = recall(self._config.state_dir, note=self._dir.read())
         overrides = self._config.overrides
         self._probing = Probing(overrides=overrides, in_child=self._dir.unlock)
         self._serve()
-        self._source = Ahead(open_source)
+        self._source = Ahead(found.open)
         _log.info("options InitDaemonConfig successful")
         self._phase = "probing the kernel"
         scratch = self._dir.compiled
-        self._judged = judge(
-            self._config.mode,
-            overrides=overrides,
-            scratch=scratch,
-            probing=self._probing,
-            interruptible=interruptible,
-        )
+        try:
+            self._judged = judge(
+                self._config.mode,
+                overrides=overrides,
+                scratch=scratch,
+                probing=self._probing,
+                interruptible=interruptible,
+            )
+        except ImpossibleError:
+            self._remember(before, "none")
+            raise
         with interruptible():
             pass
         self._version = describe(self._judged.objects)
         self._phase = "starting the data path"
         self._started = start_best(self._judged.paths, self._open_path)
+        self._remember(before, self._started.name)
+        if self._started.name == HTTP_PATH:
+            self._source.want_http()
         self._acceleration = self._accelerate(self._started.path)
         self._observe(self._acceleration, name=self._started.name)
         self._managed = Managed(
@@ -73,9 +96,17 @@ class Daemon(Instance):
             pins=self._config.pins,
             directory=self._dir,
             lock=self._lock,
+            cookie_of=partial(netns_cookie, objects=self._judged.objects),
         )
         self._authorization = self._authorize()
         _log.info("bpf Start successful: the %s path serves", self._started.name)
+
+    def _remember(self, before: LastRun | None, mode: str) -> None:
+        """Say what has changed since the last run here, and leave word for the next."""
+        report = self._judged.report if self._judged else None
+        now = LastRun.now(mode, build=report.facts.build_id if report else "")
+        self._change = compare(before, now, reasons=report.mode.reasons if report else ())
+        remember(self._config.state_dir, now)
 
     def _authorize(self) -> Authorization:
         """Policies guard this process's network namespace, and those of managed processes."""
@@ -83,12 +114,26 @@ class Daemon(Instance):
         objects, pins = self._judged.objects, self._config.pins
         assert objects is not None
 
+        reason = lacking(self._judged.report.findings, GROUP)
+
+        def open_authorizer() -> Authorizer:
+            if reason:
+                raise KmeshError(f"policies cannot be enforced on this kernel: {reason}")
+            return Authorizer.open(objects, pins=pins)
+
         return Authorization(
-            lambda: Authorizer.open(objects, pins=pins),
+            open_authorizer,
             adopt=Authorizer.is_pinned(pins),
-            place=self._place(),
-            namespaces=lambda: namespaces_of(self._managed.cgroups if self._managed else ()),
+            place=self._whereabouts.place,
+            own_addresses=self._own_addresses,
+            namespaces=self._managed.namespaces if self._managed else list,
         )
+
+    def _own_addresses(self) -> frozenset[IPAddress]:
+        """Where health checks come from: kubelet's have an address of the node's."""
+        if not self._config.exempt_node:
+            return frozenset()
+        return own_addresses() | told_address(os.environ)
 
     def _accelerate(self, path: DataPath) -> Acceleration:
         assert self._judged is not None
@@ -122,6 +167,7 @@ class Daemon(Instance):
             serve_tcp(
                 self._config.metrics_address,
                 {("GET", "/status/metric"): lambda _request: api.metrics_reply(metrics)},
+                loopback_only=False,  # numbers, for a Prometheus elsewhere
             ),
         ]
         for server in self._servers:
@@ -141,25 +187,36 @@ class Daemon(Instance):
         path = self._started.path
         controller = Controller(
             source,
-            tables=ServiceTables(place=self._place(), existing=path.contents()),
+            tables=ServiceTables(place=self._whereabouts.place, existing=path.contents()),
             kernel=path,
             view=self._view,
             lock=self._lock,
             on_synced=self._on_synced,
             authorization=self._authorization,
+            whereabouts=self._whereabouts,
         )
         self._view.on_update = self._telemetry.learn
-        reading = asyncio.create_task(self._telemetry.run())
+        aside = [
+            asyncio.create_task(self._telemetry.run()),
+            asyncio.create_task(self._keep_guarding()),
+        ]
         work = asyncio.create_task(controller.run())
         told = asyncio.create_task(stop.wait())
         await asyncio.wait({work, told}, return_when=asyncio.FIRST_COMPLETED)
         self._phase = "stopping"
         self._ready_after = None
-        for task in (told, work, reading):
+        for task in (told, work, *aside):
             task.cancel()
-        ended = await asyncio.gather(work, told, reading, return_exceptions=True)
+        ended = await asyncio.gather(work, told, *aside, return_exceptions=True)
         if isinstance(ended[0], Exception):  # a fault of ours: the daemon must not look alive
             raise ended[0]
+
+    async def _keep_guarding(self) -> None:
+        """A managed process may enter a network namespace of its own at any time."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._authorization and self._authorization.is_needed:
+                await asyncio.to_thread(self._follow)
 
     def _on_synced(self) -> None:
         self._ready_after = time.monotonic() - self._began
@@ -169,6 +226,48 @@ class Daemon(Instance):
             count(len(self._view.workloads), "workload"),
             self._ready_after,
         )
+
+        if self._config.cluster and self._cluster is None:
+            self._join_cluster()
+
+    def _join_cluster(self) -> None:
+        """Pods are enrolled from here on: what they connect to is in the kernel."""
+        assert self._managed is not None
+        assert self._judged is not None
+        assert self._started is not None
+        config, report = self._config, self._judged.report
+        api = connect()
+        verdicts = {each.capability: str(each.verdict) for each in report.findings}
+        node = NodeReport(
+            api,
+            node=config.node,
+            labels=labels_of(
+                mode=self._started.name, version=package_version(), capabilities=verdicts
+            ),
+            complaint=self._complaint(),
+        )
+        self._cluster = ClusterPart(
+            api,
+            node=config.node,
+            kernel=Pods(self._managed, self._authorization, lock=self._lock),
+            after=lambda: None,
+            report=node,
+        )
+        self._cluster.start(
+            socket=self._dir.cni_socket,
+            bin_dir=config.cni_bin,
+            conf_dir=config.cni_conf,
+            on_host=config.cni_socket,
+        )
+
+    def _complaint(self) -> str:
+        """Why less runs than was asked for, or than the kernel could; "" for nothing."""
+        told = [f"{each['path']} failed to start: {each['reason']}" for each in self._demotions()]
+        assert self._judged is not None
+        assert self._started is not None
+        if self._started.name != PATHS[0]:
+            told += self._judged.report.mode.reasons
+        return f"mode {self._started.name}: {'; '.join(told)}" if told else ""
 
     def _end_what_is_ahead(self) -> None:
         for ahead in (self._probing, self._source):
@@ -187,6 +286,9 @@ class Daemon(Instance):
             server.close()
         self._servers.clear()
         self._end_what_is_ahead()
+        if self._cluster is not None:
+            self._cluster.stop(keep=keep)
+            self._cluster = None
         if self._started is None:
             self._dir.clear(note=False)  # of a daemon that was killed: `kmesh cleanup` goes by it
         elif keep:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from runtime.control.ahead import Ahead
@@ -21,17 +22,20 @@ from runtime.errors import KmeshError
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.reader import open_tables
 from runtime.launch.accelerate import Acceleration
+from runtime.launch.cluster import ClusterPart
 from runtime.launch.config import Config
+from runtime.launch.lastrun import Change
 from runtime.launch.managed import Managed
 from runtime.launch.start import Started
 from runtime.launch.telemetry import Telemetry
 from runtime.launch.verdict import Judged, Probing
 from runtime.model.mesh import Locality
 from runtime.server.http import Server
-from runtime.tables.place import Place
+from runtime.tables.place import Place, Whereabouts
 from runtime.version import package_version
 
 Json = Mapping[str, Any]
+HTTP_PATH = "enhanced"  # the path that routes HTTP in the kernel
 
 
 class Instance:
@@ -52,11 +56,14 @@ class Instance:
         self._probing: Probing | None = None
         self._source: Ahead | None = None
         self._judged: Judged | None = None
+        self._change: Change | None = None
         self._started: Started[DataPath] | None = None
         self._managed: Managed | None = None
         self._acceleration: Acceleration | None = None
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
+        self._whereabouts = whereabouts(config)
+        self._cluster: ClusterPart | None = None
         self._ready_after: float | None = None
         self._version: Json = {"version": package_version()}
 
@@ -69,7 +76,12 @@ class Instance:
             return unguarded
         if self._ready_after is None or self._managed is None:
             return self._phase
-        return self._managed.fault()
+        pods = self._cluster.not_ready() if self._cluster else ""
+        return self._managed.fault() or pods or None
+
+    def not_alive(self) -> str | None:
+        """Why the daemon must be started anew; None while it works, or may still get there."""
+        return self._managed.fault() if self._managed else None
 
     def status(self) -> Json:
         reason = self.not_ready()
@@ -84,9 +96,14 @@ class Instance:
             "mode": self._started.name if self._started else "none",
             "kernel_mode": report.mode.kernel_mode if report else None,
             "reasons": list(report.mode.reasons) if report else [],
+            "unverified": list(report.mode.unverified) if report else [],
             "demotions": self._demotions(),
+            "previous": self._change.to_json() if self._change else None,
+            "probe_cached": bool(report and report.cached),
+            "adopted": bool(self._started and self._started.path.was_serving),
             "acceleration": self._acceleration.status() if self._acceleration else None,
             "telemetry": self._telemetry.status(),
+            "waypoints": self._waypoints(),
             "compiled": self._judged.compiled if self._judged else "",
             "sync": self._view.summary(),
             "counts": self._counts(),
@@ -95,8 +112,19 @@ class Instance:
             else {},
             "listens": [server.where for server in self._servers],
             "pins": str(self._config.pins),
-            "managed": list(self._managed.cgroups) if self._managed else [],
+            "place": _place(self._whereabouts.place),
+            "managed": self._managed.describe() if self._managed else [],
+            "node": self._config.node,
+            "kernel": report.facts.release if report else None,
+            "enrolment": self._cluster.status() if self._cluster else None,
         }
+
+    def _waypoints(self) -> Json | None:
+        """How connections to waypoints fare in the kernel."""
+        if self._started is None:
+            return None
+        facts = asdict(self._started.path.waypoints())
+        return {**facts, "bypassing": self._view.bypassing()}
 
     def _demotions(self) -> list[Json]:
         demotions = self._started.demotions if self._started else ()
@@ -110,6 +138,8 @@ class Instance:
             "rejected_resources": len(self._view.rejected),
             "failed_resources": len(self._view.failed),
             "managed_cgroups": len(self._managed.cgroups) if self._managed else 0,
+            "managed_namespaces": self._managed.netns if self._managed else 0,
+            "managed_pods": len(self._managed.pods) if self._managed else 0,
             "updates": self._view.updates,
             "demotions": len(self._demotions()),
             "start_seconds": self._ready_after,
@@ -118,8 +148,7 @@ class Instance:
     def probe(self) -> Json:
         if self._judged is None:
             raise KmeshError("the kernel is being probed")
-        report: Json = self._judged.report.to_json()
-        return report
+        return {**self._judged.report.to_json(), "compiled": self._judged.compiled}
 
     def services(self) -> list[Json]:
         return self._view.describe_services()
@@ -133,6 +162,11 @@ class Instance:
         with self._lock:
             return self._authorization.describe()
 
+    def pods(self) -> list[Json]:
+        if self._cluster is None:
+            raise KmeshError("this daemon enrols no pods", hint="start it with --cluster")
+        return self._cluster.pods()
+
     def access_log(self) -> bool:
         return self._telemetry.access_log.on
 
@@ -145,31 +179,69 @@ class Instance:
             "version": self.version(),
             "status": self.status(),
             **dump(self._view),
+            "routes": self._routes(None)["routes"],
         }
+
+    def routes(self, service: str | None) -> Json:
+        return self._routes(service)
+
+    def _routes(self, service: str | None) -> Json:
+        from runtime.control.routes import describe_routes
+
+        serves = self._started.name if self._started else ""
+        why_not = "" if serves == HTTP_PATH else f"the enhanced path does not run: {self._why()}"
+        return describe_routes(self._view, why_not=why_not, service=service)
+
+    def _why(self) -> str:
+        """Why the enhanced path does not run, in a few words."""
+        if self._started is None:
+            return self._phase
+        if self._config.mode == self._started.name:
+            return f"--mode {self._config.mode} was asked for"
+        for demotion in self._started.demotions:
+            if demotion.path == HTTP_PATH:
+                return demotion.reason
+        return f"this kernel was given the {self._started.name} path, `kmeshctl status` says why"
 
     def explain(self, to: str, protocol: str | None) -> Json:
         question = parse_question(to, protocol=protocol)
         if self._started is None:
             raise KmeshError(f"the data path does not serve: {self._phase}")
         acceleration = self._acceleration.status() if self._acceleration else None
-        known = Known(self._view, place=self._place(), acceleration=acceleration)
+        known = Known(self._view, place=self._whereabouts.place, acceleration=acceleration)
         with open_tables(self._config.pins) as tables:
             return explain(question, tables, known=known)
 
-    def enroll(self, cgroup: str) -> None:
-        self._enrolment().enroll(cgroup)
+    def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
+        self._enrolment().enroll(cgroup, netns=netns, holder=holder)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Have policies enforced in the namespaces that managed processes are in now."""
         if self._authorization:
             with self._lock:
-                self._authorization.follow()
+                self._authorization.look()
 
-    def release(self, cgroup: str) -> None:
-        self._enrolment().release(cgroup)
+    def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
+        self._enrolment().release(cgroup, netns=netns, holder=holder)
 
     def _enrolment(self) -> Managed:
         if self._managed is None:
             raise KmeshError(f"the data path does not serve: {self._phase}")
         return self._managed
 
-    def _place(self) -> Place:
-        region, zone, subzone, *_ = [*self._config.locality.split("/"), "", "", ""]
-        return Place(node=self._config.node, locality=Locality(region, zone, subzone))
+
+def whereabouts(config: Config, *, cluster: str = "", network: str | None = None) -> Whereabouts:
+    """This node's place as far as it is told, by its settings and by its source."""
+    region, zone, subzone, *_ = [*config.locality.split("/"), "", "", ""]
+    locality = Locality(region, zone, subzone)
+    return Whereabouts(Place(node=config.node, locality=locality, cluster=cluster, network=network))
+
+
+def _place(place: Place) -> Json:
+    return {
+        "node": place.node,
+        "cluster": place.cluster,
+        "network": place.network,
+        "locality": asdict(place.locality),
+    }

@@ -51,7 +51,7 @@ class Scope:
 
     def remove(self) -> list[int]:
         """Remove it, unless processes are in it still: those are returned."""
-        left = processes(self.path)
+        left = everyone(self.path)
         if not left:
             remove(self.path)
         os.close(self._lock)
@@ -66,9 +66,25 @@ def processes(cgroup: Path) -> list[int]:
         return []
 
 
-def remove(cgroup: Path) -> bool:
-    """Remove an empty cgroup, and the parent of all scopes when it was the last."""
+def everyone(cgroup: Path) -> list[int]:
+    """The processes of a cgroup and of those below it, as far as they can be seen from here."""
+    return [pid for one in (cgroup, *_below(cgroup)) for pid in processes(one) if pid]
+
+
+def _below(cgroup: Path) -> list[Path]:
+    """The cgroups that processes of a cgroup have made below it, the innermost first."""
     try:
+        found = [path.parent for path in cgroup.rglob("*/cgroup.procs")]
+    except OSError:  # it went meanwhile
+        return []
+    return sorted(found, key=lambda path: -len(path.parts))
+
+
+def remove(cgroup: Path) -> bool:
+    """Remove an empty cgroup with those below it, and the parent of all when it was the last."""
+    try:
+        for below in _below(cgroup):
+            below.rmdir()
         cgroup.rmdir()
     except FileNotFoundError:
         return False
@@ -98,7 +114,7 @@ def is_abandoned(cgroup: Path, *, empty: bool = False) -> bool:
     except OSError:
         return False
     else:
-        return not (empty and processes(cgroup))
+        return not (empty and everyone(cgroup))
     finally:
         os.close(descriptor)
 
@@ -113,7 +129,7 @@ def dissolve(cgroup: Path) -> bool:
         raise KmeshError(f"{cgroup} is no control group of kmesh exec")
     outside = cgroup.parent.parent / "cgroup.procs"
     try:
-        for pid in processes(cgroup):
+        for pid in everyone(cgroup):
             with suppress(ProcessLookupError):
                 outside.write_text(str(pid))
         return remove(cgroup)

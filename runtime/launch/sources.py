@@ -4,35 +4,67 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from runtime.errors import KmeshError
+from runtime.model.mesh import IPAddress
+from runtime.source.istiod.node import Node
 from runtime.source.update import Source
 
 Opener = Callable[[], Source]
 
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A source that can be opened, and where in the mesh it puts this node.
+
+    Attributes:
+        open: opens it; called within the event loop in which it stays.
+        cluster: the cluster's name; "" where that is for the workloads to say.
+        network: the network's name; None where that is for the workloads to say.
+    """
+
+    open: Opener
+    cluster: str = ""
+    network: str | None = None
+
+
 _PLAINTEXT_PORT = "15010"  # Istiod's, without identity; 15012 is TLS
 
 
-def find_source(text: str) -> Opener:
+def find_source(text: str, *, http: bool = False) -> Found:
     """Check what a user named; the source itself is opened within the event loop.
 
     Args:
-        text: "files:DIR", "istiod", "istiod:HOST:PORT".
+        text: "files:DIR", "istiod", "istiod:HOST:PORT", "kubernetes".
+        http: HTTP is wanted from the start; files always have it.
 
     Raises:
         KmeshError: there is no such source, or it cannot be opened.
     """
     kind, _, where = text.partition(":")
     if kind == "files" and where:
-        return _files(Path(where).absolute())
+        return Found(_files(Path(where).absolute()))
     if kind == "istiod":
-        return _istiod(where)
+        return _istiod(where, http=http)
+    if kind == "kubernetes" and not where:
+        return Found(_kubernetes())
     raise KmeshError(
         f"no source {text!r}",
-        hint="files:DIR reads Kubernetes YAML from a directory; istiod or istiod:HOST:PORT asks Istiod",
+        hint="files:DIR reads Kubernetes YAML from a directory; istiod or istiod:HOST:PORT asks Istiod; "
+        "kubernetes asks the API server",
     )
+
+
+def told_address(environment: Mapping[str, str]) -> frozenset[IPAddress]:
+    """This node's address, where the daemon's pod is told it: it may be on a loopback interface."""
+    with suppress(ValueError):
+        return frozenset({ip_address(environment.get("INSTANCE_IP", ""))})
+    return frozenset()
 
 
 def _files(directory: Path) -> Opener:
@@ -42,22 +74,35 @@ def _files(directory: Path) -> Opener:
     return lambda: source
 
 
-def _istiod(address: str) -> Opener:
+def _kubernetes() -> Opener:
+    from runtime.cluster.client import Cluster
+    from runtime.source.kubernetes_api import KubernetesSource
+
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ
+    api = Cluster.inside() if inside else Cluster.by_kubeconfig()
+    return lambda: KubernetesSource(api)
+
+
+def _istiod(address: str, *, http: bool) -> Found:
     host, _, port = address.rpartition(":")
     if address and not (host and port):
         raise KmeshError(f"{address!r} is no address of Istiod", hint="write istiod:HOST:PORT")
     plain = port == _PLAINTEXT_PORT or address.startswith("unix:")
-    return lambda: _open_istiod(address, plain=plain)
+    node = Node.from_environment(os.environ)
+    return Found(
+        lambda: _open_istiod(node, address, plain=plain, http=http),
+        cluster=os.environ.get("CLUSTER_ID", ""),  # not the default that Istiod is told
+        network=node.network or None,
+    )
 
 
-def _open_istiod(address: str, *, plain: bool) -> Source:
+def _open_istiod(node: Node, address: str, *, plain: bool, http: bool) -> Source:
     from runtime.source.istiod.config import IstiodConfig
     from runtime.source.istiod.credentials import Credentials
-    from runtime.source.istiod.node import Node
-    from runtime.source.istiod.source import IstiodSource
+    from runtime.source.istiod.mesh import IstiodMesh
 
-    config = IstiodConfig(node=Node.from_environment(os.environ))
+    config = IstiodConfig(node=node)
     if address:
         credentials = Credentials(root=None, token=None) if plain else Credentials()
-        config = IstiodConfig(node=config.node, address=address, credentials=credentials)
-    return IstiodSource(config)
+        config = IstiodConfig(node=node, address=address, credentials=credentials)
+    return IstiodMesh(config, http=http)

@@ -9,10 +9,10 @@ from typing import Any
 
 from runtime import log
 from runtime.errors import KmeshError
-from runtime.kernel.telemetry import Observer, remove
+from runtime.kernel.telemetry import GROUP, Observer, remove
 from runtime.launch.managed import Governor
-from runtime.probe.mode import explain
-from runtime.probe.verdict import Finding, Verdict
+from runtime.probe.mode import lacking
+from runtime.probe.verdict import Finding
 from runtime.telemetry.accesslog import AccessLog
 from runtime.telemetry.counters import Counters
 from runtime.telemetry.directory import Change, Directory
@@ -30,11 +30,8 @@ def telemetry_decision(findings: Iterable[Finding], *, wanted: bool) -> tuple[bo
     """
     if not wanted:
         return False, "turned off (--no-telemetry)"
-    for finding in findings:
-        if finding.capability == "telemetry":
-            fine = finding.verdict in (Verdict.PRESENT, Verdict.INCONCLUSIVE)
-            return (True, "") if fine else (False, explain(finding))
-    return True, ""
+    reason = lacking(findings, GROUP)
+    return not reason, reason
 
 
 class Telemetry:
@@ -52,6 +49,7 @@ class Telemetry:
         self._observer: Observer | None = None
         self._reader: Reader | None = None
         self._reason = "the data path does not serve yet"
+        self._blind = ""  # to network namespaces, and why
         self._lost = 0
         self.counters.lost = self.lost
         self.counters.lines_dropped = lambda: self.access_log.dropped
@@ -90,6 +88,7 @@ class Telemetry:
             observer = Observer.open(objects, pins=self._pins, path=path)
             try:
                 observer.match(self._path.cgroups)
+                self._follow_namespaces(observer, follow=bool(self._path.namespaces))
                 self._reader = Reader(observer.events, self.take)
             except BaseException:
                 observer.close()
@@ -153,6 +152,33 @@ class Telemetry:
             self._observer.release_cgroup(path)
         self._governor.release_cgroup(path)
 
+    @property
+    def namespaces(self) -> list[int]:
+        return self._governor.namespaces
+
+    def enroll_netns(self, cookie: int) -> None:
+        """Manage a network namespace; that its connections cannot be followed is no reason not to."""
+        self._governor.enroll_netns(cookie)
+        if self._observer is not None:
+            self._follow_namespaces(self._observer, follow=True)
+
+    def release_netns(self, cookie: int) -> None:
+        self._governor.release_netns(cookie)
+        if self._observer is not None and not self._governor.namespaces:
+            self._follow_namespaces(self._observer, follow=False)
+
+    def _follow_namespaces(self, observer: Observer, *, follow: bool) -> None:
+        before, self._blind = self._blind, ""
+        try:
+            if follow and not observer.follow_namespaces(follow=True):
+                self._blind = "this kernel does not tell such programs the namespace (before 5.15)"
+            elif not follow:
+                observer.follow_namespaces(follow=False)
+        except KmeshError as error:
+            self._blind = str(error)
+        if self._blind != before and self._blind:
+            _log.warning("connections of network namespaces are not followed: %s", self._blind)
+
     def switch_access_log(self, *, on: bool) -> None:
         """Write connections down from now on, or no longer.
 
@@ -170,6 +196,7 @@ class Telemetry:
         return {
             "on": self._observer is not None,
             "reason": self._reason,
+            "namespaces": self._blind,
             "access_log": self.access_log.on,
             "events": self.counters.events,
             "lost": self.lost(),

@@ -70,6 +70,7 @@ __all__ = [
     "HeaderMatch",
     "HttpEndpoint",
     "HttpPort",
+    "Listener",
     "Not",
     "OutlierDetection",
     "PathIs",
@@ -86,6 +87,7 @@ __all__ = [
     "RouteMatch",
     "RouteTable",
     "SourceIn",
+    "Step",
     "TextKind",
     "TextMatch",
     "Transport",
@@ -195,7 +197,11 @@ Action = Forward | Redirect | DirectResponse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One route. What is None here is as the port's filters say (see `HttpPort`)."""
+    """One route. What is None here is as the port's filters say (see `HttpPort`).
+
+    `tells` names the filters that it configures. What of the match cannot be expressed is left out
+    of it, and told in `beyond`: so the match takes too many requests, never too few.
+    """
 
     name: str = ""
     match: RouteMatch
@@ -203,6 +209,7 @@ class Route:
     abort: Abort | None = None
     rate_limit: RateLimit | None = None
     rbac: tuple[Rbac, ...] | None = None
+    tells: frozenset[str] = frozenset()
     beyond: tuple[str, ...] = ()
 
 
@@ -230,6 +237,14 @@ class EscapedSlashes(StrEnum):
     UNESCAPE_AND_FORWARD = "UNESCAPE_AND_FORWARD"
 
 
+class Step(StrEnum):
+    """What a port's filters do to a request before it is routed."""
+
+    RBAC = "RBAC"
+    RATE_LIMIT = "RATE_LIMIT"
+    FAULT = "FAULT"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpPort:
     """HTTP at an address (None for every address) and port: its table, and what its filters do.
@@ -241,6 +256,9 @@ class HttpPort:
         abort: holds for routes that have none of their own; so does `rate_limit`.
         opaque_cluster: where a connection goes that is not HTTP; None when it is closed.
         normalize_path, merge_slashes, escaped_slashes: done to a path before it is matched.
+        steps: in which order that is done (a step that is not among them is not taken, whatever a
+            route says).
+        filters: names of its HTTP filters: what a route says to one that is not here has no effect.
         beyond: what no request to this port can do without the waypoint.
     """
 
@@ -255,4 +273,26 @@ class HttpPort:
     normalize_path: bool = False
     merge_slashes: bool = False
     escaped_slashes: EscapedSlashes = EscapedSlashes.KEEP_UNCHANGED
+    steps: tuple[Step, ...] = ()
+    filters: frozenset[str] = frozenset()
     beyond: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """The HTTP of one listener, which may have several addresses, or none that speaks HTTP.
+
+    Attributes:
+        tables: names of the route tables that it refers to.
+        own_tables: those that it brings along.
+        passed_over: why it has no HTTP port, where it has none.
+        opaque: where it has none: addresses (None for all) and ports at which nothing is HTTP, whatever
+            the listener for all addresses says.
+    """
+
+    name: str
+    ports: tuple[HttpPort, ...] = ()
+    tables: tuple[str, ...] = ()
+    own_tables: tuple[RouteTable, ...] = ()
+    passed_over: str = ""
+    opaque: tuple[tuple[IPAddress | None, int], ...] = ()

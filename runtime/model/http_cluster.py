@@ -35,7 +35,8 @@ class OutlierDetection:
     """An endpoint that fails so many times in a row is left out for a while; 0 turns a count off.
 
     The time out of service is `base_ejection_ms` times the number of ejections, up to `max_ejection_ms`;
-    no more than `max_ejection_percent` of the endpoints are out at once (but always one may be).
+    no more than `max_ejection_percent` of the endpoints are out at once (but one may be, with `always_one`).
+    A connection that fails counts as a 5xx, or, with `split_local_failures`, as a local failure.
     """
 
     consecutive_5xx: int = 5
@@ -46,6 +47,7 @@ class OutlierDetection:
     max_ejection_ms: int = 300_000
     max_ejection_percent: int = 10
     split_local_failures: bool = False
+    always_one: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +68,13 @@ class Cluster:
         hostname, namespace: of the service that it is a part of; "" for none.
         port: of that service; 0 for none.
         subset: of that service; "" for all of it.
-        endpoints_name: under which its endpoints come.
+        endpoints_name: under which its endpoints come, where they do not come with it (`own_endpoints`).
         choices: for LEAST_REQUEST, how many endpoints are compared.
         min_ring_size, max_ring_size: for RING_HASH; `table_size` for MAGLEV.
         max_requests_per_connection: after which an upstream connection is closed; None for no bound.
         idle_timeout_ms: after which an idle upstream connection is closed; None for the default, one hour.
+        panic_percent: with fewer healthy endpoints than that, all are used; 0 for never.
+        locality_weighted: localities share by `HttpEndpoint.locality_weight`, endpoints within each.
         transports: None of them fits: plaintext.
         beyond: what no request to it can do without the waypoint.
     """
@@ -92,6 +96,8 @@ class Cluster:
     max_requests_per_connection: int | None = None
     idle_timeout_ms: int | None = None
     panic_percent: int = 50
+    locality_weighted: bool = False
+    own_endpoints: Endpoints | None = None
     transports: tuple[Transport, ...] = ()
     beyond: tuple[str, ...] = ()
 

@@ -9,18 +9,21 @@ from pathlib import Path
 from runtime.errors import KmeshError
 
 INSTALLED_OBJECTS = Path("/usr/lib/kmesh/bpf")
+FOR_KERNELS = Path("/usr/lib/kmesh/kernels")  # what packages of `kmesh-build host` install
 INSTALLED_SOURCES = Path("/usr/share/kmesh/bpf")
+INSTALLED_PROGRAMS = Path("/usr/lib/kmesh/bin")
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def objects_dir() -> Path:
-    """The directory with <group>/<name>.bpf.o: $KMESH_OBJECTS, the installed one, the built one.
+    """The directory with <group>/<name>.bpf.o: $KMESH_OBJECTS, that for this kernel, the installed, the built.
 
     Raises:
         KmeshError: $KMESH_OBJECTS is no directory, or nothing is installed or built.
     """
     return _find(
         "KMESH_OBJECTS",
+        FOR_KERNELS / os.uname().release,
         INSTALLED_OBJECTS,
         _CHECKOUT / "build" / "bpf",
         what="compiled BPF objects",
@@ -41,6 +44,25 @@ def sources_dir() -> Path:
         what="BPF sources",
         hint="only the generic and the compile image carry them; or set KMESH_BPF_SOURCES",
     )
+
+
+def plugin_program() -> Path:
+    """The CNI plugin's program, from $KMESH_PROGRAMS, the installed ones, the built ones.
+
+    Raises:
+        KmeshError: it is not there.
+    """
+    directory = _find(
+        "KMESH_PROGRAMS",
+        INSTALLED_PROGRAMS,
+        _CHECKOUT / "build" / "bin",
+        what="compiled programs",
+        hint="build them with `make bpf`, or say where they are in KMESH_PROGRAMS",
+    )
+    program = directory / "kmesh-cni"
+    if not program.is_file():
+        raise KmeshError(f"no kmesh-cni in {directory}", hint="run `make bpf`, or reinstall")
+    return program
 
 
 def object_files(directory: Path, group: str) -> tuple[Path, ...]:

@@ -50,8 +50,17 @@ class Request:
         }
         if name in pseudo:
             return pseudo[name]
-        values = [value.strip(" \t") for given, value in self.headers if given.lower() == name]
+        values = self._values(name)
+        if name in {
+            option.strip(" \t")
+            for one in self._values("connection")
+            for option in one.lower().split(",")
+        }:
+            return None  # a header of this hop alone
         return ",".join(values) if values else None
+
+    def _values(self, name: str) -> list[str]:
+        return [value.strip(" \t") for given, value in self.headers if given.lower() == name]
 
     def parameter(self, name: str) -> str | None:
         """The first query parameter of that name, as it stands in the URL."""

@@ -14,6 +14,7 @@ from runtime.tables.http_numbers import (
     ABSENT,
     DECIDED,
     END,
+    FIELDS_MAX,
     HEAD_MAX,
     NO_IDEA,
     NO_ROUTE,
@@ -28,7 +29,7 @@ from runtime.tables.http_numbers import (
 )
 from runtime.tables.http_routes import CompiledRoutes
 
-_MOVE = len(HttpMove(0, 0, 0, 0, 0).pack())
+_MOVE = len(HttpMove(0, 0, 0, 0, 0, 0).pack())
 _CELL = len(HttpCell(0, 0, 0, 0).pack())
 
 
@@ -65,7 +66,7 @@ def _move(grammar: bytes, index: int) -> HttpMove:
 
 def read(grammar: bytes, data: bytes) -> tuple[Verdict, HttpHead | None]:
     """Read a head: kmesh_http_parse()."""
-    state, seen, twice = _move(grammar, 0).next, 0, 0
+    state, seen, twice, fields = _move(grammar, 0).next, 0, 0, 0
     start, end = [0] * PLACES, [0] * PLACES
     for at, byte in enumerate(data[:HEAD_MAX]):
         move = _move(grammar, state + byte)
@@ -76,6 +77,7 @@ def read(grammar: bytes, data: bytes) -> tuple[Verdict, HttpHead | None]:
         end[move.last] = at + 1
         twice |= seen & 1 << move.bit
         seen |= 1 << move.bit
+        fields += move.field
         if state < STOPS:
             break
     else:
@@ -84,6 +86,8 @@ def read(grammar: bytes, data: bytes) -> tuple[Verdict, HttpHead | None]:
         return Verdict(state), None
     if twice & ONCE:
         return Verdict.TWICE, None
+    if fields > FIELDS_MAX:
+        return Verdict.TOO_LONG, None
     return _conclude(data, seen, start, end, at + 1)
 
 

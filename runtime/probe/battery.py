@@ -25,6 +25,8 @@ _OBJECTS = (
     ("sockmap.flow_control.shortcut", "flow"),
     ("sockmap.flow_control.bounded", "bounded"),
     ("sockmap.split", "http"),
+    ("sockmap.respond", "answer"),
+    ("sockmap.cork", "answer"),
     ("sockmap.*", "redirect"),
     ("http.*", "http"),
 )

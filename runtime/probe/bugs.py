@@ -5,6 +5,11 @@ A fix reaches each stable branch in its own release: "first fixed in" holds per 
 between those listed had ended by then and never got it; newer ones than all of them have it from
 their start. Vendors backport fixes without changing versions: a hit warns and avoids the primitive,
 and the user who knows better overrules it by name (`--ignore-bug NAME`).
+
+Two that are not in the table, as no version of ours can run into them: CVE-2024-38662 (a deadlock
+when a program that may not update a socket map deletes from it) is refused by the verifier since
+its fix, and the shipped objects load there; since the fix of CVE-2025-40123 programs of several
+attach types cannot share a prog_array, and ours never do.
 """
 
 from __future__ import annotations

@@ -20,12 +20,16 @@ from runtime.probe.verdict import Evidence, Finding, Level, Verdict, combine, de
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shipped:
-    """An object as found: its label ("compat.connect"), and what it needs or why it is unusable."""
+    """An object as found: its label ("compat.connect"), and what it needs or why it is unusable.
+
+    `costs` is what the user misses without it, where that is no path.
+    """
 
     label: str
     group: str
     info: ObjectInfo | None
     error: str = ""
+    costs: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,9 @@ def run_probes(context: Context) -> list[Finding]:
             findings.append(conclude(item, item.name, found))
         if item.object_probe is not None:
             findings += [
-                conclude(item, item.name.format(object=shipped.label), evidence)
+                conclude(
+                    item, item.name.format(object=shipped.label), evidence, costs=shipped.costs
+                )
                 for shipped, evidence in _observe(item, context)
                 if evidence
             ]
@@ -152,8 +158,10 @@ def _observe(item: Capability, context: Context) -> Iterable[tuple[Shipped, tupl
         return list(zip(context.objects, pool.map(look, context.objects), strict=True))
 
 
-def conclude(item: Capability, name: str, evidence: Iterable[Evidence]) -> Finding:
-    """Make a finding of a capability's evidence."""
+def conclude(
+    item: Capability, name: str, evidence: Iterable[Evidence], *, costs: str = ""
+) -> Finding:
+    """Make a finding of a capability's evidence; `costs` stands in for its consequence."""
     ordered = tuple(sorted(evidence, key=lambda one: one.level))
     verdict = combine(ordered, decided_by=item.decided_by)
     finding = Finding(capability=name, verdict=verdict, evidence=ordered)
@@ -165,6 +173,6 @@ def conclude(item: Capability, name: str, evidence: Iterable[Evidence]) -> Findi
         capability=name,
         verdict=verdict,
         evidence=ordered,
-        consequence=item.consequence,
+        consequence=costs or item.consequence,
         remedy=remedy,
     )

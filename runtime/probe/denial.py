@@ -82,6 +82,11 @@ def _reasons(facts: Facts) -> Iterator[Denial]:
             f"RLIMIT_MEMLOCK is {facts.memlock} bytes, and kernels before 5.11 charge maps to it",
             "raise it (`ulimit -l unlimited`, LimitMEMLOCK=infinity) or grant CAP_SYS_RESOURCE",
         )
+    if not facts.holds("NET_ADMIN"):  # since 6.9 (bpf_token_capable) SYS_ADMIN stands in everywhere
+        yield _missing(
+            "NET_ADMIN",
+            "CAP_NET_ADMIN is not held, and this kernel asks for it whatever else is held",
+        )
     yield Denial(
         "every capability needed is held: a security module (SELinux, AppArmor, lockdown) refused",
         "look for the refusal in the kernel log (`dmesg | grep -i -e denied -e lockdown`)",

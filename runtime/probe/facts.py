@@ -90,7 +90,9 @@ def running_facts(root: Path = Path("/")) -> Facts:
     options, source = host.kconfig(root, uname.release)
     mounted = host.mounts(root)
     layout, unified, writable = host.cgroups(mounted)
-    system = host.distribution(root)
+    container = host.container(root, dict(os.environ))
+    inside = bool(container or os.environ.get("KMESH_IMAGE_DIGEST"))
+    system = host.distribution(root, inside=inside)
     signature = host.text(root / "proc/version_signature")
     built = options.get(host.KERNEL_VERSION, "")
     btf = root / "sys/kernel/btf/vmlinux"
@@ -111,7 +113,7 @@ def running_facts(root: Path = Path("/")) -> Facts:
         capabilities=host.capabilities(status),
         user_namespace=_in_user_namespace(root),
         seccomp=int(status.get("Seccomp") or 0),
-        container=host.container(root, dict(os.environ)),
+        container=container,
         cgroup=layout,
         cgroup2_mount=unified,
         cgroup2_writable=writable,
@@ -124,7 +126,7 @@ def running_facts(root: Path = Path("/")) -> Facts:
     )
 
 
-def offline_facts(*, release: str | None, config: Path | None, btf: Path) -> Facts:
+def offline_facts(*, release: str | None, config: Path | None, btf: Path | None) -> Facts:
     """Facts of a kernel that is not running: its release and configuration, nothing of a process."""
     options = host.read_kconfig(config) if config else {}
     return Facts(
@@ -132,7 +134,7 @@ def offline_facts(*, release: str | None, config: Path | None, btf: Path) -> Fac
         upstream=parse_release(release or "", built=options.get(host.KERNEL_VERSION, "")),
         kconfig=options,
         kconfig_source=str(config) if options else "",
-        btf_source=str(btf),
+        btf_source=str(btf) if btf else "",
     )
 
 

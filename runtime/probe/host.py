@@ -184,9 +184,15 @@ def container(root: Path, environment: dict[str, str]) -> str:
     return "docker" if (root / ".dockerenv").exists() else ""
 
 
-def distribution(root: Path) -> dict[str, str]:
-    """os-release of the host where it is mounted at /host, else of this root."""
-    for place in ("host/etc/os-release", "etc/os-release", "usr/lib/os-release"):
+def distribution(root: Path, *, inside: bool = False) -> dict[str, str]:
+    """os-release of the host where it is mounted at /host, else of this root.
+
+    Args:
+        root: where it is read.
+        inside: this root is an image's: what it says is not the host's, whose kernel is judged.
+    """
+    own = () if inside else ("etc/os-release", "usr/lib/os-release")
+    for place in ("host/etc/os-release", "host/usr/lib/os-release", *own):
         if found := key_values(text(root / place), "="):
             return found
     return {}

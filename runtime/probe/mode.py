@@ -96,14 +96,19 @@ class ModeDecision:
         }
 
 
-def choose(findings: Iterable[Finding]) -> ModeDecision:
+def choose(findings: Iterable[Finding], *, tried: bool = False) -> ModeDecision:
     """Choose the best path of which every need is met, or could not be disproved.
 
     Args:
         findings: everything that was found out; each capability once.
+        tried: the behaviour battery ran. Then what it could not try counts against the enhanced
+            path: there a kernel that only looks fine loses data.
     """
     by_name = {finding.capability: finding for finding in findings}
     refused = {path: tuple(_reasons(by_name, NEEDS[path])) for path in PATHS}
+    if tried:
+        untried = (explain(by_name[name]) for name in _unverified(by_name, _ENHANCED))
+        refused["enhanced"] = (*refused["enhanced"], *untried)
     refused = {path: reasons for path, reasons in refused.items() if reasons}
     mode = next((path for path in PATHS if path not in refused), "none")
     kernel = {
@@ -168,6 +173,22 @@ def _reasons(by_name: Mapping[str, Finding], needs: Iterable[Need]) -> Iterator[
     for need in needs:
         for finding in _fails(by_name, need):
             yield explain(finding)
+
+
+def lacking(findings: Iterable[Finding], group: str) -> str:
+    """Why the objects of a group that runs beside the paths cannot run here, "" when they can.
+
+    Args:
+        findings: the prober's.
+        group: "accelerate", "authorize", "telemetry".
+    """
+    fine = (Verdict.PRESENT, Verdict.INCONCLUSIVE)
+    bad = (
+        finding
+        for finding in findings
+        if finding.verdict not in fine and f".{group}." in finding.capability
+    )
+    return "; ".join(explain(finding) for finding in bad)
 
 
 def explain(finding: Finding) -> str:

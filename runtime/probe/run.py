@@ -27,7 +27,14 @@ from runtime.probe.report import Report
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict, combine
 from runtime.version import package_version
 
-GROUPS = ("compat", "enhanced")
+PATHS = ("compat", "enhanced")
+# What runs beside either path, and what is missed without it.
+BESIDE = {
+    "accelerate": "connections within the node go over TCP; traffic is served as otherwise",
+    "authorize": "L4 policies cannot be enforced; where there are any, readiness says so",
+    "telemetry": "no TCP metrics and no access log; traffic is served as otherwise",
+}
+GROUPS = (*PATHS, *BESIDE)
 # Checks decide by conditions: a quiet machine needs half a second, this is for a node under load.
 BUDGET_SECONDS = 10.0
 _TRIED = (Verdict.PRESENT, Verdict.BROKEN, Verdict.ABSENT)
@@ -64,12 +71,13 @@ def probe(
             facts, btf=btf, objects=digest, version=package_version(), variant=overrides
         )
         if (old := kept.load(key)) is not None:
-            report = _report(facts, old.findings, overrides=overrides, began=began)
+            report = _report(facts, old.findings, overrides=overrides, began=began, tried=True)
             return replace(report, cached=True, taken_at=old.taken_at)
     types = KernelTypes(btf, reason="" if btf else "there is no /sys/kernel/btf/vmlinux")
     context = _context(facts, types, objects, inspections, live=True)
     findings = _probe(context, objects, overrides=overrides, quick=quick)
-    report = _report(facts, findings, overrides=overrides, began=began)
+    tried = not quick and objects is not None
+    report = _report(facts, findings, overrides=overrides, began=began, tried=tried)
     inspections.keep()
     if key and not quick:
         kept.store(key, findings, taken_at=report.taken_at)
@@ -78,20 +86,23 @@ def probe(
 
 def probe_offline(
     *,
-    btf: Path,
+    btf: Path | None,
     config: Path | None,
     release: str | None,
     objects: Path | None,
     overrides: frozenset[str] = frozenset(),
+    inspections: kept.Inspections | None = None,
 ) -> Report:
     """Judge a kernel that is not running, from its BTF and configuration: facts and names alone.
 
     Args:
-        btf: raw BTF, or an ELF file (vmlinux) that carries it.
+        btf: raw BTF, or an ELF file (vmlinux) that carries it; None where it was built without, which
+            its configuration must then say.
         config: the kernel's build configuration, plain or gzipped.
         release: its `uname -r`, for the table of known bugs.
         objects: the directory of compiled objects.
         overrides: known bugs that the user vouches to be mended, by name.
+        inspections: what is known of the objects already, for those who judge many kernels.
 
     Raises:
         KmeshError: the files are not what they should be.
@@ -101,9 +112,10 @@ def probe_offline(
     facts = offline_facts(release=release, config=config, btf=btf)
     if config is not None and not facts.kconfig:
         raise KmeshError(f"{config} is no kernel configuration", hint="take /boot/config-RELEASE")
-    types = KernelTypes(btf)
-    context = _context(facts, types, objects, kept.Inspections(), live=False)
-    if not types.available:
+    types = KernelTypes(btf, reason="" if btf else "this kernel was built without")
+    context = _context(facts, types, objects, inspections or kept.Inspections(), live=False)
+    built_without = btf is None and facts.option("DEBUG_INFO_BTF") == "n"
+    if not types.available and not built_without:
         raise KmeshError(types.reason, hint="take /sys/kernel/btf/vmlinux of that kernel")
     findings = _probe(context, objects, overrides=overrides, quick=True)
     return replace(_report(facts, findings, overrides=overrides, began=began), offline=True)
@@ -134,9 +146,10 @@ def _files(objects: Path | None, groups: Iterable[str]) -> list[Path]:
 def _inspected(group: str, path: Path, inspections: kept.Inspections) -> Shipped:
     label = f"{group}.{path.name.removesuffix('.bpf.o')}"
     try:
-        return Shipped(label=label, group=group, info=inspections.inspect(path))
-    except ObjectError as error:  # a damaged object is a finding, not the end
-        return Shipped(label=label, group=group, info=None, error=str(error))
+        info, error = inspections.inspect(path), ""
+    except ObjectError as damage:  # a finding, not the end
+        info, error = None, str(damage)
+    return Shipped(label=label, group=group, info=info, error=error, costs=BESIDE.get(group, ""))
 
 
 def _check(overrides: frozenset[str]) -> None:
@@ -202,7 +215,12 @@ def _bug_evidence(hit: BugHit) -> Evidence:
 
 
 def _report(
-    facts: Facts, findings: Sequence[Finding], *, overrides: frozenset[str], began: float
+    facts: Facts,
+    findings: Sequence[Finding],
+    *,
+    overrides: frozenset[str],
+    began: float,
+    tried: bool = False,
 ) -> Report:
     tested = [
         finding.capability
@@ -215,7 +233,7 @@ def _report(
         facts=facts,
         findings=tuple(findings),
         bugs=hits(facts.upstream, overrides=overrides, tested=tested),
-        mode=choose(findings),
+        mode=choose(findings, tried=tried),
         duration_ms=round((time.monotonic() - began) * 1000),
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         kmesh_version=package_version(),

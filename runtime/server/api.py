@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -13,6 +14,16 @@ from runtime.server.http import Reply, Request, Route
 from runtime.server.lines import json_lines
 
 Json = Mapping[str, Any]
+_DUMPED = (
+    "services",
+    "workloads",
+    "policies",
+    "listeners",
+    "route_tables",
+    "clusters",
+    "endpoints",
+    "routes",
+)
 
 
 class Daemon(Protocol):
@@ -27,16 +38,25 @@ class Daemon(Protocol):
     def services(self) -> list[Json]: ...
     def workloads(self) -> list[Json]: ...
     def policies(self) -> Json: ...
+    def pods(self) -> list[Json]:
+        """The node's pods, governed or not, and why."""
+
+    def not_alive(self) -> str | None:
+        """Why it must be started anew, or None when it works or may get there by itself."""
+
     def dump(self) -> Json:
         """Everything that the source said, with where it is from, and the daemon's own state."""
 
     def explain(self, to: str, protocol: str | None) -> Json:
         """What happens to a connection to ADDRESS[:PORT]; raises KmeshError when it is none."""
 
+    def routes(self, service: str | None) -> Json:
+        """Where each route runs, and why; those of one service, or of all."""
+
     def access_log(self) -> bool: ...
     def switch_access_log(self, *, on: bool) -> None: ...
-    def enroll(self, cgroup: str) -> None: ...
-    def release(self, cgroup: str) -> None: ...
+    def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None: ...
+    def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None: ...
 
 
 def routes(daemon: Daemon, *, metrics: Callable[[], bytes]) -> dict[tuple[str, str], Route]:
@@ -47,19 +67,22 @@ def routes(daemon: Daemon, *, metrics: Callable[[], bytes]) -> dict[tuple[str, s
         "/services": daemon.services,
         "/workloads": daemon.workloads,
         "/policies": daemon.policies,
+        "/pods": daemon.pods,
         "/debug/probe": daemon.probe,
         "/debug/loggers": log.levels,
     }
     table: dict[tuple[str, str], Route] = {
         ("GET", path): partial(_tell, function) for path, function in telling.items()
     }
-    for kind in ("", "services", "workloads", "policies"):
+    for kind in ("", *_DUMPED):
         path = f"/debug/config_dump/{kind}".rstrip("/")
         table["GET", path] = partial(_dump, daemon, kind)
     table["GET", "/accesslog"] = lambda _request: _access_log(daemon)
     table["POST", "/accesslog"] = partial(_switch_access_log, daemon)
+    table["GET", "/routes"] = lambda request: Reply(daemon.routes(request.query.get("service")))
     table["GET", "/explain"] = partial(_explain, daemon)
-    table["GET", "/debug/ready"] = lambda _request: _ready(daemon)
+    table["GET", "/debug/ready"] = lambda _request: _verdict(daemon.not_ready(), "not ready")
+    table["GET", "/debug/alive"] = lambda _request: _verdict(daemon.not_alive(), "not alive")
     table["GET", "/status/metric"] = lambda _request: metrics_reply(metrics)
     listing = "".join(f"{path}\n" for path in sorted({path for _, path in table}))
     table["GET", "/"] = lambda _request: Reply(listing)
@@ -69,8 +92,8 @@ def routes(daemon: Daemon, *, metrics: Callable[[], bytes]) -> dict[tuple[str, s
 def control_routes(daemon: Daemon) -> dict[tuple[str, str], Route]:
     """The paths that change something: for the Unix socket only."""
     return {
-        ("POST", "/enroll"): partial(_on_cgroup, daemon.enroll),
-        ("POST", "/release"): partial(_on_cgroup, daemon.release),
+        ("POST", "/enroll"): partial(_on_workload, daemon.enroll),
+        ("POST", "/release"): partial(_on_workload, daemon.release),
         ("POST", "/debug/loggers"): _set_level,
     }
 
@@ -95,9 +118,8 @@ def _explain(daemon: Daemon, request: Request) -> Reply:
     return Reply(daemon.explain(request.query["to"], request.query.get("protocol")))
 
 
-def _ready(daemon: Daemon) -> Reply:
-    reason = daemon.not_ready()
-    return Reply("OK\n") if reason is None else Reply(f"not ready: {reason}\n", 503)
+def _verdict(reason: str | None, words: str) -> Reply:
+    return Reply("OK\n") if reason is None else Reply(f"{words}: {reason}\n", 503)
 
 
 def _access_log(daemon: Daemon) -> Reply:
@@ -113,12 +135,21 @@ def _switch_access_log(daemon: Daemon, request: Request) -> Reply:
     return _access_log(daemon)
 
 
-def _on_cgroup(action: Callable[[str], None], request: Request) -> Reply:
-    cgroup = request.body.get("cgroup")
-    if not isinstance(cgroup, str) or not cgroup.startswith("/"):
-        raise KmeshError('the body must name a cgroup: {"cgroup": "/sys/fs/cgroup/…"}')
-    action(cgroup)
-    return Reply({"cgroup": cgroup})
+def _on_workload(action: Callable[..., None], request: Request) -> Reply:
+    """{"cgroup": DIRECTORY}, or {"netns": PATH or COOKIE}, there with the "holder" if any."""
+    body = request.body
+    cgroup, netns, holder = body.get("cgroup"), body.get("netns"), body.get("holder", 0)
+    if isinstance(cgroup, str) and cgroup.startswith("/") and netns is None:
+        action(cgroup)
+        return Reply({"cgroup": cgroup})
+    named = isinstance(netns, int | str) and re.fullmatch(r"/.+|[1-9]\d{0,19}", str(netns))
+    if named and isinstance(holder, int) and holder >= 0 and cgroup is None:
+        action(netns=str(netns), holder=holder)
+        return Reply({"netns": netns})
+    raise KmeshError(
+        'the body must name a cgroup, {"cgroup": "/sys/fs/cgroup/…"}, '
+        'or a network namespace, {"netns": "/proc/PID/ns/net"} or {"netns": COOKIE}'
+    )
 
 
 def _set_level(request: Request) -> Reply:

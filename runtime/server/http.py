@@ -171,11 +171,15 @@ def _handler(routes: Routes) -> type[_Handler]:
     return type("Handler", (_Handler,), {"routes": routes})
 
 
-def parse_loopback(text: str) -> tuple[str, int]:
+def parse_address(text: str, *, loopback_only: bool = True) -> tuple[str, int]:
     """Take apart "127.0.0.1:15200", "[::1]:15200" or "localhost:15200".
 
+    Args:
+        text: what the user wrote.
+        loopback_only: whether others than this node's processes must be kept out.
+
     Raises:
-        KmeshError: it is malformed, or not a loopback address.
+        KmeshError: it is malformed, or not a loopback address where it must be.
     """
     host, _, port = text.rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host.strip("[]")
@@ -185,20 +189,20 @@ def parse_loopback(text: str) -> tuple[str, int]:
     except ValueError:
         hint = "write ADDRESS:PORT, such as 127.0.0.1:15200"
         raise KmeshError(f"{text!r} is no address to listen on", hint=hint) from None
-    if not loopback or not 0 <= number <= 65535:
+    if (loopback_only and not loopback) or not 0 <= number <= 65535:
         raise KmeshError(
             f"{text!r} is not a loopback address with a port", hint="use 127.0.0.1:PORT"
         )
     return host, number
 
 
-def serve_tcp(address: str, routes: Routes) -> Server:
-    """Serve on a loopback address.
+def serve_tcp(address: str, routes: Routes, *, loopback_only: bool = True) -> Server:
+    """Serve on a loopback address, or on any where that does no harm.
 
     Raises:
         KmeshError: it is not one, or it is taken.
     """
-    host, port = parse_loopback(address)
+    host, port = parse_address(address, loopback_only=loopback_only)
     kind = _Tcp6Server if ":" in host else _TcpServer
     try:
         server = kind((host, port), _handler(routes))

@@ -16,7 +16,9 @@ _GAUGES = {
     "policies": "Authorization policies that the source describes.",
     "rejected_resources": "Resources that cannot be accepted; their last good version serves.",
     "failed_resources": "Resources that the data path could not take.",
-    "managed_cgroups": "Control groups enrolled by kmesh exec.",
+    "managed_cgroups": "Control groups whose processes are managed.",
+    "managed_namespaces": "Network namespaces whose processes are managed.",
+    "managed_pods": "Pods of this node that are governed.",
     "start_seconds": "From the start of the process until it was first ready.",
 }
 _COUNTERS = {

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from runtime.model.mesh import Service, Workload
 from runtime.model.policy import Policy
+
+if TYPE_CHECKING:  # who serves no HTTP does not wait for its forty classes to be made
+    from runtime.model.http_picture import HttpChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,8 @@ class Update:
 
     `complete` says that services, workloads and policies are the whole picture (first sync, or a source
     that only knows whole pictures): what is not in it is gone. `accepted` names resources of
-    earlier rejections that no longer hold: they are good again, or gone.
+    earlier rejections that no longer hold: they are good again, or gone. `http` is complete, or not,
+    by itself: it may come from another stream. None is no change of it.
     """
 
     services: tuple[Service, ...] = ()
@@ -37,6 +41,7 @@ class Update:
     rejections: tuple[Rejection, ...] = ()
     accepted: tuple[str, ...] = ()
     complete: bool = False
+    http: HttpChange | None = None
 
 
 class Source(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from runtime.model.mesh import ServicePort
+from runtime.model.mesh import NetworkAddress, ServicePort
 from runtime.tables.endpoints import Candidate
 from runtime.tables.layout import Cluster as ClusterValue
 from runtime.tables.layout import ClusterKey, SlotKey
@@ -17,9 +17,27 @@ from runtime.tables.problems import Problems
 from runtime.tables.slots import Slots
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A waypoint, and its weight among several.
+
+    Attributes:
+        owner: the key of the waypoint's service; its address where no service has that.
+        address: the address where no service has it, None otherwise.
+    """
+
+    owner: str
+    port: ServicePort
+    weight: int = 1
+    address: NetworkAddress | None = None
+
+    def __str__(self) -> str:
+        return f"{self.owner}:{self.port.service_port}"
+
+
 @dataclass(slots=True)
 class Cluster:
-    """One port and family of a service.
+    """One port and family of a service, or with `parts` the waypoints that stand before some.
 
     `ranks` counts its endpoints by how near they are; only the nearest, of rank `nearest`, have
     slots.
@@ -33,7 +51,7 @@ class Cluster:
     installed: bytes | None = None  # the value in the kernel
     ranks: Counter[int] = field(default_factory=Counter)
     nearest: int = 0
-    is_waypoint: bool = False
+    parts: tuple[Part, ...] = ()
 
     def rank(self, was: Candidate | None, now: Candidate | None) -> bool:
         """Count a change of one endpoint; True when others are the nearest now."""

@@ -16,7 +16,7 @@ from runtime.bpf.btf import Btf, Kind
 from runtime.errors import KmeshError
 
 _TYPEDEF = 8
-_SK_STORAGE = 24  # BPF_MAP_TYPE_SK_STORAGE
+_SK_STORAGE, _SOCKHASH = 24, 18  # BPF_MAP_TYPE_…
 _POINTER, _ARRAY, _STRUCT, _INT = Kind.PTR, Kind.ARRAY, Kind.STRUCT, Kind.INT
 # Structs that no map holds: read-only data, what comes out of ring buffers, values of inner maps.
 _RECORDS = (
@@ -61,8 +61,8 @@ class Struct:
 class MapLayout:
     """A map as the object declares it.
 
-    `key` and `value` name structs; they are "" for plain types, and sizes where no one but the
-    programs reads them.
+    `key` and `value` name structs; they are "" for plain types, and stand for the whole shape where
+    no one but the programs reads them.
     """
 
     name: str
@@ -71,6 +71,11 @@ class MapLayout:
     max_entries: int
     key: str
     value: str
+
+    @property
+    def is_per_socket(self) -> bool:
+        """Whether it holds sockets, or hangs on them: nobody could fill another in its place."""
+        return self.type in (_SK_STORAGE, _SOCKHASH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +87,44 @@ class Layout:
 
     @property
     def digest(self) -> str:
-        """Stands for everything here but the sizes of the maps, which a loader may change."""
-        shapes = [(m.name, m.type, m.flags, m.key, m.value) for m in self.maps]
-        return hashlib.sha256(repr((shapes, self.structs)).encode()).hexdigest()
+        """Stands for the tables but for their sizes, which a loader may change."""
+        shapes = [_shape(one) for one in self.maps if not one.is_per_socket]
+        return _digest((shapes, self.structs))
+
+    @property
+    def socket_digests(self) -> dict[str, str]:
+        """Stands for each map that holds what sockets carry: it outlives a change of the tables.
+
+        What the programs of a socket map's sockets know of these is in their storage: a map of sockets
+        can be taken over only together with that.
+        """
+        stored = [_shape(one) for one in self.maps if one.type == _SK_STORAGE]
+        return {
+            one.name: _digest((_shape(one), stored if one.type == _SOCKHASH else ()))
+            for one in self.maps
+            if one.is_per_socket
+        }
+
+
+def _shape(one: MapLayout) -> tuple[object, ...]:
+    return (one.name, one.type, one.flags, one.key, one.value)
+
+
+def _digest(shapes: object) -> str:
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()
+
+
+def _in_full(btf: Btf, number: int) -> str:
+    """A type with all that it is made of: offset and size of every member."""
+    number = btf.resolve(number)
+    kind = btf.kind(number)
+    if kind == _ARRAY:
+        element, length = btf.array(number)
+        return f"{length} x {_in_full(btf, element)}"
+    if kind != _STRUCT:
+        return f"{btf.size(number)} bytes"
+    members = (f"{at} {name} {_in_full(btf, of)}" for name, of, at in btf.members(number))
+    return f"{btf.name(number)} of {btf.size(number)} bytes: {{{', '.join(members)}}}"
 
 
 def _is_network_order(btf: Btf, number: int) -> bool:
@@ -147,8 +187,7 @@ def _map(btf: Btf, variable: int, *, structs: dict[str, Struct]) -> MapLayout | 
     for part in names:
         held = btf.resolve(attributes[part]) if part in attributes else 0
         if numbers["type"] == _SK_STORAGE:
-            # For programs only, which share it: its size is all that counts.
-            names[part] = f"{btf.size(held)} bytes"
+            names[part] = _in_full(btf, held)  # for programs only: any shape will do
         elif held and btf.kind(held) == _STRUCT:
             struct = _struct(btf, held)
             structs[struct.name] = struct

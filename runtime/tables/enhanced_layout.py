@@ -9,6 +9,41 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
+_BAR = Struct("=QII")
+
+
+class Bar(NamedTuple):
+    """struct kmesh_bar, 16 bytes."""
+
+    until_ns: int
+    failures: int
+    trying: int
+
+    def pack(self) -> bytes:
+        return _BAR.pack(self.until_ns, self.failures, self.trying)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Bar:
+        return cls._make(_BAR.unpack(data))
+
+
+_BAR_KEY = Struct("=16s2s2x")
+
+
+class BarKey(NamedTuple):
+    """struct kmesh_bar_key, 20 bytes."""
+
+    address: bytes  # 16 bytes
+    port: bytes  # 2 bytes
+
+    def pack(self) -> bytes:
+        return _BAR_KEY.pack(self.address, self.port)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> BarKey:
+        return cls._make(_BAR_KEY.unpack(data))
+
+
 _CLUSTER = Struct("=II16I16I")
 
 
@@ -148,16 +183,17 @@ class GateKey(NamedTuple):
         return cls._make(_GATE_KEY.unpack(data))
 
 
-_GATE_SETTINGS = Struct("=I4x")
+_GATE_SETTINGS = Struct("=II")
 
 
 class GateSettings(NamedTuple):
     """struct kmesh_gate_settings, 8 bytes."""
 
     paused: int
+    prepared: int
 
     def pack(self) -> bytes:
-        return _GATE_SETTINGS.pack(self.paused)
+        return _GATE_SETTINGS.pack(self.paused, self.prepared)
 
     @classmethod
     def unpack(cls, data: bytes) -> GateSettings:
@@ -508,6 +544,7 @@ class MapLayout(NamedTuple):
 
 
 MAPS = {
+    "barred": MapLayout(type=9, flags=0, max_entries=1024),
     "client_states": MapLayout(type=24, flags=1, max_entries=0),
     "clients": MapLayout(type=18, flags=0, max_entries=65536),
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
@@ -525,6 +562,7 @@ MAPS = {
     "http_routes": MapLayout(type=1, flags=1, max_entries=1048576),
     "idle": MapLayout(type=1, flags=1, max_entries=65536),
     "introductions": MapLayout(type=18, flags=0, max_entries=65536),
+    "introductions_full": MapLayout(type=2, flags=0, max_entries=1),
     "managed_netns": MapLayout(type=1, flags=1, max_entries=4096),
     "peers": MapLayout(type=24, flags=1, max_entries=0),
     "pool_numbers": MapLayout(type=1, flags=1, max_entries=16384),
@@ -535,7 +573,18 @@ MAPS = {
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
     "upstream_socks": MapLayout(type=1, flags=1, max_entries=65536),
     "upstreams": MapLayout(type=18, flags=0, max_entries=65536),
+    "waypoint_counters": MapLayout(type=6, flags=0, max_entries=4),
 }
 
-# Stands for all of the above but the sizes of the maps.
-DIGEST = "a6395dabb14bcbb9b48439d8988b0fd139a2225e71facb89642bca731f3b06a6"
+# Stands for the tables above, but not for their sizes.
+DIGEST = "ad07a428bfa30ed5dd47b3818237bf21f528a46f55a50c5b6bed703d8fac5cb0"
+
+# The same for each map of what sockets carry.
+SOCKET_DIGESTS = {
+    "client_states": "754b3f5cab6a71b88184150f057b6a77e5a6c0c92d314b6481e4e7e95662c16f",
+    "clients": "ba7a32d191eecfba23f06bcffbb3547e8106fd3c734789ce7cb947f80927f63d",
+    "introductions": "c47774ee5f933f7381276fafc499aa24a5f5f2a3a06e7be0ecd0922f1e0f9624",
+    "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
+    "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
+    "upstreams": "c067c583ff95cabd68b1012a0fd8dccbe46ad7d6dc2216a697953a7ca6a65f5d",
+}

@@ -24,7 +24,8 @@ _HOP = (
     "http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
     "te", "trailer",
 )  # fmt: skip
-_CONNECTION = {"close": Seen.CLOSE, "keep-alive": Seen.KEEP_ALIVE, "upgrade": Seen.UPGRADE}
+_CONNECTION = {"close": Seen.CLOSE, "keep-alive": Seen.KEEP_ALIVE, "upgrade": Seen.UPGRADE,
+               "te": Seen.HOP, "http2-settings": Seen.HOP}  # fmt: skip
 _ENVOY = "x-envoy-"
 RESERVED = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", *_HOP}
@@ -55,6 +56,7 @@ class Step(NamedTuple):
     bit: int = 0
     first: int = 0
     last: int = 0
+    field: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -65,9 +67,16 @@ class State:
     steps: dict[int, Step] = field(default_factory=dict)
 
     def on(
-        self, text: Iterable[int], to: State | int, *, bit: int = 0, first: int = 0, last: int = 0
+        self,
+        text: Iterable[int],
+        to: State | int,
+        *,
+        bit: int = 0,
+        first: int = 0,
+        last: int = 0,
+        field: int = 0,
     ) -> None:
-        step = Step(to, bit, first, last)
+        step = Step(to, bit, first, last, field)
         for byte in text:
             self.steps[byte] = step
 
@@ -231,9 +240,9 @@ def _headers(headers: Slots) -> State:
     anything = _anything(end)
     for state in names.named:
         value, bit = values.get(state, (anything, 0))
-        state.on(b":", value, bit=bit)
+        state.on(b":", value, bit=bit, field=1)
     for state in (names.other, envoy):
-        state.on(b":", values[state][0], bit=values[state][1])
+        state.on(b":", values[state][0], bit=values[state][1], field=1)
     del line.steps[ord(":")]
     line.on(_BLANK, Verdict.FOLDED)
     line.on(b"\r", _line_end(READ))
@@ -322,12 +331,11 @@ def _encoding(end: State) -> State:
 
 
 def _connection(end: State) -> State:
-    """Options between commas; one that is not known takes its header with it: a hop's own."""
+    """Options between commas. One that is not known may be a header's name: Envoy takes that away."""
     names = Names(_TOKEN, Verdict.BAD_CONNECTION, fold=True)
     known = {names.spell(name): bit for name, bit in _CONNECTION.items()}
     between, after = names.root, State(Verdict.BAD_CONNECTION)
-    for state in (*names.named[1:], names.other):
-        bit = known.get(state, Seen.HOP)
+    for state, bit in known.items():
         state.on(b",", between, bit=bit)
         state.on(_BLANK, after, bit=bit)
         state.on(b"\r", end, bit=bit)
@@ -358,13 +366,13 @@ def grammar(headers: Slots, parameters: Slots, *, merge_slashes: bool = False) -
         numbers = {state: rows.place({0, *state.steps}) for state in states}
     except RowsFullError as error:
         raise GrammarTooLargeError("the names of headers and parameters are too many") from error
-    moves = bytearray(MOVES * len(HttpMove(0, 0, 0, 0, 0).pack()))
-    _write(moves, 0, HttpMove(numbers[first], 0, 0, 0, 0))
+    moves = bytearray(MOVES * len(HttpMove(0, 0, 0, 0, 0, 0).pack()))
+    _write(moves, 0, HttpMove(numbers[first], 0, 0, 0, 0, 0))
     for state, number in numbers.items():
-        _write(moves, number, HttpMove(state.reason, 0, 0, 0, 0))
+        _write(moves, number, HttpMove(state.reason, 0, 0, 0, 0, 0))
         for byte, step in state.steps.items():
             to = numbers[step.next] if isinstance(step.next, State) else int(step.next)
-            _write(moves, number + byte, HttpMove(to, byte, step.bit, step.first, step.last))
+            _write(moves, number + byte, HttpMove(to, byte, *step[1:]))
     return bytes(moves)
 
 

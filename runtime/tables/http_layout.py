@@ -49,7 +49,7 @@ class HttpHead(NamedTuple):
         return cls(flat[0], flat[1], flat[2], flat[3:35], flat[35:67])
 
 
-_HTTP_MOVE = Struct("=HBBBB2x")
+_HTTP_MOVE = Struct("=HBBBBB1x")
 
 
 class HttpMove(NamedTuple):
@@ -60,9 +60,10 @@ class HttpMove(NamedTuple):
     bit: int
     first: int
     last: int
+    field: int
 
     def pack(self) -> bytes:
-        return _HTTP_MOVE.pack(self.next, self.byte, self.bit, self.first, self.last)
+        return _HTTP_MOVE.pack(self.next, self.byte, self.bit, self.first, self.last, self.field)
 
     @classmethod
     def unpack(cls, data: bytes) -> HttpMove:
@@ -144,9 +145,10 @@ MAPS = {
     "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
     "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
     "http_moves": MapLayout(type=2, flags=1024, max_entries=1),
+    "http_sockets": MapLayout(type=15, flags=0, max_entries=1),
     "http_steps": MapLayout(type=3, flags=0, max_entries=1),
     "http_trial": MapLayout(type=2, flags=0, max_entries=1),
 }
 
-# Stands for all of the above but the sizes of the maps.
-DIGEST = "bcbf18cc5317851a6ce92e0b6628ac4a8c8211ee5bb0c8ef7642bc94dac5ff16"
+# Stands for the tables above, but not for their sizes.
+DIGEST = "284d41a226da87c96eccefa105a73220f5b2a302b83883edec724727b61e0cd5"

@@ -2,8 +2,8 @@
 """The smallest automaton that tells the same things apart, with few steps to write down.
 
 States that mean the same and lead to the same are one. Most of these automata are tries with loops
-at single states, in which that is found in one pass from the ends; states on a longer way round
-are told apart among themselves, by refinement (Moore).
+at single states, in which that is found in one pass from the ends. Where expressions make longer
+ways round, states are told apart by refinement (Moore), unless there are very many.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from runtime.tables.http_union import Dfa
 _LETTERS = len(ALPHABET)
 _SELF = -1
 _NEVER = -1
+_MOST_REFINED = 5000
 Shape = tuple[int, int, tuple[tuple[int, int], ...]]  # meaning, most frequent step, the others
 
 
 def minimise(dfa: Dfa) -> Dfa:
     """An automaton whose first state is number 0, whose `otherwise` have themselves as `otherwise`."""
-    return _rooted(_Merger(dfa).run())
+    merger = _Merger(dfa)
+    shapes, first = merger.run()
+    if merger.has_rounds and len(shapes) <= _MOST_REFINED:
+        shapes, first = _refined(shapes, first)
+    return _rooted(shapes, first)
 
 
 class _Merger:
@@ -31,14 +36,18 @@ class _Merger:
         self._merged = [_SELF] * len(dfa.meaning)  # the new state of each old one
         self._known: dict[Shape, int] = {}
         self._shapes: list[Shape] = []
+        self.has_rounds = False
 
     def run(self) -> tuple[list[Shape], int]:
         """New states by their shapes, and which is the first."""
         for group in _components(self._dfa):
             if len(group) == 1:
                 state = group[0]
-                self._merged[state] = self._intern(self._shape(state, {state: _SELF}))
+                shape = self._shape(state, {state: _SELF})
+                same = self._loop_like(shape)
+                self._merged[state] = self._intern(shape) if same is None else same
             else:
+                self.has_rounds = True
                 self._merge(group)
         return self._shapes, self._merged[0]
 
@@ -49,6 +58,16 @@ class _Merger:
             self._shapes.append(shape)
         return number
 
+    def _loop_like(self, shape: Shape) -> int | None:
+        """A state with a loop at itself that this one is the same as, once it has led there."""
+        meaning, most, others = shape
+        for to in {most, *(to for _, to in others)}:
+            around = (meaning, _SELF if most == to else most,
+                      tuple((byte, _SELF if one == to else one) for byte, one in others))  # fmt: skip
+            if to != _SELF and around != shape and self._known.get(around) == to:
+                return to
+        return None
+
     def _shape(self, state: int, classes: dict[int, int]) -> Shape:
         """Its steps in terms of new states, and of `classes` (negative) where there is none yet."""
         dfa, merged = self._dfa, self._merged
@@ -57,18 +76,9 @@ class _Merger:
             for byte, to in dfa.steps[state].items()
         }
         rest = dfa.otherwise[state]
-        rest = classes[rest] if rest in classes else merged[rest]
-        if len(steps) > 1:
-            counts = Counter(steps.values())
-            counts[rest] += _LETTERS - len(steps)
-            most = min(counts, key=lambda to: (-counts[to], to))
-            if most != rest:
-                missing = [byte for byte in ALPHABET if byte not in steps]
-                steps.update(dict.fromkeys(missing, rest))
-        else:
-            most = rest
-        others = tuple(sorted((byte, to) for byte, to in steps.items() if to != most))
-        return dfa.meaning[state], most, others
+        return _shaped(
+            dfa.meaning[state], steps, classes[rest] if rest in classes else merged[rest]
+        )
 
     def _merge(self, group: list[int]) -> None:
         """States that can be reached from each other: split until all of a class look alike."""
@@ -155,9 +165,46 @@ class _Search:
         self.found.append(group)
 
 
-def _rooted(merged: tuple[list[Shape], int]) -> Dfa:
+def _shaped(meaning: int, steps: dict[int, int], rest: int) -> Shape:
+    """The one way to write down some steps, given those that differ from the rest."""
+    most = rest
+    if len(steps) > 1:
+        counts = Counter(steps.values())
+        counts[rest] += _LETTERS - len(steps)
+        most = min(counts, key=lambda to: (-counts[to], to))
+        if most != rest:
+            steps = steps | {byte: rest for byte in ALPHABET if byte not in steps}
+    return meaning, most, tuple(sorted((byte, to) for byte, to in steps.items() if to != most))
+
+
+def _refined(shapes: list[Shape], first: int) -> tuple[list[Shape], int]:
+    """States in classes that no value tells apart."""
+    classes = [meaning for meaning, _, _ in shapes]
+    count = len(set(classes))
+    while True:
+        found: dict[tuple[int, Shape], int] = {}
+        turned = [
+            found.setdefault((classes[number], _through(classes, number, shape)), len(found))
+            for number, shape in enumerate(shapes)
+        ]
+        if len(found) == count:
+            break
+        classes, count = turned, len(found)
+    kept = {turned[number]: _through(turned, number, shape) for number, shape in enumerate(shapes)}
+    return [kept[number] for number in range(count)], turned[first]
+
+
+def _through(classes: list[int], number: int, shape: Shape) -> Shape:
+    """A shape in terms of classes."""
+    meaning, most, others = shape
+    to_class = {
+        to: classes[number if to == _SELF else to] for to in {most, *(to for _, to in others)}
+    }
+    return _shaped(meaning, {byte: to_class[to] for byte, to in others}, to_class[most])
+
+
+def _rooted(shapes: list[Shape], first: int) -> Dfa:
     """Numbered from the first state on, and with an `otherwise` that is its own."""
-    shapes, first = merged
     own = {number for number, (_, most, _) in enumerate(shapes) if most in {_SELF, number}}
     if not own:  # nothing is ever over: a state that no byte leads to serves
         shapes.append((_NEVER, _SELF, ()))

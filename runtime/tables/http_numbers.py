@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 HEAD_MAX = 8192  # bytes of a head
+FIELDS_MAX = 100  # lines after its first
 STOPS = 64  # states of a grammar below this are verdicts
 READ = 63
 MOVES = 32768

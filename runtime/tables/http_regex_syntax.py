@@ -151,6 +151,8 @@ class _Parser:
             node, flags = self._atom(flags)
             if node is not None:
                 parts.append(self._repeated(node))
+            elif self._repetition() is not None:
+                raise UnsupportedRegexError("a repetition of flags")
         return Sequence(tuple(parts)), flags
 
     def _quoted(self, flags: _Flags) -> Iterator[Node]:

@@ -26,9 +26,10 @@ class TooManyStatesError(ValueError):
 
 @dataclass(slots=True)
 class _Item:
-    """`keeps`: once reached it stays, whatever follows."""
+    """`keeps`: once reached it stays, whatever follows; `keeper`: such an item, that begins here."""
 
     keeps: bool = False
+    keeper: int | None = None
     ends: set[int] = field(default_factory=set)  # what matches if the value ends here
     steps: dict[int, list[int]] = field(default_factory=dict)
     sets: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)  # bytes as bits, items
@@ -107,11 +108,10 @@ class Union:
 
     def _keep_from(self, node: int, number: int) -> None:
         """All values that go through a node match."""
-        kept = self._items[node].sets
-        if not kept:  # the one set of a trie's node: what begins here and stays, without a byte
-            keeper = self._item(keeps=True)
-            kept.append((0, (keeper,)))
-        self._items[kept[0][1][0]].ends.add(number)
+        item = self._items[node]
+        if item.keeper is None:
+            item.keeper = self._item(keeps=True)
+        self._items[item.keeper].ends.add(number)
 
     def add_expression(self, number: int, regex: Regex) -> None:
         """Add a regular expression."""
@@ -171,8 +171,8 @@ class _Subsets:
         for item in items:
             one = self._items[item]
             (staying if one.keeps else plain).add(item)
-            if one.sets and one.sets[0][0] == 0:
-                staying.update(one.sets[0][1])
+            if one.keeper is not None:
+                staying.add(one.keeper)
         state = frozenset(plain), frozenset(staying)
         number = self._numbers.get(state)
         if number is None:
@@ -198,7 +198,7 @@ class _Subsets:
                 one = self._items[item]
                 for byte, to in one.steps.items():
                     steps[byte] = steps[byte] + to if byte in steps else to
-                sets += [found for found in one.sets if found[0]]
+                sets += one.sets
         otherwise = self._number((), kept)
         found: dict[int, int] = {}
         if not sets:

@@ -9,6 +9,41 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
+_BAR = Struct("=QII")
+
+
+class Bar(NamedTuple):
+    """struct kmesh_bar, 16 bytes."""
+
+    until_ns: int
+    failures: int
+    trying: int
+
+    def pack(self) -> bytes:
+        return _BAR.pack(self.until_ns, self.failures, self.trying)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Bar:
+        return cls._make(_BAR.unpack(data))
+
+
+_BAR_KEY = Struct("=16s2s2x")
+
+
+class BarKey(NamedTuple):
+    """struct kmesh_bar_key, 20 bytes."""
+
+    address: bytes  # 16 bytes
+    port: bytes  # 2 bytes
+
+    def pack(self) -> bytes:
+        return _BAR_KEY.pack(self.address, self.port)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> BarKey:
+        return cls._make(_BAR_KEY.unpack(data))
+
+
 _CLUSTER = Struct("=II16I16I")
 
 
@@ -203,15 +238,25 @@ class MapLayout(NamedTuple):
 
 
 MAPS = {
+    "barred": MapLayout(type=9, flags=0, max_entries=1024),
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
     "frontends": MapLayout(type=1, flags=1, max_entries=131072),
     "introductions": MapLayout(type=18, flags=0, max_entries=65536),
+    "introductions_full": MapLayout(type=2, flags=0, max_entries=1),
     "managed_netns": MapLayout(type=1, flags=1, max_entries=4096),
     "peers": MapLayout(type=24, flags=1, max_entries=0),
     "slots": MapLayout(type=1, flags=1, max_entries=1048576),
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
+    "waypoint_counters": MapLayout(type=6, flags=0, max_entries=4),
 }
 
-# Stands for all of the above but the sizes of the maps.
-DIGEST = "8a6a0cd2d01b1c8341a790981e04ae9f783b8249b86c5c1c164eeea670d245ea"
+# Stands for the tables above, but not for their sizes.
+DIGEST = "ae434f94bb69aa103ff7d2ddf406a5cf756b1bcb868c97d0d0f94c56e93fd08f"
+
+# The same for each map of what sockets carry.
+SOCKET_DIGESTS = {
+    "introductions": "6097a68f12c5916f81688b4538b259147dda76dcb2b1f472eaf600c1069cee22",
+    "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
+    "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
+}

@@ -10,10 +10,11 @@ from types import MappingProxyType
 from typing import Protocol
 
 from runtime.model.mesh import Service, Workload
-from runtime.tables.clusters import Cluster, Clusters
-from runtime.tables.endpoints import Candidate, candidate, workload_problem
+from runtime.tables.clusters import Cluster, Clusters, Part
+from runtime.tables.endpoints import Candidate, candidate, family, fixed, workload_problem
 from runtime.tables.place import Place
 from runtime.tables.problems import Problems
+from runtime.tables.shares import shares
 
 # A workload, or a waypoint's user, may be told before the service.
 _UNKNOWN = Service(name="", namespace="", hostname="")
@@ -49,6 +50,10 @@ class Membership:
     @property
     def workloads(self) -> Mapping[str, Workload]:
         return MappingProxyType(self._workloads)
+
+    def relocate(self, place: Place) -> None:
+        """This node turns out to be elsewhere; its caller fills the clusters again."""
+        self._place = place
 
     def set(self, uid: str, workload: Workload | None) -> None:
         """Take in a workload that is not what it was; None when it is gone."""
@@ -88,13 +93,65 @@ class Membership:
             cluster.version,
             workload=workload,
             place=self._place,
-            any_port=cluster.is_waypoint,
+            as_waypoint=bool(cluster.parts),
         )
+
+    def _found(self, cluster: Cluster) -> Mapping[str, Candidate | None]:
+        """Everyone who may be an endpoint of a cluster."""
+        if len(cluster.parts) > 1:
+            return self._blend(cluster)
+        if cluster.parts and cluster.parts[0].address is not None:
+            return self._instances(cluster.parts[0], cluster.version)
+        return {
+            uid: self._candidate(cluster, self._workloads[uid])
+            for uid in self._serving.get(cluster.service, ())
+        }
+
+    def _instances(self, part: Part, version: int) -> dict[str, Candidate]:
+        """The nearest instances of a waypoint."""
+        if part.address is not None:
+            there = family(part.address.address) == version
+            return {part.owner: fixed(part.address.address, part.port)} if there else {}
+        service = self._catalogue.service(part.owner) or _UNKNOWN
+        found = {
+            uid: candidate(
+                service,
+                part.owner,
+                part.port,
+                version,
+                workload=self._workloads[uid],
+                place=self._place,
+                as_waypoint=True,
+            )
+            for uid in self._serving.get(part.owner, ())
+        }
+        nearest = max((one.rank for one in found.values() if one), default=0)
+        return {uid: one for uid, one in found.items() if one and one.rank == nearest}
+
+    def _blend(self, cluster: Cluster) -> dict[str, Candidate]:
+        """The instances of all of a cluster's waypoints, each with its part of its waypoint's share."""
+        groups = [self._instances(part, cluster.version) for part in cluster.parts]
+        weights = shares(
+            [
+                (part.weight, [one.weight for one in group.values()])
+                for part, group in zip(cluster.parts, groups, strict=True)
+            ]
+        )
+        found: dict[str, Candidate] = {}
+        for part, group, weighing in zip(cluster.parts, groups, weights, strict=True):
+            for (uid, one), weight in zip(group.items(), weighing, strict=True):
+                name = uid if uid not in found else f"{uid} as {part}"
+                if weight:
+                    found[name] = one.weighing(weight)
+        return found
 
     def _move(
         self, cluster: Cluster, uid: str, *, before: Workload | None, after: Workload | None
     ) -> None:
         """One workload changed in one cluster: nearly always a matter of one slot."""
+        if len(cluster.parts) > 1:
+            self.fill(cluster)  # the others' weights depend on it
+            return
         was = self._candidate(cluster, before)
         now = self._candidate(cluster, after)
         if was == now:
@@ -107,10 +164,7 @@ class Membership:
 
     def fill(self, cluster: Cluster) -> None:
         """Bring a cluster to all of its service's workloads; endpoints that stay do not move."""
-        found = {
-            uid: self._candidate(cluster, self._workloads[uid])
-            for uid in self._serving.get(cluster.service, ())
-        }
+        found = self._found(cluster)
         cluster.rank_again(Counter(one.rank for one in found.values() if one))
         nearest = cluster.nearest
         near = {uid: one for uid, one in found.items() if one and one.rank == nearest}

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from runtime.model.mesh import BalancingMode, LoadBalancing, Locality, Scope, Workload
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +53,47 @@ class Place:
             shared += 1
         strict = balancing.mode is BalancingMode.STRICT
         return None if strict and shared < len(balancing.routing_preference) else shared
+
+    def __str__(self) -> str:
+        where = self.locality
+        parts = {
+            "node": self.node,
+            "cluster": self.cluster,
+            "network": self.network if self.network != "" else "the default one",
+            "locality": f"{where.region}/{where.zone}/{where.subzone}".rstrip("/"),
+        }
+        return ", ".join(f"{name} {value}" for name, value in parts.items() if value)
+
+
+class Whereabouts:
+    """This node's place: as it was told, and the rest as this node's own workloads say.
+
+    Args:
+        told: what is known from the start; it is never overruled.
+    """
+
+    def __init__(self, told: Place) -> None:
+        self._told = told
+        self.place = told
+
+    def learn(self, workloads: Iterable[Workload]) -> bool:
+        """Take in workloads that came or changed; returns whether this node's place is another now."""
+        if not self._told.node:
+            return False
+        own = [one for one in workloads if one.node == self._told.node]
+        if not own:
+            return False
+        before, told = self.place, self._told
+        if told.network is None:
+            self.place = replace(self.place, network=_most(own, lambda one: one.network))
+        if not told.cluster:
+            self.place = replace(self.place, cluster=_most(own, lambda one: one.cluster))
+        known = [one for one in own if one.locality != Locality()]
+        if told.locality == Locality() and known:
+            self.place = replace(self.place, locality=_most(known, lambda one: one.locality))
+        return self.place != before
+
+
+def _most(workloads: Iterable[Workload], of: Callable[[Workload], _T]) -> _T:
+    """What most of them say, so that one odd workload does not move the node."""
+    return Counter(map(of, workloads)).most_common(1)[0][0]

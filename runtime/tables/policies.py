@@ -61,6 +61,7 @@ class PolicyTables:
         self._guarding: Counter[int] = Counter()
         self._compiled: dict[tuple[IPAddress | None, tuple[str, ...]], PolicySet] = {}
         self._idle = not any(self._kernel.values())  # there never was a policy
+        self._moved: set[IPAddress] = set()  # by what was not an update
 
     def _adopt(self, existing: Contents) -> None:
         self._kernel = {table: dict(existing.get(table, {})) for table in TABLES}
@@ -94,6 +95,30 @@ class PolicyTables:
 
     # Changes.
 
+    def relocate(self, place: Place) -> None:
+        """This node turns out to be elsewhere; the next `apply` brings the maps there."""
+        self._place = place
+        self._moved |= self._book.relocate(place.network)
+
+    def exempt(self, addresses: Iterable[IPAddress]) -> bool:
+        """The node has these addresses now; returns whether the next `apply` has to tell the maps."""
+        now = frozenset(addresses)
+        changed = now ^ self._exempt
+        self._exempt = now
+        self._moved |= changed
+        return bool(changed) and bool(self._guards)
+
+    @property
+    def exempted(self) -> list[IPAddress]:
+        """The node's addresses that no policy refuses."""
+        found = filter(self._is_exempt, self._exempt)
+        return sorted(found, key=lambda address: (address.version, int(address)))
+
+    def _is_exempt(self, address: IPAddress) -> bool:
+        """Not where a workload has it: then it is that workload's."""
+        known = self._claims.get(address, frozenset())
+        return address in self._exempt and not any(known)
+
     def apply(self, update: Update) -> list[Op]:
         """Take an update in.
 
@@ -105,7 +130,8 @@ class PolicyTables:
         if self._idle:
             self._book.keep(update)
             return []
-        touched = self._book.take(update)
+        touched = self._book.take(update) | self._moved
+        self._moved = set()
         if moved:
             touched.update(self._book.addresses)
         before = dict(self._sets)
@@ -218,7 +244,7 @@ class PolicyTables:
 
     def _identity(self, address: IPAddress) -> bytes | None:
         """What is known of an address; None for nothing."""
-        if address in self._exempt:
+        if self._is_exempt(address):
             return Identity(0, EXEMPT).pack()
         number = identity_number(self._claims.get(address, frozenset()))
         return Identity(number, 0).pack() if number else None

@@ -39,6 +39,18 @@ class AddressBook:
             for one in self.at(address)
         )
 
+    def relocate(self, network: str | None) -> set[IPAddress]:
+        """This node is in another network; returns the addresses at which something changed."""
+        self._network = network
+        before, self._at = self._at, {}
+        for one in self._workloads.values():
+            self._settle(one)
+        return {
+            address
+            for address in before.keys() | self._at.keys()
+            if before.get(address) != self._at.get(address)
+        }
+
     def keep(self, update: Update) -> None:
         """Put an update's workloads by until `take` is called: to book 100,000 takes a second."""
         if update.complete:

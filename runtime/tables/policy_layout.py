@@ -164,5 +164,5 @@ MAPS = {
     "policy_rows": MapLayout(type=1, flags=1, max_entries=262144),
 }
 
-# Stands for all of the above but the sizes of the maps.
+# Stands for the tables above, but not for their sizes.
 DIGEST = "f44d93ffb26041b59e90b1747710eda724200d5ce14501fb2c2043e31fd61868"

@@ -9,7 +9,7 @@ is not there yet, or not any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
@@ -17,22 +17,19 @@ from types import MappingProxyType
 from runtime.model.mesh import BalancingMode, Service, ServicePort, Workload
 from runtime.source.update import Rejection, Update
 from runtime.tables.clusters import Cluster, Clusters
-from runtime.tables.endpoints import (
-    cluster_id,
-    family,
-    frontend_key,
-    is_port,
-)
+from runtime.tables.direct import DirectWaypoints
+from runtime.tables.endpoints import cluster_id, family, frontend_key, is_port
 from runtime.tables.frontends import Frontends
 from runtime.tables.frontends import Target as Stands
 from runtime.tables.identities import Identities
 from runtime.tables.layout import MAPS
 from runtime.tables.membership import Membership
+from runtime.tables.networks import OtherNetworks
 from runtime.tables.ops import Contents, Op
 from runtime.tables.place import Place
 from runtime.tables.problems import Problems
 from runtime.tables.waypoints import FLAG as WAYPOINT
-from runtime.tables.waypoints import Target, Waypoints, bypassing, goes_to_waypoint
+from runtime.tables.waypoints import Target, Waypoints, goes_to_waypoint
 
 LIMITS: Mapping[str, int] = MappingProxyType(
     {name: MAPS[name].max_entries for name in ("frontends", "clusters", "slots")}
@@ -77,9 +74,17 @@ class ServiceTables:
             existing.frontends,
             limit=self._limits["frontends"],
             problems=self._problems,
-            precedence=lambda key: (not self._services[key].service.canonical, key),
+            precedence=self._precedence,
         )
         self._waypoints = Waypoints(self._clusters, fill=self._members.fill)
+        self._direct = DirectWaypoints(
+            waypoints=self._waypoints,
+            frontends=self._frontends,
+            service=self.service,
+            place=self._place,
+            problems=self._problems,
+        )
+        self._networks = OtherNetworks(place=self._place, problems=self._problems)
         self._identities = Identities(
             existing.source_tlvs,
             place=self._place,
@@ -87,6 +92,13 @@ class ServiceTables:
             problems=self._problems,
         )
         self._is_adopting = True
+
+    def _precedence(self, key: str) -> tuple[bool, str]:
+        """Who gets a frontend that several claim: services before workloads."""
+        state = self._services.get(key)
+        if state is None:
+            return True, f"\U0010ffff{key}"
+        return not state.service.canonical, key
 
     # What others may ask.
 
@@ -111,12 +123,6 @@ class ServiceTables:
             "clusters": self._clusters.count,
             "slots": self._clusters.slots,
         }
-
-    @property
-    def bypassing(self) -> Mapping[str, tuple[int, ...]]:
-        """TCP ports that go past their service's waypoint, as the server may speak first there."""
-        found = {key: bypassing(state.service) for key, state in self._services.items()}
-        return {key: ports for key, ports in found.items() if ports}
 
     # Updates.
 
@@ -149,6 +155,17 @@ class ServiceTables:
             self._is_adopting = False
         return self._flush() + self._place_leftovers()
 
+    def relocate(self, place: Place) -> None:
+        """This node turns out to be elsewhere; the next `apply` brings the maps there."""
+        self._place = place
+        self._members.relocate(place)
+        self._direct.relocate(place)
+        self._networks.relocate(place, self.workloads.values())
+        for key, state in self._services.items():
+            self._shape(key, state)
+            for cluster in self.clusters_of(key):
+                self._members.fill(cluster)
+
     def resync(self, existing: Contents) -> list[Op]:
         """Count differences from what really is in the kernel, after operations that failed."""
         services, workloads = self.services, self.workloads
@@ -159,6 +176,7 @@ class ServiceTables:
         return self.apply(whole)
 
     def _flush(self) -> list[Op]:
+        self._networks.flush()
         steps = self._clusters.flush()
         written, removed = self._frontends.flush()
         order = (self._identities.flush(), steps.slots, steps.clusters, written, removed)
@@ -166,7 +184,7 @@ class ServiceTables:
 
     def _place_leftovers(self) -> list[Op]:
         """What did not fit gets the room that this update made."""
-        waiting = self._waiting | self._frontends.waiting
+        waiting = self._waiting | self._frontends.waiting | self._direct.waiting
         if waiting and not self._clusters.is_full and not self._frontends.is_full:
             self._waiting, self._frontends.waiting = set(), set()
             self._shape_all(waiting)
@@ -190,6 +208,8 @@ class ServiceTables:
         if before is None or before.load_balancing != service.load_balancing:
             for cluster in self.clusters_of(key):
                 self._members.fill(cluster)
+        if before is None or before.ports != service.ports:
+            self._direct.service_changed(key)
         self._shape_all(again)
 
     def _remove_service(self, key: str) -> None:
@@ -200,16 +220,19 @@ class ServiceTables:
         for cluster in state.clusters.values():
             self._clusters.retire(cluster)
         again = self._waypoints.set_addresses(key, state.service, None)
+        self._waypoints.wanted(key, (), ())
         self._waypoints.use(key, ())
         del self._services[key]
+        self._direct.service_changed(key)
         self._problems.clear_all(key)
         for cluster in self._waypoints.clusters_of(key):
             self._members.fill(cluster)
         self._shape_all(again)
 
-    def _shape_all(self, keys: Iterable[str]) -> None:
+    def _shape_all(self, keys: Collection[str]) -> None:
         for key in sorted(set(keys) & self._services.keys()):
             self._shape(key, self._services[key])
+        self._direct.shape(keys)
 
     def _shape(self, key: str, state: _ServiceState) -> None:
         """Bring a service's clusters and frontends to its ports and addresses."""
@@ -222,10 +245,8 @@ class ServiceTables:
             self._clusters.retire(state.clusters.pop(number))
         for number, (port, version) in wanted.items():
             self._shape_cluster(key, state, number, port=port, version=version)
-        through = self._waypoints.wanted(key, state.service)
-        if len(state.service.waypoints) > 1:
-            reason = "of several weighted waypoints the heaviest alone is used"
-            self._problems.add(key, "waypoints", reason)
+        addresses = [one.address for one in state.service.addresses]
+        through = self._waypoints.wanted(key, state.service.waypoints, addresses)
         if not self._waypoints.use(key, through.values()):
             self._waiting.add(key)
         self._frontends.set(key, dict(self._wanted_frontends(key, state, through)))
@@ -245,7 +266,9 @@ class ServiceTables:
         before = self.workloads.get(uid)
         if before != workload:
             self._identities.move(uid, before, workload)
+            self._networks.move(before, workload)
             self._members.set(uid, workload)
+            self._direct.set(uid, workload)
 
     def _shape_cluster(
         self, key: str, state: _ServiceState, number: int, *, port: ServicePort, version: int

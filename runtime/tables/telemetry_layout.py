@@ -123,5 +123,11 @@ MAPS = {
     "peers": MapLayout(type=24, flags=1, max_entries=0),
 }
 
-# Stands for all of the above but the sizes of the maps.
-DIGEST = "b545df7a71ce2980a93a9e2709b6640d5f4755fc8ee2296ba6d3b34c49144f50"
+# Stands for the tables above, but not for their sizes.
+DIGEST = "fc4f8796e19749ac859e06080971e8e177f4b8c0489aa905553ffbd9c0a86019"
+
+# The same for each map of what sockets carry.
+SOCKET_DIGESTS = {
+    "following": "f4cdaa1ec569c0008b5cda37df93f5f28003aeb36a4eb8ba9bc4075ddd887711",
+    "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
+}

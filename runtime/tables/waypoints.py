@@ -7,19 +7,22 @@ less is one slot, however many services there are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runtime.model.mesh import (
     AppProtocol,
+    IPAddress,
     NamespacedHostname,
     NetworkAddress,
     Protocol,
     Service,
     ServicePort,
+    Waypoint,
 )
-from runtime.tables.clusters import Cluster, Clusters
-from runtime.tables.endpoints import cluster_id, family, fixed, is_port
+from runtime.tables.clusters import Cluster, Clusters, Part
+from runtime.tables.endpoints import cluster_id, family, is_port
 
 FLAG = 1  # KMESH_FRONTEND_WAYPOINT
 # The client speaks first in these; in any other the server may, and would wait for ever.
@@ -28,21 +31,25 @@ _CLIENT_FIRST = {AppProtocol.HTTP11, AppProtocol.HTTP2, AppProtocol.GRPC, AppPro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The instances of a waypoint on one port, in one address family.
+    """The instances of a waypoint, or of several that share by weight, in one address family."""
 
-    Attributes:
-        owner: the key of the waypoint's service; its address where no service has that.
-        address: the address where no service has it, None otherwise.
-    """
-
-    owner: str
-    port: ServicePort
+    parts: tuple[Part, ...]
     version: int
-    address: NetworkAddress | None = None
+
+    @property
+    def name(self) -> str:
+        """The waypoint's service; of several, all with their weights."""
+        if len(self.parts) == 1:
+            return self.parts[0].owner
+        return ", ".join(f"{part} weight {part.weight}" for part in self.parts)
+
+    @property
+    def port(self) -> ServicePort:
+        return self.parts[0].port
 
     @property
     def id(self) -> int:
-        return cluster_id(f"waypoint {self.owner}", self.port, self.version)
+        return cluster_id(f"waypoint {self.name}", self.port, self.version)
 
 
 def goes_to_waypoint(port: ServicePort) -> bool:
@@ -72,10 +79,11 @@ class Waypoints:
     def __init__(self, clusters: Clusters, *, fill: Callable[[Cluster], None]) -> None:
         self._clusters = clusters
         self._fill = fill
+        self._by_id: dict[int, Cluster] = {}
         self._open: dict[str, dict[int, Cluster]] = {}  # by the waypoint's service
-        self._owners: dict[NetworkAddress, str] = {}
+        self._owners: dict[NetworkAddress, set[str]] = {}
         self._address_users: dict[NetworkAddress, set[str]] = {}
-        self._address_of: dict[str, NetworkAddress] = {}
+        self._addresses_of: dict[str, set[NetworkAddress]] = {}
         self._users: dict[int, set[str]] = {}
         self._targets: dict[str, dict[int, Target]] = {}  # by the service that uses them
 
@@ -84,40 +92,54 @@ class Waypoints:
         old = set(before.addresses) if before else set()
         new = set(after.addresses) if after else set()
         for address in old - new:
-            if self._owners.get(address) == key:
+            self._owners[address].discard(key)
+            if not self._owners[address]:
                 del self._owners[address]
         for address in new - old:
-            self._owners.setdefault(address, key)
+            self._owners.setdefault(address, set()).add(key)
         changed = (self._address_users.get(address, set()) for address in old ^ new)
         return set().union(*changed) - {key}
 
-    def wanted(self, key: str, service: Service | None) -> Mapping[int, Target]:
-        """The waypoint of a service by address family; empty when it has none."""
-        self._forget_address_user(key)
-        if service is None or not service.waypoints:
-            return {}
-        waypoint = max(service.waypoints, key=lambda one: one.weight)
-        if not is_port(waypoint.port):
-            return {}
-        port = ServicePort(service_port=waypoint.port)
-        versions = {family(one.address) for one in service.addresses}
-        if isinstance(waypoint.destination, NamespacedHostname):
-            owner, address = str(waypoint.destination), None
-        else:
-            self._address_users.setdefault(waypoint.destination, set()).add(key)
-            self._address_of[key] = waypoint.destination
-            found = self._owners.get(waypoint.destination)
-            owner = found or f"address {waypoint.destination}"
-            address = None if found else waypoint.destination
-        return {
-            version: Target(owner=owner, port=port, version=version, address=address)
-            for version in versions
-        }
+    def wanted(
+        self, user: str, waypoints: Iterable[Waypoint], addresses: Iterable[IPAddress]
+    ) -> Mapping[int, Target]:
+        """Where a user's connections go by address family; empty when it has no waypoint.
 
-    def _forget_address_user(self, key: str) -> None:
-        address = self._address_of.pop(key, None)
-        if address is not None:
-            self._address_users[address].discard(key)
+        Args:
+            user: the key of a service, or the uid of a workload.
+            waypoints: its waypoints.
+            addresses: its addresses.
+        """
+        self._forget_address_user(user)
+        weights: Counter[tuple[NetworkAddress | NamespacedHostname, int]] = Counter()
+        for one in waypoints:
+            if is_port(one.port):
+                weights[one.destination, one.port] += one.weight
+        if not weights:
+            return {}
+        parts = [self._part(user, *where, weight) for where, weight in weights.items()]
+        if len(parts) == 1:
+            parts = [replace(parts[0], weight=1)]
+        ordered = tuple(sorted(parts, key=str))
+        versions = {family(address) for address in addresses}
+        return {version: Target(parts=ordered, version=version) for version in versions}
+
+    def _part(
+        self, user: str, where: NetworkAddress | NamespacedHostname, port: int, weight: int
+    ) -> Part:
+        at = ServicePort(service_port=port)
+        if isinstance(where, NamespacedHostname):
+            return Part(owner=str(where), port=at, weight=weight)
+        self._address_users.setdefault(where, set()).add(user)
+        self._addresses_of.setdefault(user, set()).add(where)
+        owner = min(self._owners.get(where, ()), default=None)
+        if owner is not None:
+            return Part(owner=owner, port=at, weight=weight)
+        return Part(owner=f"address {where}", port=at, weight=weight, address=where)
+
+    def _forget_address_user(self, user: str) -> None:
+        for address in self._addresses_of.pop(user, ()):
+            self._address_users[address].discard(user)
             if not self._address_users[address]:
                 del self._address_users[address]
 
@@ -133,11 +155,14 @@ class Waypoints:
         """
         after = {target.id: target for target in targets}
         for target in self._note(key, after):
-            clusters = self._open.get(target.owner, {})
-            if target.id in clusters:
-                self._clusters.retire(clusters.pop(target.id))
-            if not clusters:
-                self._open.pop(target.owner, None)
+            cluster = self._by_id.pop(target.id, None)
+            if cluster is None:
+                continue  # there never was room for it
+            self._clusters.retire(cluster)
+            for part in target.parts:
+                del self._open[part.owner][target.id]
+                if not self._open[part.owner]:
+                    del self._open[part.owner]
         fitting = [self._ensure(target) for target in after.values()]  # each, not up to the first
         return all(fitting)
 
@@ -157,18 +182,16 @@ class Waypoints:
         return closed
 
     def _ensure(self, target: Target) -> bool:
-        if target.id in self._open.get(target.owner, {}):
+        if target.id in self._by_id:
             return True
         cluster = self._clusters.open(
-            target.id, service=target.owner, port=target.port, version=target.version
+            target.id, service=target.name, port=target.port, version=target.version
         )
         if cluster is None:
             return False
-        cluster.is_waypoint = True
-        self._open.setdefault(target.owner, {})[target.id] = cluster
-        if target.address is None:
-            self._fill(cluster)
-        elif family(target.address.address) == target.version:
-            only = fixed(target.address.address, target.port)
-            self._clusters.set_slot(cluster, target.owner, only)
+        cluster.parts = target.parts
+        self._by_id[target.id] = cluster
+        for part in target.parts:
+            self._open.setdefault(part.owner, {})[target.id] = cluster
+        self._fill(cluster)
         return True

@@ -7,7 +7,9 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,19 @@ def test_content_does_reach_the_image(tmp_path: Path) -> None:
     assert one.id != two.id
 
 
+def test_an_image_carries_the_id_of_its_files(tmp_path: Path) -> None:
+    top = build(7)
+    made = normal(saved_by_docker_20(tmp_path / "1", top, stamp="x"), tmp_path / "a")
+    with SavedImage(tmp_path / "a" / "normal.tar") as image:
+        environment = dict(line.split("=", 1) for line in image.config["config"]["Env"])
+        one, two = image.diff_ids
+    # OCI image spec, config.md, "Layer ChainID"
+    chain = hashlib.sha256(f"{one} {two}".encode()).hexdigest()
+    assert environment == {"PATH": "/usr/bin", "KMESH_IMAGE_DIGEST": f"sha256:{chain}"}
+    again = normal(tmp_path / "a" / "normal.tar", tmp_path / "b")
+    assert again.id == made.id, "one that the base has is replaced"
+
+
 def test_what_comes_out_is_an_archive_that_says_what_the_image_is(tmp_path: Path) -> None:
     made = normal(saved_by_docker_25(tmp_path / "1", build(7), stamp="x"), tmp_path / "a")
     with SavedImage(tmp_path / "a" / "normal.tar") as image:
@@ -189,6 +204,18 @@ def test_an_archive_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
     files = {"c.json": data, "manifest.json": json.dumps(manifest).encode()}
     with pytest.raises(KmeshError, match=r"lacks gone/layer\.tar: it was cut short"):
         normal(archive(tmp_path / "1", files, {}), tmp_path / "a")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("save", [saved_by_docker_20, saved_by_docker_25])
+def test_an_archive_that_was_cut_short_is_one_clear_line(
+    tmp_path: Path, save: Callable[..., Path], part: float
+) -> None:
+    """What an engine leaves that dies while it saves; the format with compressed layers too."""
+    saved = save(tmp_path / "1", [layer({"sh": os.urandom(20000)}, mtime=1), *build(1)], stamp="x")
+    os.truncate(saved, int(saved.stat().st_size * part))
+    with pytest.raises(KmeshError, match="was cut short"):
+        normal(saved, tmp_path / "a")
 
 
 def test_an_id_is_known_without_writing(tmp_path: Path) -> None:

@@ -29,8 +29,14 @@ def test_a_registry_that_answers_is_pulled_from_by_digest() -> None:
     assert "@sha256:" in choice.source
 
 
-def test_an_unpinned_base_is_told() -> None:
-    assert "not pinned" in choose(OPENEULER, Wish(), reachable=True).reason
+@pytest.mark.parametrize("present", [True, False])
+def test_an_unpinned_base_is_only_pulled_where_the_user_names_it(*, present: bool) -> None:
+    assert not OPENEULER.pinned
+    choice = choose(OPENEULER, Wish(), reachable=True, present=present)
+    assert choice.substitute
+    assert "no digest of openeuler/openeuler:24.03-lts is known to pull" in choice.reason
+    named = choose(OPENEULER, Wish(OPENEULER.reference), reachable=True, present=present)
+    assert (named.kind, named.source) == (Kind.IMAGE, OPENEULER.reference)
 
 
 def test_without_a_registry_debian_is_made_from_packages() -> None:

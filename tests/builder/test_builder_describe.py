@@ -181,7 +181,9 @@ def test_the_table_says_what_a_user_must_not_miss() -> None:
     cells = dict(zip(COLUMNS, row, strict=True))
     assert cells["Base"] == "Debian 12 (mmdebstrap), NOT openEuler 24.03"
     assert cells["Made of"] == "Debian base 59 MB + kmesh 2.1 MB"
-    assert cells["Known kernels"] == "none: 5.10; compat: 6.1, 6.12"
+    assert cells["Known kernels (judged by names)"] == (
+        "none (kernel: compat): 5.10; compat (kernel: enhanced): 6.1, 6.12; none of openEuler is known"
+    )
     assert cells["Digest"] == "ab" * 6
 
 
@@ -190,6 +192,7 @@ def test_json_has_all_of_it() -> None:
     data = json.loads(json.dumps(data))
     assert data["images"][0]["substitute"] is True
     assert data["images"][0]["kernels"][0]["reasons"] == ["no BTF"]
+    assert data["images"][0]["kernels_judged_by"] == "names"
     assert data["probe"] == {"mode": {}}
 
 
@@ -207,6 +210,22 @@ def test_known_kernels_are_judged_by_their_evidence(objects: Path) -> None:
     assert releases[:4] == ["5.10", "6.1", "6.12", "7.2"]
     assert {verdict.mode for verdict in verdicts} <= {"compat", "enhanced", "none"}
     assert verdicts[0].mode == "compat"
+
+
+def test_each_image_is_told_what_it_runs_on() -> None:
+    debian = (KernelVerdict("5.10.0-1", "compat", "compat", ("x",)),)
+    both = (*debian, KernelVerdict("6.6.0-28.0.0.34.oe2403", "enhanced", "enhanced", ()))
+    said = {
+        name: kernels.summary(recipe(name), debian) for name in ("generic", "enhanced", "compile")
+    }
+    assert said == {
+        "generic": "compat: 5.10",
+        "enhanced": "compat: 5.10; none of openEuler is known",
+        "compile": "runs on none: it compiles",
+    }
+    assert kernels.summary(recipe("enhanced"), both) == "compat: 5.10; enhanced: 6.6"
+    assert kernels.kernels_of(recipe("compile"), both) == ()
+    assert kernels.kernels_of(recipe("generic"), both) == both
 
 
 def test_without_objects_no_known_kernel_is_promised_anything(tmp_path: Path) -> None:
@@ -236,4 +255,5 @@ def test_the_command_by_hand_names_capabilities() -> None:
     line = docker_run_line("hub/kmesh:1")
     assert "--privileged" not in line
     assert "--cap-drop ALL --cap-add SYS_ADMIN --cap-add NET_ADMIN" in line
+    assert "-v /etc/os-release:/host/etc/os-release:ro" in line
     assert line.endswith("hub/kmesh:1 probe")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -12,15 +13,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from builder import cache
 from builder.cli import kmesh_build
-from builder.engine import Engine, EngineError, RunResult
+from builder.engine import Engine, EngineError, RunOptions, RunResult
 from builder.longrun import run_logged
 from builder.private_engine import PrivateEngine
 from builder.recipes import recipe
@@ -95,37 +97,103 @@ def test_the_cache_is_where_it_is_said_to_be(
     assert cache.cache_dir() == tmp_path / "mine"
 
 
-@pytest.fixture
-def dying_engine(tmp_path: Path) -> Iterator[str]:
-    """An engine that says who it is, and hangs up on the first real request."""
+CHUNKED = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+SAID = '{"stream":"Step 1/2"}\r\n'
+# How an engine's last answer looks: (what it still sends, what that is).
+DEATHS = {
+    "before it answers": "",
+    "in the head": CHUNKED[:30],
+    "after the head": CHUNKED,
+    "in a chunk": f"{CHUNKED}{len(SAID) + 100:x}\r\n{SAID}",
+    "in half a value": f"{CHUNKED}{len(SAID) - 5:x}\r\n{SAID[:-5]}\r\n",
+    "between chunks": f"{CHUNKED}{len(SAID):x}\r\n{SAID}\r\n",
+    "with an orderly end": f"{CHUNKED}{len(SAID):x}\r\n{SAID}\r\n0\r\n\r\n",
+}
 
-    class Handler(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            while line := self.rfile.readline().decode():
-                while self.rfile.readline().strip():
-                    pass
-                known = "_ping" in line or line.startswith("GET /version")
-                if not known:
-                    return
-                body = json.dumps({"ApiVersion": "1.41", "Version": "20.10"}).encode()
-                head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-                self.wfile.write(head.encode() + body)
+
+class Dying(socketserver.StreamRequestHandler):
+    """Says who it is, creates and starts containers, and dies in its answer to anything else."""
+
+    last = ""
+
+    def handle(self) -> None:
+        while line := self.rfile.readline().decode():
+            head = self._head()
+            self.rfile.read(int(head.get("content-length", 0)))
+            answer = self._known(line)
+            if answer is None:
+                self.wfile.write(self.last.encode())
+                return
+            kind = f"Content-Type: application/json\r\nContent-Length: {len(answer)}"
+            self.wfile.write(f"HTTP/1.1 200 OK\r\n{kind}\r\n\r\n{answer}".encode())
+
+    def _head(self) -> dict[str, str]:
+        found = {}
+        while line := self.rfile.readline().decode().strip():
+            name, _, value = line.partition(":")
+            found[name.lower()] = value.strip()
+        return found
+
+    @staticmethod
+    def _known(line: str) -> str | None:
+        if "_ping" in line or "/version" in line:
+            return json.dumps({"ApiVersion": "1.41", "Version": "20.10"})
+        if "/containers/create" in line or "/containers/c1/json" in line:
+            return json.dumps({"Id": "c1"})
+        return "" if "/containers/c1/start" in line else None
+
+
+@pytest.fixture
+def dying_engine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An engine that dies in its answer to the first real request."""
 
     class Server(socketserver.ThreadingUnixStreamServer):
         daemon_threads = True
 
+    handler = type("Handler", (Dying,), {"last": DEATHS[request.param]})
     path = tmp_path / "d.sock"
-    with Server(str(path), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"unix://{path}"
+    with Server(str(path), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        engine = Engine.connect(f"unix://{path}")
+        yield engine
+        engine.close()
         server.shutdown()
 
 
-def test_an_engine_that_goes_away_is_one_clear_line(dying_engine: str) -> None:
-    engine = Engine.connect(dying_engine)
-    with pytest.raises(EngineError, match=r"looking for x: the Docker engine is gone") as error:
-        engine.find("x")
+def _build(engine: Engine) -> None:
+    engine.build(
+        io.BytesIO(b"\0" * 10240), what="x", network=None, arguments={}, say=lambda _: None
+    )
+
+
+REQUESTS: dict[str, Callable[[Engine], object]] = {
+    "looking for x": lambda engine: engine.find("x"),
+    "building x": _build,
+    "loading x": lambda engine: engine.load(io.BytesIO(b"\0" * 10240), what="x"),
+    "saving x": lambda engine: engine.save("x", io.BytesIO()),
+    "pulling x": lambda engine: engine.pull("x"),
+    "running x": lambda engine: engine.run("i", [], options=RunOptions(), what="x"),
+    "reading /x of i": lambda engine: engine.read_file("i", "/x"),
+}
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+@pytest.mark.parametrize(
+    "dying_engine", [death for death in DEATHS if "orderly" not in death], indirect=True
+)
+def test_an_engine_that_goes_away_is_one_clear_line(dying_engine: Engine, what: str) -> None:
+    with pytest.raises(EngineError) as error:
+        REQUESTS[what](dying_engine)
+    assert "the Docker engine is gone" in str(error.value)
+    assert "\n" not in str(error.value)
     assert "nothing was tagged" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("what", ["building x", "loading x"])
+@pytest.mark.parametrize("dying_engine", ["with an orderly end"], indirect=True)
+def test_an_answer_without_a_result_is_no_result(dying_engine: Engine, what: str) -> None:
+    with pytest.raises(EngineError, match=f"{what}: the Docker engine is gone"):
+        REQUESTS[what](dying_engine)
 
 
 def test_no_engine_is_told(tmp_path: Path) -> None:
@@ -166,11 +234,20 @@ def test_an_interrupt_ends_a_command_and_its_children(tmp_path: Path) -> None:
         time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
     assert child.wait(30) == 42
-    for _ in range(100):
-        if not Path(f"/proc/{pid.read_text().strip()}").exists():
+    for _ in range(600):
+        if ended(pid.read_text().strip()):
             return
         time.sleep(0.05)
     pytest.fail("the command's child lives on")
+
+
+def ended(pid: str) -> bool:
+    """Whether a process is gone, or only waits for process 1, which may be busy, to take notice."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
 
 
 class FakeEngine:
@@ -220,6 +297,19 @@ def test_a_plan_is_data(checkout: Path) -> None:
     ]
 
 
+def test_what_can_be_built_can_be_planned() -> None:
+    """Every option that decides what is built and on what."""
+    images, plan = (
+        kmesh_build.get_command(click.Context(kmesh_build), n) for n in ("images", "plan")
+    )
+    assert images
+    assert plan
+    only_images = {p.name for p in images.params} - {p.name for p in plan.params}
+    assert only_images == {"rebuild", "no_load", "no_probe", "keep_engine"}
+    outcome = command("plan", "--bootstrap", "--mirror", "http://mirror.test/debian")
+    assert "bootstrap Debian 12 from http://mirror.test/debian" in outcome.output
+
+
 def test_one_image_alone_can_be_planned() -> None:
     outcome = command("plan", "--bootstrap", "--image", "enhanced")
     assert "kmesh-enhanced" in outcome.output
@@ -234,6 +324,7 @@ def test_one_image_alone_can_be_planned() -> None:
         (("--hub", "UPPER/case"), "hub"),
         (("--base-repo", "file:///x", "--base-enhanced", "y"), "one of"),
         (("--base-archive", "/nowhere/root.tar"), "does not exist"),
+        (("--base-key", "/etc/passwd"), "for packages of a --base-repo"),
     ],
 )
 def test_a_wrong_word_is_told_before_anything_is_built(

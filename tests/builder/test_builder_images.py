@@ -7,7 +7,6 @@ machine bootstraps and fetches.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -22,11 +21,17 @@ from typing import Any
 
 import pytest
 
+from builder.archive import chain_id
 from builder.cache import cache_dir
 from builder.engine import Engine, RunOptions
 from builder.private_engine import PrivateEngine
+from builder.rootfs import openeuler, osrelease
+from builder.rootfs.dnf import Repository
+from builder.rootfs.openeuler import PACKAGES
+from builder.sbom import SystemPackage
 from builder.smoke import CAPABILITIES, MOUNTS
 from runtime.kernel.cleanup import cleanup
+from tests.builder.rpms import make_repository, needs_rpm, small_trees
 
 pytestmark = [
     pytest.mark.docker,
@@ -185,6 +190,20 @@ def test_each_image_has_a_bill_of_materials_and_a_provenance(built: Built) -> No
         )
 
 
+def test_each_image_knows_the_id_of_its_files(built: Built) -> None:
+    """The key of what a prober found out: another image on the same host is probed again."""
+    code = "import os; print(os.environ['KMESH_IMAGE_DIGEST'])"
+    options = RunOptions(entrypoint="/usr/bin/python3")
+    said = {}
+    for name in NAMES:
+        found = built.engine.find(built.id(name))
+        assert found
+        done = built.engine.run(found.id, ["-c", code], options=options, what="python3")
+        said[name] = done.stdout.strip()
+        assert said[name] == chain_id(found.layers)
+    assert len(set(said.values())) == len(NAMES)
+
+
 def test_the_enhanced_image_has_no_compiler(built: Built) -> None:
     assert built.engine.read_file(built.id("enhanced"), "/usr/bin/clang-14") is None
     assert built.engine.read_file(built.id("generic"), "/usr/bin/clang-14") is not None
@@ -194,6 +213,8 @@ def test_the_generic_image_probes_this_host(built: Built) -> None:
     report = built.first["probe"]
     assert report["mode"]["mode"] in ("compat", "enhanced")
     assert not report["offline"]
+    host = osrelease.parse(Path("/etc/os-release").read_text())
+    assert report["kernel"]["distribution"] == host.name
 
 
 def test_the_compile_image_compiles_objects_that_this_kernel_loads(built: Built) -> None:
@@ -224,6 +245,7 @@ def test_a_dropped_capability_reads_denied(built: Built, dropped: str, capabilit
     report = json.loads(done.stdout)
     verdicts = {item["capability"]: item["verdict"] for item in report["findings"]}
     assert done.status == 3
+    assert report["kernel"]["distribution"] == "", "nobody said which host this is"
     assert report["mode"]["mode"] == "none"
     assert verdicts[capability] == "denied"
     assert report["mode"]["kernel_mode"] != "none"
@@ -312,29 +334,47 @@ def test_an_image_routes_real_connections_of_a_managed_process(
     assert not pins.exists()
 
 
-def openeuler_archive(cache: Path, target: Path) -> Path:
-    """The base layer that was bootstrapped, with openEuler's os-release: what such an archive looks like."""
-    base = max((cache / "roots").glob("*/base.tar"), key=lambda path: path.stat().st_mtime)
-    release = (
-        b'NAME="openEuler"\nID="openEuler"\nVERSION_ID="24.03"\nPRETTY_NAME="openEuler 24.03"\n'
-    )
-    with tarfile.open(base) as tar, tarfile.open(target, "w") as out:
-        for member in tar:
-            if member.name == "usr/lib/os-release":
-                member.size = len(release)
-                out.addfile(member, io.BytesIO(release))
-            else:
-                out.addfile(member, tar.extractfile(member) if member.isreg() else None)
-    return target
+@pytest.fixture(scope="module")
+def repository(built: Built, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """openEuler as far as the pipeline can tell: its packages hold the root that was bootstrapped."""
+    place = tmp_path_factory.mktemp("openeuler")
+    base = max((cache_dir() / "roots").glob("*/base.tar"), key=lambda path: path.stat().st_mtime)
+    python = place / "python3"
+    with tarfile.open(base) as tar:
+        own = [
+            m for m in tar if not m.name.startswith("var/lib/dpkg") and "os-release" not in m.name
+        ]
+        tar.extractall(python, own, filter="fully_trusted")
+    return make_repository(place / "r", {**small_trees(place), "python3": python})
 
 
-def test_an_openeuler_archive_becomes_the_base(built: Built, tmp_path: Path) -> None:
-    archive = openeuler_archive(cache_dir(), tmp_path / "root.tar")
-    arguments = ("--image", "enhanced", "--base-archive", str(archive), "--no-probe")
+@needs_rpm
+def test_an_openeuler_repository_becomes_the_base(built: Built, repository: str) -> None:
+    arguments = ("--image", "enhanced", "--base-repo", repository, "--no-probe")
     report = build(built.places[0], "--tag", f"{TAG}-euler", *arguments)
     (image,) = report["images"]
     assert not image["substitute"]
+    assert image["base"] == "openEuler (dnf)"
     assert image["layers"][0]["name"] == "openEuler 24.03"
+    place = built.places[0] / "build" / "images" / "enhanced"
+    bill = json.loads((place / "sbom.spdx.json").read_text())
+    urls = {ref["referenceLocator"] for p in bill["packages"] for ref in p.get("externalRefs", [])}
+    system = {url for url in urls if url.startswith(("pkg:rpm", "pkg:deb"))}
+    own = (SystemPackage(n, "1-1.oe2403", "noarch", "rpm", "openeuler") for n in PACKAGES)
+    assert system == {package.purl for package in own}
+    statement = json.loads((place / "provenance.json").read_text())
+    inputs = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert {"repomd.xml", "libbpf-1-1.oe2403.noarch"} <= {each.get("name") for each in inputs}
+
+
+@needs_rpm
+def test_an_openeuler_archive_becomes_the_base(built: Built, repository: str) -> None:
+    root = openeuler.from_repository(cache_dir(), Repository(repository), say=print)
+    arguments = ("--image", "enhanced", "--base-archive", str(root.layer), "--no-probe")
+    report = build(built.places[0], "--tag", f"{TAG}-euler", *arguments)
+    (image,) = report["images"]
+    assert not image["substitute"]
+    assert image["base"] == "openEuler (root archive)"
     found = built.engine.find(image["id"])
     assert found
     assert "net.kmesh.base.substitute-for" not in found.labels
@@ -383,6 +423,10 @@ def test_an_interrupted_build_names_nothing_and_is_continued(built: Built) -> No
     assert "interrupted: no name has changed" in log
     assert "Traceback" not in log
     assert all(built.engine.find(f"{HUB}/{name}:{tag}") is None for name in NAMES.values())
-    report = build(place, "--tag", tag, "--no-probe")
-    assert image_ids(report) == image_ids(built.first)
-    assert {item["state"] for item in report["images"]} == {"unchanged"}
+    # What was finished is not built again; and an interrupt after the naming says that it was too late.
+    status, log = _interrupt(place, lambda line: "probing this host" in line, "--tag", tag)
+    assert status == 130, log
+    assert "interrupted: all images are built and have their names" in log
+    assert log.count("unchanged (") == len(NAMES)
+    named = {image: built.engine.find(f"{HUB}/{name}:{tag}") for image, name in NAMES.items()}
+    assert {image: found and found.id for image, found in named.items()} == image_ids(built.first)

@@ -21,6 +21,7 @@ from builder.cache import file_sha256
 from builder.checkout import Checkout, read_checkout
 from builder.context import Part, code_archive, write_context
 from builder.lock import closure, parse_lock
+from builder.objects import ObjectSet
 from builder.recipes import Recipe, recipe, recipes
 from builder.templates import ArchiveView, BaseView, render
 from builder.wheels import platforms_of
@@ -99,7 +100,8 @@ def test_every_image_has_a_dockerfile(checkout: Path, image: Recipe) -> None:
     lines = text.splitlines()
     assert lines[1] == "FROM sha256:0123 AS root"
     assert "RUN apt-get" not in text
-    assert lines[-1] == f'ENTRYPOINT ["{image.entrypoint}"]'
+    entrypoint, command = f'ENTRYPOINT ["{image.entrypoint}"]', 'CMD ["host"]'
+    assert lines[-2:] == [entrypoint, command] if image.builder else lines[-1] == entrypoint
     assert text.index("COPY --from=python") < text.index("COPY --from=kmesh")
     assert r'LABEL title="a \"quoted\" one"' in text
     assert 'ENV LANG="C.UTF-8"' in text
@@ -180,7 +182,7 @@ def test_an_image_gets_what_its_recipe_says(
     tmp_path: Path, image: str, there: str, absent: str
 ) -> None:
     target = tmp_path / "kmesh.tar"
-    code_archive(target, tree(tmp_path / "tree"), recipe(image), [], b"{}")
+    code_archive(target, tree(tmp_path / "tree"), recipe(image), ObjectSet((), b"{}"))
     with tarfile.open(target) as tar:
         members = {member.name: member for member in tar}
     assert there in members
@@ -194,7 +196,7 @@ def test_a_context_is_the_same_wherever_it_is_put_together(tmp_path: Path) -> No
     for place in ("one", "two/deeper"):
         root = tmp_path / place
         part = Part("kmesh", tmp_path / f"{len(digests)}.tar")
-        code_archive(part.archive, tree(root), recipe("compile"), [], b"{}")
+        code_archive(part.archive, tree(root), recipe("compile"), ObjectSet((), b"{}"))
         os.utime(part.archive, (1, 1) if place == "one" else (2, 2))
         write_context(tmp_path / "context.tar", dockerfile="FROM x\n", finish=b"", parts=[part])
         digests.append(file_sha256(tmp_path / "context.tar"))
@@ -242,6 +244,8 @@ def finished(checkout: Path, out: Path) -> dict[str, bytes]:
         "kubernetes/client/__init__.py": "",
         "kubernetes/client/api.py": "names = {'b', 'a'} | frozenset({'x', 'y', 'z'})\n",
         "kubernetes/py.typed": "",
+        "udpa/__init__.py": "",
+        "udpa/type/v1/core_pb2.py": "name = 'core'\n",
         "pygments/__init__.py": "x = 1\n",
         "plain.py": "def f(kind):\n    return kind in {'one', 'two', 'three'}\n",
     }
@@ -268,7 +272,10 @@ def test_packages_in_archives_are_found_and_import(checkout: Path, tmp_path: Pat
     (path,) = (data.decode() for name, data in made.items() if name.endswith("kmesh.pth"))
     assert path.splitlines()[0] == "/usr/lib/kmesh/python"
     search = [f"{tmp_path}{line}" for line in path.splitlines()]
-    code = "import kubernetes.client.api as a, pygments; print(sorted(a.names), a.__file__)"
+    code = "import kubernetes.client.api as a, pygments; print(sorted(a.names), a.__file__); "
+    code += (
+        "from udpa.type.v1 import core_pb2; print(core_pb2.name)"  # directories without __init__
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": os.pathsep.join(search)},
@@ -278,6 +285,7 @@ def test_packages_in_archives_are_found_and_import(checkout: Path, tmp_path: Pat
     )
     assert "['a', 'b', 'x', 'y', 'z']" in done.stdout
     assert "kubernetes.zip" in done.stdout
+    assert done.stdout.endswith("core\n")
 
 
 def test_a_file_of_a_tar_is_read_through_links(tmp_path: Path) -> None:

@@ -200,9 +200,10 @@ def test_layers_do_not_depend_on_when_the_root_was_made(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
-def root_archive(path: Path, release: str, *, python: bool = True) -> Path:
+def root_archive(path: Path, release: str, *, python: bool = True, rpm: bool = True) -> Path:
     with tarfile.open(path, "w:gz") as tar:
         files = {"usr/lib/os-release": release.encode(), "var/log/dnf.log": b"noise"}
+        files |= {"usr/bin/rpm": b"rpm"} if rpm else {}
         files |= {"usr/bin/python3.11": b"python"} if python else {}
         for name, data in files.items():
             member = tarfile.TarInfo(f"./{name}")
@@ -236,6 +237,13 @@ def test_a_root_archive_without_python_is_refused(tmp_path: Path) -> None:
     archive = root_archive(tmp_path / "root.tar.gz", "ID=openEuler\n", python=False)
     with pytest.raises(KmeshError, match="has no usr/bin/python3"):
         openeuler.from_archive(tmp_path / "cache", archive)
+
+
+def test_a_root_archive_that_does_not_tell_its_packages_is_refused(tmp_path: Path) -> None:
+    archive = root_archive(tmp_path / "root.tar.gz", "ID=openEuler\n", rpm=False)
+    with pytest.raises(KmeshError, match="does not tell its packages") as error:
+        openeuler.from_archive(tmp_path / "cache", archive)
+    assert "bill of materials" in str(error.value.hint)
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class MemoryKernel:
         self.maps: dict[str, dict[bytes, bytes]] = {table: {} for table in TABLES}
         self.refuse: list[KmeshError] = []
         self.guarded: list[Path] = []
+        self.unguardable: set[Path] = set()
         self.counted: list[Hits] = []
         self.opened = 0
 
@@ -63,8 +64,11 @@ class MemoryKernel:
     def guard_netns(self, path: Path) -> None:
         if path.name == "gone":
             raise BpfError("no such namespace", 2)
+        if path in self.unguardable:
+            raise BpfError("too many links", 7)
         self.guarded.append(path)
 
+    def release_inode(self, inode: int) -> None: ...
     def release_all(self) -> None:
         self.guarded = []
 
@@ -209,3 +213,24 @@ def test_what_cannot_be_adopted_is_a_fault_and_tried_again(kernel: MemoryKernel)
     made.program(Update(policies=(PORT,), workloads=(POD,), complete=True))
     assert made.fault() is None
     assert kernel.maps["guards"]
+
+
+def test_a_namespace_that_is_not_guarded_is_a_fault_and_the_others_are_guarded(
+    kernel: MemoryKernel, tmp_path: Path
+) -> None:
+    places = [tmp_path / name for name in ("first", "second", "third")]
+    for place in places:
+        place.touch()
+    kernel.unguardable = {places[1]}
+    made = Authorization(
+        lambda: kernel, adopt=False, place=Place(node="here"), namespaces=lambda: places
+    )
+    made.program(Update(policies=(PORT,), workloads=(POD,)))
+    assert kernel.guarded == [places[0], places[2]]
+    assert str(made.fault()).startswith("NOT GUARDED: 1 of 3 network namespaces")
+    assert made.describe()["namespaces"] == {"guarded": 2, "managed": 3}
+    kernel.unguardable = set()
+    made.follow()
+    assert made.fault() is None
+    made.program(Update(removed_policies=(PORT.key,)))
+    assert made.describe()["namespaces"] == {"guarded": 0, "managed": 0}

@@ -158,6 +158,26 @@ def http(family: int, host: str, port: int, path: str, times: int = 1) -> list[A
     return answers
 
 
+def http_or_errno(family: int, host: str, port: int, path: str) -> Any:
+    """The same once; the error's number where there is one."""
+    try:
+        return http(family, host, port, path)
+    except OSError as error:
+        return error.errno
+
+
+_begun: list[socket.socket] = []
+
+
+def begin(family: int, host: str, port: int) -> bool:
+    """Begin to connect, and go on with it; whether nothing comes back."""
+    client = socket.socket(FAMILIES[family], socket.SOCK_STREAM)
+    client.setblocking(False)
+    client.connect_ex((host, port))
+    _begun.append(client)
+    return not select.select([], [client], [], 0.3)[1]
+
+
 def exchange(family: int, host: str, port: int, chunks: list[str], size: int) -> str:
     """Send chunks one by one and read an answer of a size, as hexadecimal."""
     with socket.socket(FAMILIES[family], socket.SOCK_STREAM) as client:
@@ -309,6 +329,8 @@ COMMANDS = {
         send_connected,
         draw,
         http,
+        http_or_errno,
+        begin,
         exchange,
         serve_echo,
         waiting,

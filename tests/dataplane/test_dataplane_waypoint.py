@@ -16,6 +16,7 @@ import pytest
 
 from runtime.bpf.maps import BpfMap
 from runtime.kernel.datapath import DataPath
+from runtime.kernel.sockets import socket_pin
 from runtime.model.mesh import (
     AppProtocol,
     NamespacedHostname,
@@ -26,10 +27,20 @@ from runtime.model.mesh import (
     Workload,
 )
 from runtime.source.update import Update
-from runtime.tables.layout import DIGEST
+from runtime.tables.layout import SOCKET_DIGESTS
 from runtime.tables.place import Place
 from runtime.tables.services import ServiceTables
-from tests.dataplane.world import VIP4, VIP6, Agent, World, refusal, serving, wait_for
+from runtime.tables.waypoints import bypassing
+from tests.dataplane.world import (
+    VIP4,
+    VIP6,
+    Agent,
+    World,
+    chi_square,
+    refusal,
+    serving,
+    wait_for,
+)
 from tests.tables.tables_model import service
 
 pytestmark = pytest.mark.root
@@ -135,6 +146,49 @@ def test_a_long_first_message_arrives_whole(
     assert found["rest"] == "".join(chunks).encode()
 
 
+def test_a_workloads_own_waypoint_is_for_who_asks_for_the_workload(
+    world: World, datapath: DataPath, here: ServiceTables
+) -> None:
+    """Managed twice over, as the programs of both cgroups see every connection."""
+    outer = world.cgroup()
+    inner = world.cgroup(outer)
+    for cgroup in (outer, inner):
+        datapath.enroll_cgroup(cgroup)
+    client, pod = world.agent(inner), "10.244.0.5"
+    world.add_address(f"{pod}/32")
+    waypoint, backend = world.agent()("serve_echo", 4, "127.0.0.1"), world.serve((4, pod, "pod"))
+    own = replace(serving("w", pod, {("a", 80): backend["pod"]}), waypoint=THROUGH)
+    publish(datapath, here, own, *instances("127.0.0.1", port=waypoint), through=False)
+    assert client("ask", 4, VIP4, 80)["answer"] == "pod"
+    found = parse(bytes.fromhex(client("exchange", 4, pod, backend["pod"], ["hello"], 1 << 20)))
+    assert (found["destination"], found["port"]) == (pod, backend["pod"])
+    assert found["rest"] == b"hello"
+    publish(datapath, here, replace(own, waypoint=None), through=False)
+    assert client("ask", 4, pod, backend["pod"])["answer"] == "pod"
+
+
+def test_weighted_waypoints_get_their_shares(
+    world: World, client: Agent, datapath: DataPath, here: ServiceTables
+) -> None:
+    hosts = {"one": "127.0.0.1", "two": "127.0.0.2", "half": "127.0.0.3", "none": "127.0.0.4"}
+    ports = world.serve(*((4, host, name) for name, host in hosts.items()))
+    found = {name: {("wp", PORT): ports[name]} for name in hosts}
+    found["half"] = {("light", PORT): ports["half"]}
+    found["none"] = {("idle", PORT): ports["none"]}
+    workloads = [serving(name, hosts[name], found[name]) for name in hosts]
+    waypoints = tuple(
+        replace(THROUGH, destination=NamespacedHostname("ns", name), weight=weight)
+        for name, weight in {"wp": 80, "light": 20, "idle": 0}.items()
+    )
+    user = replace(http_service(), waypoints=waypoints)
+    services = (user, *(service(name, ports=(PORT,)) for name in ("wp", "light", "idle")))
+    update = Update(services=services, workloads=tuple(workloads), complete=True)
+    datapath.apply(here.apply(update))
+    tally = client("tally", 4, VIP4, 80, 4000)
+    assert tally.keys() == {"one", "two", "half"}
+    assert chi_square(tally, {"one": 40, "two": 40, "half": 20}) < 13.8  # p = 0.001
+
+
 def test_a_server_that_speaks_first_is_reached_directly(
     world: World, client: Agent, datapath: DataPath, here: ServiceTables
 ) -> None:
@@ -142,7 +196,7 @@ def test_a_server_that_speaks_first_is_reached_directly(
     backend = serving("db", "127.0.0.1", {("a", 3306): ports["5.7-MySQL"]})
     publish(datapath, here, *instances("127.0.0.9"), backend)
     assert client("ask", 4, VIP4, 3306) == {"answer": "5.7-MySQL", "peer": [VIP4, 3306]}
-    assert here.bypassing == {"ns/a": (3306,)}
+    assert bypassing(http_service()) == (3306,)
 
 
 def test_no_instance_is_a_clear_refusal(
@@ -240,7 +294,7 @@ def test_once_introduced_a_socket_is_an_ordinary_one(
     client: Agent, datapath: DataPath, here: ServiceTables, envoy: int, pins: Path
 ) -> None:
     publish(datapath, here, *instances("127.0.0.1"))
-    waiting = BpfMap.pinned(pins / "compat" / DIGEST[:16] / "introductions")
+    waiting = BpfMap.pinned(socket_pin(pins / "compat", "introductions", SOCKET_DIGESTS))
     counted, got = client("waiting", 4, VIP4, 80)
     assert counted == got > 0  # FIONREAD tells the truth
     wait_for(lambda: not list(waiting.keys()), "the socket has left the map")

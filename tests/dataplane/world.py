@@ -121,6 +121,14 @@ class World:
     def add_address(self, address: str) -> None:
         self._ip("address", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
 
+    def swallow(self, address: str) -> None:
+        """Have what is sent to an address vanish, with no answer."""
+        self._ip("link", "add", "hole", "type", "veth", "peer", "name", "nobody")
+        for end in ("hole", "nobody"):
+            self._ip("link", "set", end, "up", "arp", "off")
+        self._ip("address", "add", "10.244.9.1/32", "dev", "hole")
+        self._ip("route", "add", f"{address}/32", "dev", "hole")
+
     def cgroup(self, parent: Path | None = None) -> Path:
         path = (parent or cgroup2_root()) / f"{self.name}-{next(_numbers)}"
         path.mkdir()

@@ -207,7 +207,7 @@ def test_another_layout_is_filled_before_traffic_turns_over(
     assert old <= ids("prog")
     again.apply(ServiceTables(existing=again.contents()).apply(WHOLE))
     wait_for(lambda: not old & ids("prog"), "the old programs are gone")
-    assert {one.name for one in home.iterdir()} == {DIGEST[:16], "links"}
+    assert {one.name for one in home.iterdir()} == {DIGEST[:16], "links", "sockets"}
     assert again.cgroups == [cgroup]
     again.destroy()
 

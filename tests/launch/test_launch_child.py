@@ -54,6 +54,20 @@ sys.exit(run_in_cgroup(["sh", "-c", sys.argv[2]], procs=procs))
 """
 
 
+_AMONG_THREADS = """
+import threading
+for _ in range(8):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+
+
+def test_the_end_is_noticed_whichever_thread_the_kernel_tells(tmp_path: Path) -> None:
+    """SIGCHLD goes to any thread that does not block it, where it is lost."""
+    for _ in range(5):
+        outer = [sys.executable, "-c", _AMONG_THREADS + _OUTER, str(tmp_path / "procs"), "exit 7"]
+        assert subprocess.run(outer, timeout=60, check=False).returncode == 7
+
+
 def start(tmp_path: Path, script: str) -> subprocess.Popen[str]:
     outer = subprocess.Popen(
         [sys.executable, "-c", _OUTER, str(tmp_path / "procs"), script],

@@ -65,3 +65,13 @@ def test_the_first_that_starts_is_the_only_one() -> None:
 def test_when_none_starts_every_reason_is_told() -> None:
     with pytest.raises(KmeshError, match=r"enhanced: one; compat: two"):
         start_best(("enhanced", "compat"), opener(enhanced="one", compat="two"))
+
+
+def test_what_fails_for_one_cause_is_said_once() -> None:
+    reasons = [f"compat: load.{name} is denied (no right)" for name in ("a", "b", "c")]
+    reasons.append("compat: bpffs is absent (not mounted)")
+    with pytest.raises(ImpossibleError) as raised:
+        candidates("auto", mode="none", reasons=reasons)
+    assert "compat: load.a and 2 more are denied (no right); compat: bpffs is absent" in str(
+        raised.value
+    )

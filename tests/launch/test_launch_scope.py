@@ -63,6 +63,21 @@ def test_a_scope_with_processes_stays_and_names_them(
     assert dissolve(scope.path)
 
 
+def test_cgroups_that_the_command_made_below_go_with_it(
+    root: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    scope = Scope(root, name=NAME)
+    inner = scope.path / "container" / "inner"
+    inner.mkdir(parents=True)
+    move(sleeper, inner)
+    assert scope.remove() == [sleeper.pid]
+    assert not is_abandoned(scope.path, empty=True)
+    assert dissolve(scope.path)
+    assert not (root / "kmesh").exists()
+    with suppress(OSError):
+        (cgroup2_root() / "cgroup.procs").write_text(str(sleeper.pid))
+
+
 def test_two_of_one_name_in_one_process_are_refused(root: Path) -> None:
     scope = Scope(root, name=NAME)
     with pytest.raises(KmeshError, match="File exists"):

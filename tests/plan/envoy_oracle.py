@@ -25,6 +25,7 @@ from runtime.model.http import (
 )
 
 PROBE = "which-version.test"
+AT_ONCE = 30  # connections
 _TYPES = "type.googleapis.com/envoy"
 _MANAGER = f"{_TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
@@ -122,76 +123,26 @@ class Answer:
     closed: bool = False
 
 
-class Envoy:
-    """A running Envoy.
+class Connection:
+    """A connection that is kept alive, with one request on its way at most."""
 
-    Args:
-        directory: with its socket, and its route table as a file.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._version = 0
-        self._socket: socket.socket | None = None
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(20)
         self._rest = b""
-
-    def load(self, table: RouteTable) -> None:
-        """Replace the route table, and wait until it is in force."""
-        self._version += 1
-        resource = configuration(table)
-        resource["virtual_hosts"].append(_probe(self._version))
-        text = json.dumps({"version_info": str(self._version), "resources": [resource]})
-        scratch = self._directory / "routes.new"
-        scratch.write_text(text)
-        scratch.rename(self._directory / "routes.json")
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            if self.probe() == f"v{self._version}":
-                return
-            time.sleep(0.002)
-        raise AssertionError("Envoy does not take the table: see its log")
-
-    def probe(self) -> str | None:
-        """The version in force."""
         try:
-            [answer] = self.ask([f"GET / HTTP/1.1\r\nHost: {PROBE}\r\n\r\n".encode()])
+            self._socket.connect(str(path))
         except OSError:
-            self.close()
-            return None
-        return answer.route
-
-    def _connected(self) -> socket.socket:
-        if self._socket is None:
-            made = socket.socket(socket.AF_UNIX)
-            made.settimeout(10)
-            try:
-                made.connect(str(self._directory / "listen"))
-            except OSError:
-                made.close()
-                raise
-            self._socket, self._rest = made, b""
-        return self._socket
+            self._socket.close()
+            raise
 
     def close(self) -> None:
-        if self._socket:
-            self._socket.close()
-            self._socket = None
+        self._socket.close()
 
-    def ask(self, requests: Sequence[bytes], *, at_once: int = 1) -> list[Answer]:
-        """The answers to requests, which must be whole and well-formed; several on the way at once."""
-        answers: list[Answer] = []
-        while len(answers) < len(requests):
-            batch = requests[len(answers) : len(answers) + at_once]
-            self._connected().sendall(b"".join(batch))
-            for request in batch:
-                answer = self._answer(head_only=request.startswith(b"HEAD "))
-                answers.append(answer)
-                if answer.closed:
-                    self.close()
-                    break
-        return answers
+    def send(self, request: bytes) -> None:
+        self._socket.sendall(request)
 
-    def _answer(self, *, head_only: bool) -> Answer:
+    def answer(self, *, head_only: bool) -> Answer:
         head = self._read_head()
         if head is None:
             return Answer(0, "", closed=True)
@@ -205,7 +156,7 @@ class Envoy:
     def _read_head(self) -> bytes | None:
         while b"\r\n\r\n" not in self._rest:
             try:
-                more = self._connected().recv(1 << 16)
+                more = self._socket.recv(1 << 16)
             except ConnectionError:
                 more = b""
             if not more:
@@ -216,8 +167,72 @@ class Envoy:
 
     def _skip(self, count: int) -> None:
         while len(self._rest) < count:
-            self._rest += self._connected().recv(1 << 16)
+            self._rest += self._socket.recv(1 << 16)
         self._rest = self._rest[count:]
+
+
+class Envoy:
+    """A running Envoy.
+
+    Args:
+        directory: with its socket, and its route table as a file.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._version = 0
+        self._connections: list[Connection | None] = [None] * AT_ONCE
+
+    def load(self, table: RouteTable) -> None:
+        """Replace the route table, and wait until it is in force."""
+        self._version += 1
+        resource = configuration(table)
+        resource["virtual_hosts"].append(_probe(self._version))
+        text = json.dumps({"version_info": str(self._version), "resources": [resource]})
+        scratch = self._directory / "routes.new"
+        scratch.write_text(text)
+        scratch.rename(self._directory / "routes.json")
+        until = time.monotonic() + 60
+        while self.probe() != f"v{self._version}":
+            assert time.monotonic() < until, "Envoy does not take the table: see its log"
+            time.sleep(0.002)
+
+    def probe(self) -> str | None:
+        """The version in force."""
+        try:
+            [answer] = self.ask([f"GET / HTTP/1.1\r\nHost: {PROBE}\r\n\r\n".encode()])
+        except OSError:
+            self.close()
+            return None
+        return answer.route
+
+    def close(self) -> None:
+        for index, connection in enumerate(self._connections):
+            if connection:
+                connection.close()
+            self._connections[index] = None
+
+    def _connection(self, index: int) -> Connection:
+        found = self._connections[index]
+        if found is None:
+            found = self._connections[index] = Connection(self._directory / "listen")
+        return found
+
+    def ask(self, requests: Sequence[bytes]) -> list[Answer]:
+        """The answers to requests, which must be whole; many connections share them."""
+        answers: list[Answer] = []
+        while len(answers) < len(requests):
+            batch = requests[len(answers) : len(answers) + AT_ONCE]
+            for index, request in enumerate(batch):
+                self._connection(index).send(request)
+            for index, request in enumerate(batch):
+                connection = self._connection(index)
+                answer = connection.answer(head_only=request.startswith(b"HEAD "))
+                answers.append(answer)
+                if answer.closed:
+                    connection.close()
+                    self._connections[index] = None
+        return answers
 
 
 @contextmanager

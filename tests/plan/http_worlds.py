@@ -181,6 +181,9 @@ class Maker:
                 made,
                 target=f"{made.target}?{'&'.join(parts).replace(' ', '+').replace(chr(9), '')}",
             )
+        if chance.random() < 0.1:
+            options = ("keep-alive", "Keep-Alive", "", chance.choice(NAMES))
+            fields["connection"] = ", ".join(chance.choices(options, k=2))
         cased = [
             (name.title() if chance.random() < 0.5 else name, text) for name, text in fields.items()
         ]

@@ -61,5 +61,7 @@ int main(int count, char **paths)
 		printf("%d %u\n", verdict, verdict ? 0 : outcome.route);
 		free(data);
 	}
+	free((void *)grammar);
+	free((void *)graph);
 	return 0;
 }

@@ -145,6 +145,26 @@ def test_the_host_s_distribution_before_the_container_s(tmp_path: Path) -> None:
     assert host.distribution(tmp_path)["ID"] == "debian"
     write(tmp_path, "host/etc/os-release", "ID=openEuler\n")
     assert host.distribution(tmp_path)["ID"] == "openEuler"
+    assert host.distribution(tmp_path, inside=True)["ID"] == "openEuler"
+
+
+@pytest.mark.parametrize("sign", ["docker", "podman", "kubernetes", "our image", ""])
+def test_an_image_s_distribution_is_not_taken_for_the_host_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    for name in ("KUBERNETES_SERVICE_HOST", "KMESH_IMAGE_DIGEST"):
+        monkeypatch.delenv(name, raising=False)
+    write(tmp_path, "etc/os-release", 'ID=debian\nPRETTY_NAME="Debian 12"\n')
+    if sign in ("docker", "podman"):
+        write(tmp_path, {"docker": ".dockerenv", "podman": "run/.containerenv"}[sign], "")
+    elif sign:
+        name = "KUBERNETES_SERVICE_HOST" if sign == "kubernetes" else "KMESH_IMAGE_DIGEST"
+        monkeypatch.setenv(name, "x")
+    facts = running_facts(tmp_path)
+    assert facts.distribution == ("" if sign else "Debian 12")
+    assert facts.distribution_id == ("" if sign else "debian")
+    write(tmp_path, "host/etc/os-release", 'ID=suse\nPRETTY_NAME="SUSE 15"\n')
+    assert running_facts(tmp_path).distribution == "SUSE 15"
 
 
 def test_a_host_that_tells_nothing(tmp_path: Path) -> None:

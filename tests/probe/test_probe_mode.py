@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.probe.mode import NEEDS, choose, needed_by
+from runtime.probe.mode import NEEDS, choose, lacking, needed_by
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict
 
 NAMES = sorted(
@@ -118,3 +118,28 @@ def test_needed_by() -> None:
     assert needed_by("load.compat.connect4") == ("compat", "enhanced")
     assert needed_by("sockmap.flow_control.bounded") == ("enhanced",)
     assert needed_by("jit") == ()
+
+
+@pytest.mark.parametrize("verdict", [Verdict.INCONCLUSIVE, Verdict.DENIED])
+def test_what_the_battery_could_not_try_is_not_taken_for_sound(verdict: Verdict) -> None:
+    """There the enhanced path loses data on a kernel that only looks fine."""
+    untried = findings(sockmap__close=verdict)
+    assert choose(untried).mode == "enhanced"
+    decision = choose(untried, tried=True)
+    assert decision.mode == "compat"
+    assert decision.reasons == (f"enhanced: sockmap.close is {verdict} (because)",)
+    assert choose(findings(connect__ipv4=verdict), tried=True).mode == "enhanced"
+    one = findings(sockmap__flow_control__btf=verdict)
+    assert choose(one, tried=True).mode == "enhanced"
+
+
+def test_what_runs_beside_the_paths_stops_no_path_but_itself() -> None:
+    said = Evidence(level=Level.NAME, verdict=Verdict.ABSENT, summary="gone")
+    broken = Finding(
+        capability="helpers.telemetry.telemetry", verdict=Verdict.ABSENT, evidence=(said,)
+    )
+    assert choose([*findings(), broken]).mode == "enhanced"
+    assert lacking([*findings(), broken], "telemetry") == (
+        "helpers.telemetry.telemetry is absent (gone)"
+    )
+    assert lacking([*findings(), broken], "authorize") == ""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import KmeshError
+from runtime.probe.mode import lacking
 from runtime.probe.names import KernelTypes
 from runtime.probe.report import Report
 from runtime.probe.run import probe_offline
@@ -131,6 +132,23 @@ def test_a_helper_that_is_not_there(patch_btf: Callable[..., Path], objects: Pat
     assert report.mode.kernel_mode == "none"
     # What the battery would load needs it as well: trying is not needed to know.
     assert verdict(report, "sk_storage") is Verdict.ABSENT
+
+
+def test_a_helper_that_only_telemetry_and_acceleration_call(
+    patch_btf: Callable[..., Path], objects: Path
+) -> None:
+    """What runs beside the paths is judged like them, and stops none of them."""
+    hidden = patch_btf({"BPF_FUNC_ktime_get_ns": "XXX_FUNC_ktime_get_ns"})
+    report = offline(objects, hidden)
+    assert report.mode.mode == "compat"
+    for group in ("telemetry", "accelerate"):
+        finding = report.finding(f"helpers.{group}.{group}")
+        assert finding is not None
+        assert finding.verdict is Verdict.ABSENT
+        assert "ktime_get_ns" in finding.evidence[0].summary
+        assert "traffic is served as otherwise" in finding.consequence
+        assert "ktime_get_ns" in lacking(report.findings, group)
+    assert verdict(report, "helpers.authorize.authorize") is Verdict.PRESENT
 
 
 def test_an_optional_helper_is_not_asked_for(patch_btf: Callable[..., Path], objects: Path) -> None:

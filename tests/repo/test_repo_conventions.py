@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -69,6 +72,53 @@ def test_make_help_lists_the_target(checkout: Path, target: str) -> None:
         ["make", "help"], cwd=checkout, capture_output=True, check=True, text=True
     ).stdout
     assert re.search(rf"^  {target}\s+\S", text, re.MULTILINE)
+
+
+def contracts(checkout: Path, place: Path) -> str:
+    linter = Path(sys.executable).with_name("lint-imports")
+    argv = [str(linter), "--no-cache", "--config", str(checkout / "pyproject.toml")]
+    env = {**os.environ, "PYTHONPATH": str(place)}
+    done = subprocess.run(argv, cwd=place, env=env, capture_output=True, text=True, check=False)
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "broken"),
+    [
+        ("builder/plan.py", "import docker", "stay in one module each"),
+        ("builder/labels.py", "from jinja2 import Template", "stay in one module each"),
+        ("runtime/log.py", "import docker", "stay in one module each"),
+        ("runtime/model/policy.py", "from runtime.tables import layout", "only point downwards"),
+        ("runtime/version.py", "import builder.cache", "never needs the builder"),
+    ],
+)
+def test_the_linter_knows_the_layers(
+    checkout: Path, tmp_path: Path, module: str, line: str, broken: str
+) -> None:
+    for package in ("builder", "runtime"):
+        shutil.copytree(
+            checkout / package, tmp_path / package, ignore=shutil.ignore_patterns("data")
+        )
+    with (tmp_path / module).open("a") as stream:
+        stream.write(f"\n{line}\n")
+    verdicts = contracts(checkout, tmp_path).splitlines()
+    (told,) = [each for each in verdicts if " BROKEN" in each]
+    assert broken in told
+
+
+def test_every_place_of_the_sources_is_in_the_guide(checkout: Path) -> None:
+    guide = (checkout / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`([a-z/]+/)`", guide))
+    there = {f"bpf/{path.name}/" for path in (checkout / "bpf").iterdir() if path.is_dir()}
+    there = there - {"bpf/include/"} | {
+        "bpf/include/kmesh/",
+        "builder/",
+        "runtime/",
+        "images/",
+        "ci/",
+    }
+    assert there <= named
+    assert [name for name in named if not (checkout / name).is_dir()] == []
 
 
 def test_commands_of_the_readme_exist(checkout: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from runtime.errors import KmeshError
 from runtime.server import api
 from runtime.server.client import Client, DaemonDownError, DaemonError
-from runtime.server.http import Reply, Server, parse_loopback, serve_tcp, serve_unix
+from runtime.server.http import Reply, Server, parse_address, serve_tcp, serve_unix
 from runtime.server.metrics import renderer
 
 Json = Mapping[str, Any]
@@ -43,6 +43,12 @@ class FakeDaemon:
     def not_ready(self) -> str | None:
         return self.reason
 
+    def not_alive(self) -> str | None:
+        return None
+
+    def pods(self) -> list[Json]:
+        return []
+
     def status(self) -> Json:
         return {
             "version": "1",
@@ -67,14 +73,17 @@ class FakeDaemon:
     def explain(self, to: str, protocol: str | None) -> Json:
         return {"to": to, "protocol": protocol}
 
+    def routes(self, service: str | None) -> Json:
+        return {"service": service}
+
     def workloads(self) -> list[Json]:
         raise RuntimeError("a fault")
 
-    def enroll(self, cgroup: str) -> None:
-        self.enrolled.append(cgroup)
+    def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
+        self.enrolled.append(cgroup or f"{netns} for {holder}")
 
-    def release(self, cgroup: str) -> None:
-        self.enrolled.remove(cgroup)
+    def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
+        self.enrolled.remove(cgroup or f"{netns} for {holder}")
 
 
 @pytest.fixture
@@ -184,11 +193,28 @@ def test_the_socket_is_private_and_takes_commands(client: Client, daemon: FakeDa
     client.post("/enroll", {"cgroup": "/c"})
     assert daemon.enrolled == ["/c"]
     client.post("/release", {"cgroup": "/c"})
+    for netns in ("/proc/1/ns/net", 4026531840, "17"):
+        client.post("/enroll", {"netns": netns, "holder": 7})
+        assert daemon.enrolled == [f"{netns} for 7"]
+        client.post("/release", {"netns": netns, "holder": 7})
     assert daemon.enrolled == []
 
 
-@pytest.mark.parametrize("body", [{}, {"cgroup": 1}, {"cgroup": "relative"}])
-def test_a_command_without_a_cgroup_is_refused(client: Client, body: Any) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"cgroup": 1},
+        {"cgroup": "relative"},
+        {"netns": "relative"},
+        {"netns": 0},
+        {"netns": True},
+        {"netns": [1]},
+        {"netns": "/n", "holder": "me"},
+        {"netns": "/n", "cgroup": "/c"},
+    ],
+)
+def test_a_command_that_names_nobody_is_refused(client: Client, body: Any) -> None:
     with pytest.raises(DaemonError, match="must name a cgroup"):
         client.post("/enroll", body)
 
@@ -227,7 +253,7 @@ def test_a_taken_port_says_so(port: int) -> None:
     ],
 )
 def test_loopback_addresses(text: str, parsed: tuple[str, int]) -> None:
-    assert parse_loopback(text) == parsed
+    assert parse_address(text) == parsed
 
 
 @pytest.mark.parametrize(
@@ -235,7 +261,7 @@ def test_loopback_addresses(text: str, parsed: tuple[str, int]) -> None:
 )
 def test_only_loopback_is_listened_on(text: str) -> None:
     with pytest.raises(KmeshError):
-        parse_loopback(text)
+        parse_address(text)
 
 
 @pytest.mark.parametrize("body", ["a\udcff.yaml", {"a\udcff.yaml": "rejected"}])

@@ -301,3 +301,19 @@ def built_key(address: str) -> list[bytes]:
     tables = ServiceTables()
     ops = tables.apply(Update(services=(service("a", address),)))
     return [op.key for op in ops if op.table == "frontends"]
+
+
+def test_what_is_new_does_not_wait_behind_what_has_vanished() -> None:
+    """A restarted process finds 1,000 services in the kernel, of which one is left, and a new one."""
+    many = tuple(service(f"s{n}", f"10.97.{n // 200}.{1 + n % 200}") for n in range(1000))
+    one = workload("w", "10.244.0.1", serves=[f"s{n}" for n in range(1000)])
+    maps, before = Maps(), ServiceTables()
+    maps.run(before.apply(Update(services=many, workloads=(one,), complete=True)))
+    again = ServiceTables(existing=maps.contents())
+    new = service("new", "10.96.0.9")
+    ops = again.apply(Update(services=(many[0], new), workloads=(one,), complete=True))
+    written = [op.value is not None for op in ops]
+    assert sum(written) == 2  # its cluster, which is empty, and its frontend
+    assert written.index(False) == sum(written)
+    maps.run(ops)
+    assert len(maps.tables["frontends"]) == 2

@@ -314,10 +314,10 @@ def test_a_reader_who_takes_nothing_holds_nobody_up() -> None:
 def test_it_is_off_where_the_kernel_lacks_what_it_takes() -> None:
     def finding(verdict: Verdict) -> Finding:
         said = Evidence(level=Level.NAME, verdict=verdict, summary="not in this kernel: RINGBUF")
-        return Finding(capability="telemetry", verdict=verdict, evidence=(said,))
+        return Finding(capability="maps.telemetry.telemetry", verdict=verdict, evidence=(said,))
 
     assert telemetry_decision([finding(Verdict.PRESENT)], wanted=True) == (True, "")
     on, reason = telemetry_decision([finding(Verdict.ABSENT)], wanted=True)
     assert not on
-    assert reason == "telemetry is absent (not in this kernel: RINGBUF)"
+    assert reason == "maps.telemetry.telemetry is absent (not in this kernel: RINGBUF)"
     assert telemetry_decision([], wanted=False) == (False, "turned off (--no-telemetry)")

@@ -143,8 +143,8 @@ struct kmesh_route {
 };
 
 struct kmesh_gate_settings {
-	__u32 paused; /* the kernel takes nothing: one gate hands over to the next */
-	__u32 pad;
+	__u32 paused;	/* the kernel takes nothing: one gate hands over to the next */
+	__u32 prepared; /* a gate has filled the maps */
 };
 
 /* Why a message was passed to the gate, or that it was not. */
@@ -154,7 +154,7 @@ enum kmesh_gate_counter {
 	KMESH_NOT_WHOLE,     /* the message is no whole request */
 	KMESH_NOT_ROUTED,    /* no route of the kernel's */
 	KMESH_NO_UPSTREAM,   /* no idle connection to the endpoint */
-	KMESH_NO_ROOM,	     /* the upstream's send queue is full, or it is closing */
+	KMESH_UPSTREAM_FULL, /* the upstream's send queue is full, or it is closing */
 	KMESH_NO_SLOT,	     /* connections without a slot */
 	KMESH_PASSED_PAUSED, /* while one gate hands over to the next */
 	KMESH_GATE_COUNTERS,

@@ -59,6 +59,29 @@ struct {
 	__type(value, __u64);
 } introductions SEC(".maps");
 
+/* Instances of waypoints that could not be connected to; the longest unused is forgotten. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct kmesh_bar_key);
+	__type(value, struct kmesh_bar);
+} barred SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, KMESH_WAYPOINT_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} waypoint_counters SEC(".maps");
+
+/* When there was no room in `introductions` the last time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} introductions_full SEC(".maps");
+
 /* Who the workloads of this node are, by address. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -5,6 +5,7 @@
 
 #include <kmesh/address.h>
 #include <kmesh/balance.h>
+#include <kmesh/bar.h>
 #include <kmesh/drift.h>
 #include <kmesh/maps.h>
 #include <stdbool.h>
@@ -75,23 +76,43 @@ static __always_inline void kmesh_forget_peer(struct bpf_sock_addr *ctx,
 	bpf_sk_storage_delete(&peers, sk);
 }
 
+/*
+ * Whether a program of a cgroup below has sent this connect() there already. An endpoint's own
+ * address may have a waypoint of its own, which is for those who asked for it.
+ */
+static __always_inline bool kmesh_is_rewritten(struct bpf_sock_addr *ctx,
+					       const struct kmesh_frontend_key *going)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct kmesh_peer *peer = sk ? bpf_sk_storage_get(&peers, sk, 0, 0) : NULL;
+
+	return peer && peer->endpoint_port == going->port &&
+	       kmesh_same_address(peer->endpoint, going->address);
+}
+
 /* The outcome of a connect(): where it goes is in `choice` after KMESH_REWRITE. */
 static __always_inline enum kmesh_outcome kmesh_connect(struct bpf_sock_addr *ctx,
 							const struct kmesh_frontend_key *service,
 							struct kmesh_choice *choice)
 {
+	bool through;
+
 	if (!kmesh_find_cluster(service, choice)) {
 		kmesh_forget_peer(ctx, service);
 		return KMESH_PASS;
 	}
-	if (kmesh_pick(choice)) {
+	through = choice->frontend_flags & KMESH_FRONTEND_WAYPOINT;
+	if (through && kmesh_is_rewritten(ctx, service))
+		return KMESH_PASS;
+	if ((through && kmesh_no_room()) || kmesh_pick(choice)) {
 		kmesh_forget_peer(ctx, service);
 		return KMESH_REFUSE;
 	}
+	if (through && kmesh_is_barred(&choice->endpoint))
+		kmesh_pick_another(choice);
 	/* Unremembered, the application sees the endpoint's address; a waypoint would see nothing.
 	 */
-	if (!kmesh_remember_peer(ctx, service, choice) &&
-	    choice->frontend_flags & KMESH_FRONTEND_WAYPOINT)
+	if (!kmesh_remember_peer(ctx, service, choice) && through)
 		return KMESH_REFUSE;
 	return KMESH_REWRITE;
 }

@@ -62,6 +62,27 @@ struct kmesh_endpoint {
 	__u32 weight;
 };
 
+struct kmesh_bar_key {
+	__be32 address[4];
+	__be16 port;
+	__u8 pad[2];
+};
+
+/* A waypoint's instance that could not be connected to, and is left alone for a while. */
+struct kmesh_bar {
+	__u64 until_ns; /* CLOCK_MONOTONIC */
+	__u32 failures; /* in a row */
+	__u32 trying;	/* a connection finds out, until then, whether it is back */
+};
+
+enum kmesh_waypoint_counter {
+	KMESH_UNREACHED,    /* connections that an instance did not take */
+	KMESH_DIVERTED,	    /* connections that went to another instance than a barred one */
+	KMESH_UNINTRODUCED, /* connections for which there was no room in `introductions` */
+	KMESH_NO_ROOM,	    /* connections refused for that, before they were made */
+	KMESH_WAYPOINT_COUNTERS,
+};
+
 struct kmesh_netns_key {
 	__u64 cookie;
 };

@@ -74,6 +74,10 @@ class Sockets:
             self.maps["bindings"].update(_COOKIE.pack(cookie(sock)), _COOKIE.pack(cookie(home)))
         self._put("targets", sock)
 
+    def replace(self, sock: socket.socket, *, by: socket.socket) -> None:
+        """Put another socket in the place of a target."""
+        self.maps["targets"].update(_COOKIE.pack(cookie(sock)), _COOKIE.pack(by.fileno()))
+
     def _put(self, name: str, sock: socket.socket) -> None:
         self.maps[name].update(_COOKIE.pack(cookie(sock)), _COOKIE.pack(sock.fileno()))
 

@@ -17,7 +17,6 @@ from runtime.probe.checks import (  # noqa: I001 - the order of import is the re
     programs,
     maps,
     fields,
-    telemetry,
     loading,
     compiler,
 )
@@ -40,5 +39,4 @@ __all__ = [
     "objects",
     "privileges",
     "programs",
-    "telemetry",
 ]

@@ -32,6 +32,8 @@ _UNHELPFUL = ("processed ", "-- ", "verification time", "stack depth", "libbpf: 
 )
 def probe(context: Context, shipped: Shipped) -> Iterator[Evidence]:
     if shipped.info is None:
+        if shipped.costs:  # of a path, `objects.<path>` says it
+            yield Evidence(level=Level.FACT, verdict=Verdict.BROKEN, summary=shipped.error)
         return
     if not context.live:
         summary = "only loading can tell, and this kernel is not running"

@@ -51,8 +51,8 @@ def net_admin(context: Context) -> Iterator[Evidence]:
 @capability(
     "capability.perfmon",
     title="the privilege to read kernel memory from BPF",
-    consequence="programs cannot look into a socket's queues before they redirect: only messages"
-    " whose head shows them to be small are short-cut, the rest goes over TCP",
+    consequence="the verifier is stricter without it and refuses programs of every path (load.*); and none"
+    " may look into a socket's queues before it redirects",
     remedy=grant("PERFMON"),
 )
 def perfmon(context: Context) -> Iterator[Evidence]:

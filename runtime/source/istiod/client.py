@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -21,14 +22,18 @@ from runtime import log
 from runtime.errors import KmeshError
 from runtime.source.istiod.config import IstiodConfig
 from runtime.source.istiod.credentials import Connection
-from runtime.source.istiod.proto.discovery_pb2 import DESCRIPTOR
-from runtime.source.istiod.session import Received, Session, StreamError
-from runtime.source.istiod.status import IstiodStatus
-from runtime.source.istiod.subscription import Subscription
+from runtime.source.istiod.session import (
+    DELTA,
+    Dialect,
+    Received,
+    Session,
+    StreamError,
+    Subscribed,
+)
+from runtime.source.istiod.status import StreamStatus
 
-_SERVICE = DESCRIPTOR.services_by_name["AggregatedDiscoveryService"]
-METHOD = f"/{_SERVICE.full_name}/{_SERVICE.methods[0].name}"
 _log = log.get("source.istiod")
+_T = TypeVar("_T")
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -40,6 +45,7 @@ class Client:
         subscriptions: the resource types; their state outlives each stream.
         status: counters to keep.
         received: called with what each response came to.
+        dialect: how Istiod is talked to.
         sleep: waits that many seconds.
     """
 
@@ -47,15 +53,17 @@ class Client:
         self,
         config: IstiodConfig,
         *,
-        subscriptions: Sequence[Subscription],
-        status: IstiodStatus,
+        subscriptions: Sequence[Subscribed],
+        status: StreamStatus,
         received: Received,
+        dialect: Dialect = DELTA,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._config = config
         self._subscriptions = subscriptions
         self._status = status
         self._received = received
+        self._dialect = dialect
         self._sleep = sleep
         self._session: Session | None = None
 
@@ -74,11 +82,10 @@ class Client:
             # After a stream that was of use: soon, yet not all clients in the same moment.
             await self._sleep(random.uniform(0, self._config.backoff_first))  # noqa: S311
 
-    def ask(self, subscription: Subscription, *, add: Sequence[str], drop: Sequence[str]) -> None:
-        """Want more or fewer names: now if a stream is open, and on every later one."""
-        request = subscription.ask(add=add, drop=drop)
+    def send(self, request: Any) -> None:
+        """Send a request if a stream is open; every later one begins with all that is wanted."""
         if self._session is not None:
-            with contextlib.suppress(StreamError):  # the next stream asks for all that is wanted
+            with contextlib.suppress(StreamError):
                 self._session.send(request)
 
     async def _stream(self) -> None:
@@ -89,6 +96,7 @@ class Client:
         """
         session = Session(
             self._subscriptions,
+            dialect=self._dialect,
             node=self._config.node,
             largest_request=self._config.largest_request,
             status=self._status,
@@ -99,7 +107,7 @@ class Client:
         self._status.last_error = reason
         if not session.fruitful:
             raise StreamError(reason)
-        _log.info("the stream from Istiod ended: %s", reason)
+        _log.info("the stream from Istiod (%s) ended: %s", self._dialect.what, reason)
 
     async def _reason_of_end(self, session: Session) -> str:
         try:
@@ -124,7 +132,7 @@ class Client:
             metadata = (("clusterid", self._config.node.cluster_id), *connection.metadata)
             # Bytes both ways: a message that does not parse must not end in gRPC's own layer.
             method = channel.stream_stream(
-                METHOD, request_serializer=bytes, response_deserializer=bytes
+                self._dialect.method, request_serializer=bytes, response_deserializer=bytes
             )
             call = method(session.requests(), metadata=metadata)
             session.begin()
@@ -145,7 +153,8 @@ class Client:
             payload = b""
             if not self._status.connected:
                 self._status.connected, self._status.last_error = True, None
-                _log.info("connected to Istiod at %s", self._config.address)
+                where, what = self._config.address, self._dialect.what
+                _log.info("connected to Istiod at %s (%s)", where, what)
 
     async def _rotated(self, connection: Connection) -> str:
         while True:
@@ -167,8 +176,26 @@ class Client:
         self._status.failures += 1
         wait = state.next_action.sleep if state.next_action else 0.0
         _log.warning(
-            "no stream from Istiod at %s: %s; next attempt in %.1f s",
+            "no stream from Istiod at %s (%s): %s; next attempt in %.1f s",
             self._config.address,
+            self._dialect.what,
             self._status.last_error,
             wait,
         )
+
+
+async def unless_ended(client: asyncio.Task[None], work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of some work, unless the client ends before.
+
+    Raises:
+        KmeshError: it did.
+    """
+    waiting = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({waiting, client}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            error = None if client.cancelled() else client.exception()
+            raise KmeshError(f"the client of Istiod ended: {error!r}") from error
+        return waiting.result()
+    finally:
+        waiting.cancel()

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.source.istiod.proto.core_pb2 import Node as WireNode
-
 _NO_ADDRESS = "0.0.0.0"  # noqa: S104  # said on the wire, nothing is bound
 
 
@@ -80,6 +78,8 @@ class Node:
 
     def to_wire(self) -> Any:
         """As the first request of a stream carries it."""
+        from runtime.source.istiod.proto.core_pb2 import Node as WireNode
+
         wire = WireNode(id=self.id, user_agent_name="kmesh")
         wire.metadata.update(self.metadata())
         return wire

@@ -9,20 +9,76 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from runtime import log
 from runtime.errors import KmeshError
 from runtime.source.istiod.node import Node
-from runtime.source.istiod.proto.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
-from runtime.source.istiod.status import IstiodStatus
-from runtime.source.istiod.subscription import Outcome, Subscription
+from runtime.source.istiod.proto.discovery_pb2 import (
+    DESCRIPTOR,
+    DeltaDiscoveryResponse,
+    DiscoveryResponse,
+)
+from runtime.source.istiod.status import StreamStatus
 from runtime.source.istiod.wire import BadResourceError, parse
 
 _WAITING_REQUESTS = 1024
 _log = log.get("source.istiod")
-Received = Callable[[Subscription, Outcome], None]
+
+
+class Outcome(Protocol):
+    """What a response came to."""
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """The reason for each resource that could not be accepted."""
+
+
+class Subscribed(Protocol):
+    """The state of one resource type, which outlives streams.
+
+    `label` stands before a resource's name where people read it.
+    """
+
+    @property
+    def type_url(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    def hello(self, *, most: int) -> Any:
+        """The first request of a stream, None where there is nothing to ask for yet."""
+
+    async def apply(self, response: Any) -> Any:
+        """Take a response; returns its outcome."""
+
+    def answer(self, response: Any, outcome: Any) -> Any:
+        """The request that accepts a response, or says what of it is refused."""
+
+    def distrust(self) -> None: ...
+
+
+Received = Callable[[Any, Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One of the two ways to talk to Istiod.
+
+    Attributes:
+        what: what it brings, for people.
+        method: the gRPC method's full path.
+        response: the class of its responses.
+    """
+
+    what: str
+    method: str
+    response: Any
+
+
+_SERVICE = DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full_name
+DELTA = Dialect("workload API", f"/{_SERVICE}/DeltaAggregatedResources", DeltaDiscoveryResponse)
+STATE_OF_THE_WORLD = Dialect("ADS", f"/{_SERVICE}/StreamAggregatedResources", DiscoveryResponse)
 
 
 class StreamError(KmeshError):
@@ -34,6 +90,7 @@ class Session:
 
     Args:
         subscriptions: the resource types, with their state from earlier streams.
+        dialect: how it is talked.
         node: who we say we are.
         largest_request: bytes that the server takes in one message.
         status: counters to keep.
@@ -42,14 +99,16 @@ class Session:
 
     def __init__(
         self,
-        subscriptions: Sequence[Subscription],
+        subscriptions: Sequence[Subscribed],
         *,
+        dialect: Dialect = DELTA,
         node: Node,
         largest_request: int,
-        status: IstiodStatus,
+        status: StreamStatus,
         received: Received,
     ) -> None:
-        self._by_type = {each.kind.type_url: each for each in subscriptions}
+        self._by_type = {each.type_url: each for each in subscriptions}
+        self._dialect = dialect
         self._node = node
         self._largest_request = largest_request
         self._status = status
@@ -59,10 +118,10 @@ class Session:
 
     def begin(self) -> None:
         """Queue the subscriptions; the first request says who we are."""
-        for index, subscription in enumerate(self._by_type.values()):
-            hello = subscription.hello(most=self._largest_request)
-            if index == 0:
-                hello.node.CopyFrom(self._node.to_wire())
+        hellos = [each.hello(most=self._largest_request) for each in self._by_type.values()]
+        wanted = [hello for hello in hellos if hello is not None]
+        wanted[0].node.CopyFrom(self._node.to_wire())
+        for hello in wanted:
             self.send(hello)
 
     def send(self, request: Any) -> None:
@@ -85,7 +144,8 @@ class Session:
     async def requests(self) -> AsyncIterator[bytes]:
         """The queued requests, serialized, until the session is closed."""
         while (request := await self._requests.get()) is not None:
-            yield DeltaDiscoveryRequest.SerializeToString(request)
+            payload: bytes = request.SerializeToString()
+            yield payload
 
     async def receive(self, payload: bytes) -> None:
         """Apply a response and queue the answer to it.
@@ -94,7 +154,7 @@ class Session:
             StreamError: it cannot be told what this response is, so it cannot be answered.
         """
         try:
-            response = parse(DeltaDiscoveryResponse, payload)
+            response = parse(self._dialect.response, payload)
         except BadResourceError as error:
             raise StreamError(f"Istiod sent a response that is {error}") from error
         del payload  # tens of megabytes, at the first sync
@@ -106,14 +166,14 @@ class Session:
             return
         outcome = await subscription.apply(response)
         self.fruitful = True
-        self._answer(subscription, response.nonce, outcome)
+        self._answer(subscription, response, outcome)
         self._received(subscription, outcome)
 
-    def _answer(self, subscription: Subscription, nonce: str, outcome: Outcome) -> None:
-        self.send(subscription.answer(nonce, outcome))
+    def _answer(self, subscription: Subscribed, response: Any, outcome: Outcome) -> None:
+        self.send(subscription.answer(response, outcome))
         if not outcome.refused:
             self._status.acks += 1
             return
         self._status.nacks += 1
         for name, reason in outcome.refused.items():
-            _log.error("%s %s is refused: %s", subscription.kind.label, name, reason)
+            _log.error("%s %s is refused: %s", subscription.label, name, reason)

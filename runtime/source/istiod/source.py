@@ -4,24 +4,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
 
 from runtime import log
 from runtime.errors import KmeshError
 from runtime.model.mesh import NetworkAddress, Workload
-from runtime.source.istiod.changes import Changes, Pending
-from runtime.source.istiod.client import Client, Sleep
+from runtime.source.istiod.changes import Changes, Known
+from runtime.source.istiod.client import Client, Sleep, unless_ended
 from runtime.source.istiod.config import IstiodConfig
 from runtime.source.istiod.hostname import Hostnames, Lookup, system_lookup
 from runtime.source.istiod.kinds import AddressKind, AuthorizationKind
 from runtime.source.istiod.on_demand import Demands
+from runtime.source.istiod.pending import Pending
 from runtime.source.istiod.status import IstiodStatus
 from runtime.source.istiod.subscription import Outcome, Subscription
 from runtime.source.update import Update
 
 _log = log.get("source.istiod")
-_T = TypeVar("_T")
 
 
 class IstiodSource:
@@ -47,7 +46,7 @@ class IstiodSource:
         self._kind = AddressKind()
         self._addresses = Subscription(self._kind, on_demand=config.on_demand)
         self._policies = Subscription(AuthorizationKind())
-        self._pending = Pending()
+        self._pending = Pending(Changes, known=Known())
         self._demands = Demands(self._ask)
         self._hostnames = Hostnames(
             changed=self._resolved,
@@ -85,10 +84,10 @@ class IstiodSource:
         client = asyncio.get_running_loop().create_task(self._client.run())
         self._hostnames.resume()
         try:
-            await _unless_ended(client, self._pending.wait_whole())
+            await unless_ended(client, self._pending.wait_whole())
             await self._hostnames.settle(self._config.hostname_wait)
             while True:
-                yield await _unless_ended(client, self._pending.take())
+                yield await unless_ended(client, self._pending.take())
         finally:
             client.cancel()
             await asyncio.gather(client, return_exceptions=True)
@@ -109,7 +108,7 @@ class IstiodSource:
         self._demands.release(address)
 
     def _ask(self, add: Sequence[str], drop: Sequence[str]) -> None:
-        self._client.ask(self._addresses, add=add, drop=drop)
+        self._client.send(self._addresses.ask(add=add, drop=drop))
 
     def _received(self, subscription: Subscription, outcome: Outcome) -> None:
         self._pending.merge(outcome.changes)
@@ -135,15 +134,3 @@ class IstiodSource:
         self.status.workloads = len(self._addresses.versions) - self.status.services
         self.status.policies = len(self._policies.versions)
         self.status.refused = self._addresses.refusals() | self._policies.refusals()
-
-
-async def _unless_ended(client: asyncio.Task[None], work: Coroutine[Any, Any, _T]) -> _T:
-    waiting = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({waiting, client}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            error = None if client.cancelled() else client.exception()
-            raise KmeshError(f"the client of Istiod ended: {error!r}") from error
-        return waiting.result()
-    finally:
-        waiting.cancel()

@@ -7,20 +7,18 @@ from dataclasses import asdict, dataclass, field
 
 
 @dataclass(slots=True, kw_only=True)
-class IstiodStatus:
-    """Counters and the present state.
+class StreamStatus:
+    """Counters and the present state of one stream.
 
     Attributes:
         connected: a stream is open and Istiod has answered on it.
-        synced: both resource types have been received whole since the start.
+        synced: all resource types have been received whole since the start.
         streams: streams opened, the present one included.
         failures: streams that ended before they gave anything, or with a response that made no sense.
         responses, acks, nacks: since the start.
         last_response: Unix time of the last response in seconds, None before the first.
         last_error: why the last stream ended, None while one is up.
-        services, workloads, policies: how many are held.
         refused: the reason for each resource that is refused now.
-        unresolved: the reason for each hostname that cannot be resolved now.
     """
 
     address: str = ""
@@ -33,12 +31,33 @@ class IstiodStatus:
     nacks: int = 0
     last_response: float | None = None
     last_error: str | None = None
-    services: int = 0
-    workloads: int = 0
-    policies: int = 0
     refused: dict[str, str] = field(default_factory=dict)
-    unresolved: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The same as plain values."""
         return asdict(self)
+
+
+@dataclass(slots=True, kw_only=True)
+class IstiodStatus(StreamStatus):
+    """The workload API's.
+
+    Attributes:
+        services, workloads, policies: how many are held.
+        unresolved: the reason for each hostname that cannot be resolved now.
+    """
+
+    services: int = 0
+    workloads: int = 0
+    policies: int = 0
+    unresolved: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class AdsStatus(StreamStatus):
+    """Of ADS: how many resources of each type are held."""
+
+    clusters: int = 0
+    endpoints: int = 0
+    listeners: int = 0
+    route_tables: int = 0

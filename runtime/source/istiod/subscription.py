@@ -12,7 +12,7 @@ sent, the server sends everything, and what is gone is what its first response d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,14 @@ class Subscription:
         self.synced = on_demand
         self._expects_all = False
 
+    @property
+    def type_url(self) -> str:
+        return self.kind.type_url
+
+    @property
+    def label(self) -> str:
+        return self.kind.label
+
     def hello(self, *, most: int) -> Any:
         """The first request of a stream, of `most` bytes where it would hold versions."""
         request = DeltaDiscoveryRequest(
@@ -100,12 +108,11 @@ class Subscription:
             resource_names_unsubscribe=dropped,
         )
 
-    def answer(self, nonce: str, outcome: Outcome) -> Any:
+    def answer(self, response: Any, outcome: Outcome) -> Any:
         """The ACK of a response, or its NACK that names what was refused and why."""
-        request = DeltaDiscoveryRequest(type_url=self.kind.type_url, response_nonce=nonce)
+        request = DeltaDiscoveryRequest(type_url=self.kind.type_url, response_nonce=response.nonce)
         if outcome.refused:
-            request.error_detail.code = _INVALID_ARGUMENT
-            request.error_detail.message = _reasons(outcome.refused)
+            refuse(request, outcome.refused)
         return request
 
     def distrust(self) -> None:
@@ -172,10 +179,21 @@ class Subscription:
             changes.refused[self._label(name)] = None
 
     def _label(self, name: str) -> str:
-        return f"{self.kind.label} {name if name.isprintable() else repr(name)}"
+        return labelled(self.kind.label, name)
 
 
-def _reasons(refused: dict[str, str]) -> str:
+def refuse(request: Any, refused: Mapping[str, str]) -> None:
+    """Make a request a NACK."""
+    request.error_detail.code = _INVALID_ARGUMENT
+    request.error_detail.message = _reasons(refused)
+
+
+def labelled(label: str, name: str) -> str:
+    """A resource's name as people read it."""
+    return f"{label} {name if name.isprintable() else repr(name)}"
+
+
+def _reasons(refused: Mapping[str, str]) -> str:
     told = [f"{name or '(no name)'}: {why}" for name, why in list(refused.items())[:_TOLD]]
     more = len(refused) - len(told)
     return f"{len(refused)} refused: " + "; ".join(told) + (f"; and {more} more" if more else "")

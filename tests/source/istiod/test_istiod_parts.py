@@ -8,8 +8,9 @@ import asyncio
 import pytest
 
 from runtime.model.policy import Policy
-from runtime.source.istiod.changes import Changes, Pending
+from runtime.source.istiod.changes import Changes, Known
 from runtime.source.istiod.node import Node
+from runtime.source.istiod.pending import Pending
 from runtime.source.istiod.proto.discovery_pb2 import DeltaDiscoveryRequest
 from runtime.source.istiod.session import Session, StreamError
 from runtime.source.istiod.status import IstiodStatus
@@ -18,7 +19,7 @@ KEY = "shop/p"
 THERE = Policy(name="p", namespace="shop")
 
 
-async def taken_or_none(pending: Pending):
+async def taken_or_none(pending: Pending[Changes]):
     """What may be taken now, None when one would have to wait."""
     try:
         async with asyncio.timeout(0.02):
@@ -28,7 +29,7 @@ async def taken_or_none(pending: Pending):
 
 
 async def test_what_is_pending():
-    pending = Pending()
+    pending = Pending(Changes, known=Known())
     pending.merge(Changes(policies={KEY: None}))
     assert await taken_or_none(pending) is None
     pending.set_whole()
@@ -42,7 +43,7 @@ async def test_what_is_pending():
 
 
 async def test_what_the_consumer_does_not_know_wakes_nobody():
-    pending = Pending()
+    pending = Pending(Changes, known=Known())
     pending.set_whole()
     pending.merge(Changes(policies={KEY: THERE}))
     await pending.take()

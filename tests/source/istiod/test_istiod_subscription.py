@@ -49,7 +49,10 @@ async def test_a_resource_without_content_or_name_is_refused(subscription):
     odd.resources.add(name=A, version="1")
     outcome = await subscription.apply(odd)
     assert outcome.refused == {"": "it has no name", A: "its type is ''"}
-    assert "(no name)" in subscription.answer("n", outcome).error_detail.message
+    assert (
+        "(no name)"
+        in subscription.answer(DeltaDiscoveryResponse(nonce="n"), outcome).error_detail.message
+    )
 
 
 async def test_of_one_name_twice_the_last_counts(subscription):
@@ -79,7 +82,9 @@ async def test_a_refused_resource_is_not_removed_by_the_same_response(subscripti
 
 def test_a_refusal_names_some_and_counts_the_rest():
     outcome = Outcome(refused={f"name-{n}": "why" for n in range(50)})
-    detail = Subscription(AddressKind()).answer("n", outcome).error_detail
+    detail = (
+        Subscription(AddressKind()).answer(DeltaDiscoveryResponse(nonce="n"), outcome).error_detail
+    )
     assert detail.message.startswith("50 refused: name-0: why; ")
     assert detail.message.endswith("; and 30 more")
     assert detail.code == 3

@@ -75,12 +75,7 @@ class XdsServer:
     async def start(self, *, credentials: grpc.ServerCredentials | None = None) -> None:
         """Listen on loopback, on the same port as the last time."""
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        method = grpc.stream_stream_rpc_method_handler(
-            self._serve, request_deserializer=DeltaDiscoveryRequest.FromString
-        )
-        handler = grpc.method_handlers_generic_handler(
-            SERVICE, {"DeltaAggregatedResources": method}
-        )
+        handler = grpc.method_handlers_generic_handler(SERVICE, self._methods())
         self._server.add_generic_rpc_handlers((handler,))
         address = f"127.0.0.1:{self.port}"
         if credentials is None:
@@ -88,6 +83,12 @@ class XdsServer:
         else:
             self.port = self._server.add_secure_port(address, credentials)
         await self._server.start()
+
+    def _methods(self) -> dict[str, Any]:
+        method = grpc.stream_stream_rpc_method_handler(
+            self._serve, request_deserializer=DeltaDiscoveryRequest.FromString
+        )
+        return {"DeltaAggregatedResources": method}
 
     async def stop(self) -> None:
         """Die at once, as a killed process would."""

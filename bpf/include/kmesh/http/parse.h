@@ -67,7 +67,7 @@ static __always_inline int kmesh_http_parse(const struct kmesh_http_input *in,
 					    const struct kmesh_http_grammar *grammar,
 					    struct kmesh_http_head *head)
 {
-	__u64 state = grammar->moves[0].next, before = 0, seen = 0, twice = 0;
+	__u64 state = grammar->moves[0].next, before = 0, seen = 0, twice = 0, fields = 0;
 	const struct kmesh_http_move *move;
 	__u32 at;
 
@@ -95,6 +95,7 @@ static __always_inline int kmesh_http_parse(const struct kmesh_http_input *in,
 		bit = KMESH_HTTP_BIT(move->bit & 63);
 		twice |= seen & bit;
 		seen |= bit;
+		fields += move->field;
 		KMESH_HTTP_GOTO_IF(state, >=, KMESH_HTTP_STOPS, next);
 		break;
 	next:;
@@ -111,6 +112,8 @@ static __always_inline int kmesh_http_parse(const struct kmesh_http_input *in,
 		return state;
 	if (twice & KMESH_HTTP_ONCE)
 		return KMESH_HTTP_TWICE;
+	if (fields > KMESH_HTTP_FIELDS_MAX)
+		return KMESH_HTTP_TOO_LONG;
 	head->seen = seen;
 	head->length = at + 1;
 	return kmesh_http_conclude(in, head);

@@ -15,7 +15,8 @@
 
 #include <linux/types.h>
 
-#define KMESH_HTTP_HEAD_MAX 8192 /* bytes of a head, its empty line included */
+#define KMESH_HTTP_HEAD_MAX   8192 /* bytes of a head, its empty line included */
+#define KMESH_HTTP_FIELDS_MAX 100  /* lines after its first; Envoy refuses more (431) */
 
 /*
  * What kmesh_http_parse() and kmesh_http_match() return. From KMESH_HTTP_MALFORMED on it is a
@@ -110,7 +111,8 @@ struct kmesh_http_move {
 	__u8 bit;   /* of `seen`; 0: none */
 	__u8 first; /* place that starts with this byte; 0: none */
 	__u8 last;  /* place that ends with this byte, so far; 0: none */
-	__u16 pad;
+	__u8 field; /* 1: a header begins */
+	__u8 pad;
 };
 
 /* moves[0].next is the first state. */

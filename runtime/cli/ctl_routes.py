@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`kmeshctl routes`: where each HTTP route runs, in the kernel or at the waypoint, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+
+from runtime import ui
+from runtime.cli.options import daemon, run_dir_option
+
+Json = Mapping[str, Any]
+_SECONDS = 60  # a mesh of ten thousand routes
+
+
+@click.command()
+@click.option("--service", metavar="SERVICE", help="Of one service: NAMESPACE/NAME, or its host.")
+@run_dir_option
+@ui.output_option
+def routes(service: str | None, run_dir: Path, output: str) -> None:
+    """Where each HTTP route runs, and why.
+
+    Routes are told in the order in which they are tried: the first that matches takes a request. What
+    the kernel cannot do is done by the waypoint, and the reason names the field that asks for it. Where
+    the enhanced path does not run, all are at the waypoint, and those that could be in the kernel are
+    told.
+
+    \b
+    Example:
+      kmeshctl routes
+      kmeshctl routes --service shop/reviews
+      kmeshctl routes --output json
+    """  # noqa: D301 - \b is click's mark for "do not wrap"
+    asked = f"?{urlencode({'service': service})}" if service else ""
+    answer = daemon(run_dir).get(f"/routes{asked}", seconds=_SECONDS)
+    if output == "json":
+        ui.print_json(answer)
+        return
+    if answer["routes"]:
+        columns = ("SERVICE", "PORT", "ROUTE", "MATCH", "DOES", "PLACE", "WHY")
+        ui.print_table(columns, (_row(each, answer["why_not"]) for each in answer["routes"]))
+    if answer["note"]:
+        click.echo(answer["note"])
+    if answer["routes"] and answer["why_not"]:
+        able = sum(each["able"] for each in answer["routes"])
+        total = ui.count(len(answer["routes"]), "route")
+        click.echo(f"\n{answer['why_not']}\n{able} of {total} could run in the kernel")
+
+
+def _row(route: Json, why_not: str) -> tuple[str, ...]:
+    namespace, _, hostname = route["service"].partition("/")
+    number = f"{route['index']}" if route["index"] else "-"
+    return (
+        f"{namespace}/{hostname.partition('.')[0]}",
+        str(route["port"]),
+        f"{number} {route['route']}".rstrip(),
+        route["match"],
+        route["action"],
+        route["place"],
+        "; ".join(why for why in route["why"] if why != why_not) or "-",
+    )

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where each route runs, and why: the plan of what is known now, as the operator reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.control.view import View
+from runtime.errors import KmeshError
+from runtime.model.mesh import Service
+from runtime.plan.ability import Ability
+from runtime.plan.planner import make_plan
+from runtime.plan.report import route_rows
+
+Json = Mapping[str, Any]
+_NOT_FOLLOWED = (
+    "HTTP is not followed: start the daemon with --routes, or on a kernel with the enhanced path"
+)
+
+
+def describe_routes(view: View, *, why_not: str, service: str | None) -> Json:
+    """Every route with its place, ready for JSON.
+
+    Args:
+        view: what is known.
+        why_not: why the enhanced path does not run; "" where it does.
+        service: of this service alone: `namespace/name`, `name.namespace`, a hostname, or a name.
+
+    Raises:
+        KmeshError: there is no such service.
+    """
+    services = _chosen(view.services.copy(), service)
+    answer = {"serves": not why_not, "why_not": why_not, "known": False, "note": "", "routes": []}
+    if view.http is None or not view.http.known:
+        return answer | {"note": _NOT_FOLLOWED if view.http is None else "HTTP has not come yet"}
+    plan = make_plan(
+        view.http.copy(),
+        ability=Ability(serves=not why_not, why_not=why_not),
+        services=view.services.copy(),
+        workloads=view.workloads.copy(),
+        policies=view.policies.copy(),
+    )
+    rows = route_rows(plan, services)
+    note = "" if rows else "no service here has HTTP routes"
+    return answer | {"known": True, "note": note, "routes": rows}
+
+
+def _chosen(services: Mapping[str, Service], wanted: str | None) -> list[Service]:
+    if wanted is None:
+        return list(services.values())
+    found = [each for each in services.values() if wanted in _names(each)]
+    if not found:
+        raise KmeshError(
+            f"no service {wanted!r}", hint="`kmeshctl services` lists them; write NAMESPACE/NAME"
+        )
+    return found
+
+
+def _names(service: Service) -> set[str]:
+    return {
+        service.key,
+        service.hostname,
+        service.name,
+        f"{service.namespace}/{service.name}",
+        f"{service.name}.{service.namespace}",
+    }

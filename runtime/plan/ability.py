@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the path can do on this node, and how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from runtime.model.http import RouteMatch
+
+
+class Feature(StrEnum):
+    """Something that a route or its clusters may ask of the path."""
+
+    ABORT = "abort faults"
+    BREAKERS = "circuit breakers"
+    DIRECT_RESPONSE = "direct responses"
+    HASH = "consistent hashing"
+    LOCALITIES = "weighted localities"
+    OUTLIERS = "outlier detection"
+    PRIORITIES = "endpoint priorities"
+    RATE_LIMIT = "local rate limits"
+    RBAC = "authorization over HTTP"
+    REDIRECT = "redirects"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much fits; what is over goes to the waypoint.
+
+    Attributes:
+        routes: of a port, over all its virtual hosts.
+        virtual_hosts: of a port.
+        header_names: different headers that the routes of a port ask for.
+        query_names: different query parameters, likewise.
+        clusters: of a route.
+        body: bytes of a direct response.
+    """
+
+    routes: int = 65_536
+    virtual_hosts: int = 16_384
+    header_names: int = 16
+    query_names: int = 16
+    clusters: int = 256
+    body: int = 4096
+
+
+def _any_match(_match: RouteMatch) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ability:
+    """What the path can do here.
+
+    Attributes:
+        serves: the enhanced path runs.
+        why_not: one line, where it does not.
+        lacks: features that are not there, with the reason.
+        cannot_match: why a match cannot be compiled; "" where it can.
+    """
+
+    serves: bool = True
+    why_not: str = ""
+    lacks: Mapping[Feature, str] = field(default_factory=dict)
+    cannot_match: Callable[[RouteMatch], str] = _any_match
+    limits: Limits = field(default_factory=Limits)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the kernel can send requests to a cluster, and if not, why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from runtime.model.http import Balancer, Cluster, Endpoints, HttpEndpoint
+from runtime.model.http_picture import HttpPicture
+from runtime.model.mesh import IPAddress, Workload
+from runtime.model.policy import Policy
+from runtime.plan.ability import Ability, Feature
+
+_HASHING = (Balancer.RING_HASH, Balancer.MAGLEV)
+
+
+class ClusterJudge:
+    """Reasons by cluster, each found once.
+
+    Args:
+        http: clusters and endpoints.
+        workloads: whose the endpoints are.
+        policies: what guards them.
+        ability: what the path can do.
+    """
+
+    def __init__(
+        self,
+        http: HttpPicture,
+        *,
+        workloads: Mapping[str, Workload],
+        policies: Mapping[str, Policy],
+        ability: Ability,
+    ) -> None:
+        self._http = http
+        self._ability = ability
+        self._found: dict[str, tuple[str, ...]] = {}
+        over_http = [each for each in policies.values() if each.needs_http and not each.dry_run]
+        self._guards = _guards(workloads, over_http)
+
+    def reasons(self, name: str) -> tuple[str, ...]:
+        """Why requests to a cluster are the waypoint's; empty where they are not."""
+        if name not in self._found:
+            self._found[name] = tuple(dict.fromkeys(self._judge(name)))
+        return self._found[name]
+
+    def _judge(self, name: str) -> Iterator[str]:
+        cluster = self._http.clusters.get(name)
+        if cluster is None:
+            yield f"cluster {name}: it is not known"
+            return
+        where = f"cluster {name}: "
+        for told in cluster.beyond:
+            yield where + told
+        if cluster.beyond:
+            return
+        endpoints = self._http.endpoints_of(cluster)
+        if endpoints is None:
+            yield where + "its endpoints have not come yet"
+            return
+        for told in (*endpoints.beyond, *self._features(cluster, endpoints)):
+            yield where + told
+        yield from self._endpoints(cluster, endpoints)
+
+    def _features(self, cluster: Cluster, endpoints: Endpoints) -> Iterator[str]:
+        asked = {
+            Feature.HASH: cluster.balancer in _HASHING,
+            Feature.BREAKERS: _is_bounded(cluster),
+            Feature.OUTLIERS: cluster.outlier is not None,
+            Feature.LOCALITIES: cluster.locality_weighted,
+            Feature.PRIORITIES: any(each.priority for each in endpoints.endpoints),
+        }
+        for feature, wanted in asked.items():
+            if wanted and feature in self._ability.lacks:
+                yield f"{feature}: {self._ability.lacks[feature]}"
+
+    def _endpoints(self, cluster: Cluster, endpoints: Endpoints) -> Iterator[str]:
+        for each in endpoints.endpoints:
+            transport = _transport(cluster, each)
+            if transport:
+                yield f"cluster {cluster.name}: transport_socket_matches {transport}: not plaintext"
+            for key in self._guards.get(each.address, ()):
+                # Nobody but an L7 proxy can enforce it: see `Policy.needs_http`.
+                yield f"authorization policy {key}: it has conditions on HTTP"
+
+
+def _guards(
+    workloads: Mapping[str, Workload], policies: list[Policy]
+) -> dict[IPAddress, tuple[str, ...]]:
+    """The policies with conditions on HTTP that guard each address, by key."""
+    found: dict[IPAddress, tuple[str, ...]] = {}
+    if not policies:
+        return found
+    for workload in workloads.values():
+        keys = tuple(sorted(each.key for each in policies if each.applies_to(workload)))
+        if keys:
+            found.update(dict.fromkeys(workload.addresses, keys))
+    return found
+
+
+def _is_bounded(cluster: Cluster) -> bool:
+    breakers = cluster.breakers
+    bounds = (breakers.max_connections, breakers.max_pending_requests, breakers.max_requests)
+    return any(bound is not None for bound in bounds)
+
+
+def _transport(cluster: Cluster, endpoint: HttpEndpoint) -> str:
+    """The name of the transport that an endpoint is spoken to by; "" for plaintext."""
+    labels = set(endpoint.labels)
+    for transport in cluster.transports:
+        if labels.issuperset(transport.labels):
+            return "" if transport.plaintext else transport.name
+    return ""

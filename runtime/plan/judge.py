@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One route: why it cannot run in the kernel, if so; and what it is recognised by if not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from runtime.model.http import (
+    Abort,
+    Action,
+    DirectResponse,
+    Forward,
+    HashKind,
+    HttpPort,
+    PathKind,
+    PathMatch,
+    RateLimit,
+    Rbac,
+    Redirect,
+    Route,
+    RouteMatch,
+    Step,
+)
+from runtime.plan.ability import Ability, Feature
+from runtime.plan.clusters import ClusterJudge
+
+_ANY_PATH = PathMatch(PathKind.PREFIX, "")
+
+
+class Slots:
+    """Names that a port's routes ask for, of headers or query parameters; so many and no more."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._names: set[str] = set()
+
+    def take(self, name: str) -> bool:
+        """Whether a name is among them, or still fits."""
+        if name not in self._names and len(self._names) >= self._most:
+            return False
+        self._names.add(name)
+        return True
+
+
+class RouteJudge:
+    """Judges the routes of one port, in their order.
+
+    Args:
+        port: its filters hold for routes that say nothing else.
+        clusters: what is known of clusters.
+        ability: what the path can do.
+        always: reasons that hold for every route of the port.
+    """
+
+    def __init__(
+        self,
+        port: HttpPort,
+        *,
+        clusters: ClusterJudge,
+        ability: Ability,
+        always: tuple[str, ...] = (),
+    ) -> None:
+        self._port = port
+        self._always = always
+        self._clusters = clusters
+        self._ability = ability
+        self._headers = Slots(ability.limits.header_names)
+        self._queries = Slots(ability.limits.query_names)
+
+    def judge(self, route: Route) -> tuple[RouteMatch, tuple[str, ...]]:
+        """What a route is recognised by, and why it cannot run in the kernel."""
+        match, over = self._recognise(route.match)
+        reasons = [*route.beyond, *self._always, *over]
+        reasons += self._effects(route)
+        reasons += self._action(route.action)
+        return match, tuple(dict.fromkeys(reasons))
+
+    def _action(self, action: Action) -> Iterator[str]:
+        match action:
+            case Forward():
+                return self._forward(action)
+            case Redirect():
+                return self._lacks(Feature.REDIRECT)
+            case DirectResponse():
+                return self._direct(action)
+
+    def _recognise(self, match: RouteMatch) -> tuple[RouteMatch, list[str]]:
+        """A match without what does not fit: it takes more requests then, never fewer."""
+        why = self._ability.cannot_match(match)
+        if why:
+            return RouteMatch(_ANY_PATH), [why]
+        headers = tuple(h for h in match.headers if h.name[:1] == ":" or self._headers.take(h.name))
+        query = tuple(q for q in match.query if self._queries.take(q.name))
+        limits = self._ability.limits
+        over = []
+        if len(headers) < len(match.headers):
+            over.append(f"match.headers: more than {limits.header_names} names on this port")
+        if len(query) < len(match.query):
+            over.append(
+                f"match.query_parameters: more than {limits.query_names} names on this port"
+            )
+        return (replace(match, headers=headers, query=query) if over else match), over
+
+    def _lacks(self, feature: Feature) -> Iterator[str]:
+        if feature in self._ability.lacks:
+            yield f"{feature}: {self._ability.lacks[feature]}"
+
+    def _effects(self, route: Route) -> Iterator[str]:
+        """What the filters of the port do to requests on this route."""
+        abort, limit, rbac = effects(route, self._port)
+        if abort is not None:
+            yield from self._lacks(Feature.ABORT)
+            for header in abort.headers:
+                if header.name[:1] != ":" and not self._headers.take(header.name):
+                    yield f"fault.headers: more than {self._ability.limits.header_names} names"
+        if limit is not None:
+            yield from self._lacks(Feature.RATE_LIMIT)
+        if rbac:
+            yield from self._lacks(Feature.RBAC)
+
+    def _forward(self, action: Forward) -> Iterator[str]:
+        targets = [each for each in action.clusters if each.weight]
+        if len(action.clusters) > self._ability.limits.clusters:
+            yield f"weighted_clusters: more than {self._ability.limits.clusters}"
+        for each in targets:
+            yield from self._clusters.reasons(each.name)
+        for policy in action.hash_policies:
+            yield from self._lacks(Feature.HASH)
+            if policy.kind is HashKind.COOKIE and policy.ttl is not None:
+                yield f"hash_policy.cookie: {policy.name} is to be made where it is missing (ttl)"
+            if policy.kind is HashKind.HEADER and policy.name[:1] != ":":
+                taken = self._headers.take(policy.name)
+            elif policy.kind is HashKind.COOKIE:
+                taken = self._headers.take("cookie")
+            else:
+                taken = policy.kind is not HashKind.QUERY or self._queries.take(policy.name)
+            if not taken:
+                yield f"hash_policy: {policy.name} is one name too many on this port"
+
+    def _direct(self, action: DirectResponse) -> Iterator[str]:
+        yield from self._lacks(Feature.DIRECT_RESPONSE)
+        if len(action.body) > self._ability.limits.body:
+            most = self._ability.limits.body
+            yield f"direct_response.body: {len(action.body)} bytes, more than {most}"
+
+
+def effects(
+    route: Route, port: HttpPort
+) -> tuple[Abort | None, RateLimit | None, tuple[Rbac, ...]]:
+    """What is done to a request on this route before it is forwarded; the route's word goes first.
+
+    A filter that the port does not have does nothing, whatever a route says to it.
+    """
+    abort = (route.abort or port.abort) if Step.FAULT in port.steps else None
+    limit = (route.rate_limit or port.rate_limit) if Step.RATE_LIMIT in port.steps else None
+    rules = port.rbac if route.rbac is None else route.rbac
+    return (
+        abort if abort is not None and abort.numerator else None,
+        limit,
+        rules if Step.RBAC in port.steps else (),
+    )

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`--source kubernetes`: Services and EndpointSlices straight from the API server, for a cluster without Istio.
+
+Objects become the model in the very way that they do from files; the watches hand over what changed,
+and an object that cannot be accepted costs only itself: its last good version keeps serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from runtime import log
+from runtime.cluster.api import SERVICES, SLICES, Api
+from runtime.cluster.follow import Changed, Event, Listed, Trouble, follow
+from runtime.source.fields import Field, FieldError
+from runtime.source.kubernetes_join import Changes, Identity, Join, Manifest
+from runtime.source.kubernetes_service import parse_service
+from runtime.source.kubernetes_slice import parse_slice
+from runtime.source.update import Rejection, Update
+
+_SETTLE_SECONDS = 0.05  # changes that come together are brought in together
+
+_log = log.get("source.kubernetes")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    name: str
+    path: str
+    parse: Callable[..., Manifest]
+
+
+_KINDS = (_Kind("Service", SERVICES, parse_service), _Kind("EndpointSlice", SLICES, parse_slice))
+# Of a kind that has nothing to balance, and no fault of anybody's.
+_PASSED_OVER = ("ExternalName",)
+_SERVICE_LABEL = "kubernetes.io/service-name"
+
+
+@dataclass(slots=True)
+class Status:
+    """What the source tells of itself."""
+
+    address: str
+    last_error: str = ""
+
+    def to_json(self) -> Mapping[str, Any]:
+        return {"address": self.address, "last_error": self.last_error}
+
+
+@dataclass(slots=True)
+class State:
+    """What all objects say together, and what of it cannot be accepted."""
+
+    join: Join = field(default_factory=Join)
+    _there: dict[str, set[Identity]] = field(default_factory=dict)
+    _rejected: dict[str, str] = field(default_factory=dict)
+    _heard: set[str] = field(default_factory=set)
+    _complete: bool = False
+
+    def take(self, news: list[tuple[_Kind, Event]]) -> Update | None:
+        """Take what happened, in its order; None until every kind was listed once."""
+        objects: dict[Identity, Manifest | None] = {}
+        rejected = dict(self._rejected)
+        for kind, event in news:
+            if isinstance(event, Listed):
+                self._heard.add(kind.name)
+                before = self._there.get(kind.name, set())
+                there = {_identity(kind, one): one for one in event.objects}
+                for identity in before - there.keys():
+                    self._put(kind, identity, None, objects, rejected)
+                for identity, document in there.items():
+                    self._put(kind, identity, document, objects, rejected)
+            elif isinstance(event, Changed):
+                now = None if event.gone else event.object
+                self._put(kind, _identity(kind, event.object), now, objects, rejected)
+        changes = self.join.apply(objects)
+        if len(self._heard) < len(_KINDS):
+            self._rejected = rejected
+            return None
+        return self._update(changes, rejected)
+
+    def _put(
+        self,
+        kind: _Kind,
+        identity: Identity,
+        document: Mapping[str, Any] | None,
+        objects: dict[Identity, Manifest | None],
+        rejected: dict[str, str],
+    ) -> None:
+        resource = f"{kind.name} {identity[1]}/{identity[2]}"
+        there = self._there.setdefault(kind.name, set())
+        rejected.pop(resource, None)
+        if document is None or _is_passed_over(kind, document):
+            there.discard(identity)
+            objects[identity] = None
+            return
+        there.add(identity)
+        try:
+            manifest = kind.parse(Field(document), name=identity[2], namespace=identity[1])
+        except FieldError as error:
+            rejected[resource] = str(error)
+        else:
+            objects[identity] = manifest
+
+    def _update(self, changes: Changes, rejected: dict[str, str]) -> Update:
+        new = [item for item in rejected.items() if self._rejected.get(item[0]) != item[1]]
+        gone = self._rejected.keys() - rejected.keys()
+        self._rejected = rejected
+        if not self._complete:
+            self._complete = True
+            return Update(
+                services=tuple(self.join.services.values()),
+                workloads=tuple(self.join.workloads.values()),
+                rejections=tuple(Rejection(resource=n, reason=w) for n, w in rejected.items()),
+                complete=True,
+            )
+        return Update(
+            services=tuple(s for s in changes.services.values() if s),
+            workloads=tuple(w for w in changes.workloads.values() if w),
+            removed_services=tuple(k for k, s in changes.services.items() if not s),
+            removed_workloads=tuple(k for k, w in changes.workloads.items() if not w),
+            rejections=tuple(Rejection(resource=name, reason=why) for name, why in new),
+            accepted=tuple(sorted(gone)),
+        )
+
+
+def _identity(kind: _Kind, document: Mapping[str, Any]) -> Identity:
+    metadata = document["metadata"]
+    return kind.name, metadata.get("namespace") or "default", metadata["name"]
+
+
+def _is_passed_over(kind: _Kind, document: Mapping[str, Any]) -> bool:
+    if kind.name == "Service":
+        return (document.get("spec") or {}).get("type") in _PASSED_OVER
+    labels = document["metadata"].get("labels") or {}
+    return _SERVICE_LABEL not in labels or document.get("addressType") == "FQDN"
+
+
+class KubernetesSource:
+    """The API server as a source of services and workloads.
+
+    Args:
+        api: the API server.
+        settle: seconds in which changes that come together are waited for.
+    """
+
+    def __init__(self, api: Api, *, settle: float = _SETTLE_SECONDS) -> None:
+        self.name = "kubernetes"
+        self.status = Status(address=str(getattr(api, "server", "")))
+        self._api = api
+        self._settle = settle
+        self._state = State()
+
+    async def updates(self) -> AsyncIterator[Update]:
+        """The whole picture first, then changes as they happen; never ends by itself."""
+        news: asyncio.Queue[tuple[_Kind, Event]] = asyncio.Queue()
+        stop = threading.Event()
+        loop = asyncio.get_running_loop()
+        for kind in _KINDS:
+            arguments = (kind, news, loop, stop)
+            name = f"source {kind.name}"
+            threading.Thread(target=self._watch, args=arguments, name=name, daemon=True).start()
+        try:
+            while True:
+                batch = [await news.get()]
+                await asyncio.sleep(self._settle)
+                while not news.empty():
+                    batch.append(news.get_nowait())
+                update = self._take(batch)
+                if update is not None and update != Update():
+                    yield update
+        finally:
+            stop.set()
+
+    def _take(self, batch: list[tuple[_Kind, Event]]) -> Update | None:
+        for kind, event in batch:
+            if isinstance(event, Trouble):
+                if self.status.last_error != str(event.error):
+                    _log.warning("%s: %s; what was said last keeps serving", kind.name, event.error)
+                self.status.last_error = str(event.error)
+            else:
+                self.status.last_error = ""
+        return self._state.take(batch)
+
+    def _watch(
+        self,
+        kind: _Kind,
+        news: asyncio.Queue[tuple[_Kind, Event]],
+        loop: asyncio.AbstractEventLoop,
+        stop: threading.Event,
+    ) -> None:
+        for event in follow(self._api, kind.path, wait=stop.wait):
+            try:
+                loop.call_soon_threadsafe(news.put_nowait, (kind, event))
+            except RuntimeError:  # the loop is closed: nobody listens any more
+                return
