@@ -171,7 +171,7 @@ static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_cli
 	__u64 cookie;
 
 	if (!upstream)
-		return pass(KMESH_UPSTREAM_FULL);
+		return pass(KMESH_QUEUE_FULL);
 	cookie = upstream->cookie;
 	upstream->client = client->cookie;
 	upstream->slot = client->slot;
@@ -180,7 +180,7 @@ static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_cli
 	    data[2] == 'A' && data[3] == 'D')
 		upstream->flags = KMESH_REQUEST_HEAD;
 	if (bpf_msg_redirect_hash(msg, &upstreams, &cookie, 0) != SK_PASS)
-		return pass(KMESH_UPSTREAM_FULL); /* it has just been closed */
+		return pass(KMESH_QUEUE_FULL); /* it has just been closed */
 	upstream->sent += msg->size;
 	slot->upstream = id;
 	asm volatile("" ::: "memory");

@@ -23,11 +23,11 @@ def main() -> int:
     parser.add_argument("objects", type=Path, help="directory for <group>/<name>.bpf.o")
     parser.add_argument("--jobs", type=int, help="compilers at a time (default: one a processor)")
     parser.add_argument("--clang", default="clang", help="the compiler (default: clang)")
-    parser.add_argument("--unshipped", action="store_true", help="what no image carries yet, too")
     parser.add_argument(
         "--fit", metavar="RELEASE", help="compile for this running kernel, by the best it tells"
     )
     parser.add_argument("--btf", type=Path, help="the BTF of that kernel")
+    parser.add_argument("--unshipped", action="store_true", help="what no image carries yet, too")
     options = parser.parse_args()
     try:
         if options.fit:

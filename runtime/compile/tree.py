@@ -105,8 +105,8 @@ def compile_tree(
     *,
     jobs: int | None = None,
     clang: str = "clang",
-    unshipped: bool = False,
     include: Sequence[Path] = (),
+    unshipped: bool = False,
 ) -> TreeResult:
     """Compile every `<group>/<name>.bpf.c` below a directory into `<group>/<name>.bpf.o`.
 
@@ -115,8 +115,8 @@ def compile_tree(
         out_dir: where objects and `manifest.json` go; objects without a source are removed.
         jobs: compilers at a time; one for each processor without.
         clang: the compiler.
-        unshipped: also what no image carries yet.
         include: directories of headers that come before all others: those of another kernel.
+        unshipped: also what no image carries yet.
 
     Raises:
         ToolMissingError: compiler or headers are not there.

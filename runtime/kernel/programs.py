@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
 
 from runtime.bpf.attach import AttachType, attach_to_map
 from runtime.bpf.info import LoadedProgram, loaded_program
@@ -24,7 +23,11 @@ _OF_MAPS = {
     "kmesh_introduce": ("introductions", AttachType.SK_MSG_VERDICT),
     "kmesh_read_request": ("clients", AttachType.SK_MSG_VERDICT),
 }
-_LAYOUTS: Mapping[str, ModuleType] = {"compat": layout, "enhanced": enhanced_layout}
+_DIGESTS = {"compat": layout.DIGEST, "enhanced": enhanced_layout.DIGEST}
+_SOCKET_DIGESTS: Mapping[str, Mapping[str, str]] = {
+    "compat": layout.SOCKET_DIGESTS,
+    "enhanced": enhanced_layout.SOCKET_DIGESTS,
+}
 _CONFIG = ".rodata.config"
 _NETNS = "_netns"  # the twin of a program that asks for the network namespace
 _GATE = "_gate"  # for the gate's own cgroup
@@ -33,7 +36,7 @@ _CGROUP_SECTIONS = ("cgroup/", "sockops")
 
 def digest_of(path: str) -> str:
     """What stands for the layout of a path's maps."""
-    return str(_LAYOUTS[path].DIGEST)
+    return _DIGESTS[path]
 
 
 class ObjectsError(KmeshError):
@@ -59,8 +62,8 @@ class Programs:
         self, objects: Path, *, path: str, pins: Path, home: Path, sizes: Mapping[str, int]
     ) -> None:
         files = files_of(objects, path)
-        _check(objects / path, files, path)
-        self._socket_digests = _LAYOUTS[path].SOCKET_DIGESTS
+        self._digests = _SOCKET_DIGESTS[path]
+        _check(objects / path, files, (digest_of(path), self._digests))
         self._config = features.config().pack()
         self._sizes = sizes
         self._tables, self._home = pins, home
@@ -74,8 +77,8 @@ class Programs:
             self._stack = stack.pop_all()
 
     def _pin(self, name: str) -> Path:
-        if name in self._socket_digests:
-            return socket_pin(self._home, name, self._socket_digests)
+        if name in self._digests:
+            return socket_pin(self._home, name, self._digests)
         return self._tables / name
 
     def _load(self, opened: BpfObject) -> None:
@@ -132,7 +135,7 @@ class Programs:
         for name, (table, kind) in _OF_MAPS.items():
             if name in self._programs:
                 attach_to_map(self._programs[name].fd, self.maps[table].fd, kind)
-        forget_others(self._home, map(self._pin, self._socket_digests))
+        forget_others(self._home, map(self._pin, self._digests))
 
     def loaded(self) -> list[LoadedProgram]:
         return [loaded_program(one.fd) for one in self._programs.values()]
@@ -141,12 +144,11 @@ class Programs:
         self._stack.close()
 
 
-def _check(objects: Path, files: list[Path], path: str) -> None:
+def _check(objects: Path, files: list[Path], digests: tuple[str, Mapping[str, str]]) -> None:
     if not files:
         raise ObjectsError(f"no compiled objects in {objects}", hint="run `make bpf`")
     found = describe(files)
-    wanted = _LAYOUTS[path]
-    if (found.digest, found.socket_digests) != (wanted.DIGEST, wanted.SOCKET_DIGESTS):
+    if (found.digest, found.socket_digests) != digests:
         raise ObjectsError(
             f"the objects in {objects} lay their maps out otherwise than this version of Kmesh",
             hint="objects and program must be of one version: run `make bpf`, or reinstall",

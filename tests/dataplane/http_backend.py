@@ -93,8 +93,8 @@ def _answer(peer: socket.socket, stream: BinaryIO, name: str) -> bool:
     if what == "slow":
         time.sleep(float(argument))
     if what == "extra":  # at once: what comes later no proxy can tell from the next response
-        head = f"HTTP/1.1 200 OK\r\nx-backend: {name}\r\ncontent-length: 5\r\n\r\n".encode()
-        peer.sendall(head + b"right" + head + b"wrong")
+        start = f"HTTP/1.1 200 OK\r\nx-backend: {name}\r\ncontent-length: 5\r\n\r\n".encode()
+        peer.sendall(start + b"right" + start + b"wrong")
         return True
     if what == "chunked":
         _chunked(peer, name, target, body(int(argument)))

@@ -154,7 +154,7 @@ enum kmesh_gate_counter {
 	KMESH_NOT_WHOLE,     /* the message is no whole request */
 	KMESH_NOT_ROUTED,    /* no route of the kernel's */
 	KMESH_NO_UPSTREAM,   /* no idle connection to the endpoint */
-	KMESH_UPSTREAM_FULL, /* the upstream's send queue is full, or it is closing */
+	KMESH_QUEUE_FULL,    /* the upstream's send queue is full, or it is closing */
 	KMESH_NO_SLOT,	     /* connections without a slot */
 	KMESH_PASSED_PAUSED, /* while one gate hands over to the next */
 	KMESH_GATE_COUNTERS,
