@@ -34,7 +34,7 @@ bpf: setup ## compile the BPF objects into build/bpf, native programs into build
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
 
-gate: setup ## compile the gate of the enhanced path into build/gate
+gate: setup-test ## compile the gate of the enhanced path into build/gate
 	@$(BIN)/python -m runtime.compile.gate build/gate/kmesh-gate
 
 docker: ## build the three images, and probe this host with the generic one

@@ -106,9 +106,13 @@ def _distributions(root: Path) -> None:
     )  # fmt: skip
 
 
+# The guest has no compiler: what tests compile elsewhere comes with the checkout, if it is there.
+_BUILT = ("build/bpf", "build/all", "build/gate")
+
+
 def _checkout_archive(scratch: Path) -> Path:
     root = scratch / "root"
-    for name in ("runtime", "builder", "ci", "tests", "bpf", "build/bpf"):
+    for name in ("runtime", "builder", "ci", "tests", "bpf", *_BUILT):
         source = _CHECKOUT / name
         if source.exists():
             shutil.copytree(

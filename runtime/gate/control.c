@@ -5,7 +5,7 @@
  *	space COOKIE	with a descriptor of the network namespace: listen in it; "ok PORT"
  *	drop COOKIE	no new connections there; "ok"
  *	status		"ok" and what there is, as words
- *	hand-over	everything goes to who asks (handover.c)
+ *	hand-over MAPS	everything goes to who asks (handover.c); MAPS: whose maps it has
  *	stop		"ok", and the end
  */
 #define _GNU_SOURCE
@@ -104,6 +104,7 @@ static void obey(struct caller *caller, char *command, int descriptor)
 {
 	int fd = caller->watch.fd;
 	uint64_t cookie = 0;
+	uint32_t maps;
 
 	if (sscanf(command, "space %" SCNu64, &cookie) == 1) {
 		add_space(fd, cookie, descriptor);
@@ -115,10 +116,10 @@ static void obey(struct caller *caller, char *command, int descriptor)
 		drop_space(fd, cookie);
 	} else if (!strcmp(command, "status")) {
 		status(fd);
-	} else if (!strcmp(command, "hand-over") && !handing_over) {
+	} else if (sscanf(command, "hand-over %u", &maps) == 1 && !handing_over) {
 		loop_release(&caller->watch);
 		control_stop_listening();
-		handover_begin(fd);
+		handover_begin(fd, maps == maps_identity());
 		loop_free_later(caller);
 	} else if (!strcmp(command, "stop")) {
 		answer(fd, "ok");

@@ -3,34 +3,12 @@
  * One request and its response. The gate changes no byte of either; it only finds out where they
  * end. A request that the kernel has sent comes here with its response alone.
  */
-#include "gate.h"
-#include "frame.h"
+#include "exchange.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-struct exchange {
-	struct session *session;
-	struct upstream *upstream;
-	struct frame request, response;
-	struct buffer unsent; /* of the request, for the upstream */
-	struct route route;
-	uint8_t dials;
-	bool head, connect; /* the method */
-	bool of_kernel;
-	bool request_done;
-	bool request_kept; /* the client does not ask to close */
-	bool response_begun;
-	bool response_done;
-	bool discards; /* nobody takes what is left of the request */
-	bool ended;    /* the request's end is the end of the client's stream */
-	bool tunnel;   /* another protocol by now */
-	bool closes;   /* the client's connection ends with this */
-};
-
-static char chunk[GATE_CHUNK];
 
 static struct exchange *make(struct session *session)
 {
@@ -43,7 +21,7 @@ static struct exchange *make(struct session *session)
 	return exchange;
 }
 
-static void leave_upstream(struct exchange *exchange, bool reset)
+void exchange_leave_upstream(struct exchange *exchange, bool reset)
 {
 	if (exchange->upstream)
 		upstream_close(exchange->upstream, reset);
@@ -59,7 +37,7 @@ static void forget(struct exchange *exchange)
 
 void exchange_abandon(struct exchange *exchange)
 {
-	leave_upstream(exchange, true);
+	exchange_leave_upstream(exchange, true);
 	forget(exchange);
 }
 
@@ -79,7 +57,7 @@ bool exchange_wants_request(const struct exchange *exchange)
 }
 
 /* Both are over. The kernel may take the next one before the last bytes of this are sent. */
-static bool finish(struct exchange *exchange)
+bool exchange_finish(struct exchange *exchange)
 {
 	struct session *session = exchange->session;
 	struct upstream *upstream = exchange->upstream;
@@ -97,7 +75,7 @@ static bool finish(struct exchange *exchange)
 			upstream_idle(upstream);
 	}
 	if (exchange->closes)
-		session->closing = true;
+		session_close(session);
 	if (exchange->of_kernel)
 		__atomic_store_n(&slots_shared[session->slot].done,
 				 slots_shared[session->slot].done + 1, __ATOMIC_RELEASE);
@@ -107,14 +85,13 @@ static bool finish(struct exchange *exchange)
 	return true;
 }
 
-/* The gate's own answer, when no response has begun; the exchange may be over then. */
-static void answer(struct exchange *exchange, int status, const char *reason)
+void exchange_answer(struct exchange *exchange, int status, const char *reason)
 {
 	struct session *session = exchange->session;
 	char text[1024];
 	size_t length;
 
-	leave_upstream(exchange, true);
+	exchange_leave_upstream(exchange, true);
 	buffer_drop(&exchange->unsent);
 	exchange->discards = true;
 	exchange->response_done = true;
@@ -122,23 +99,22 @@ static void answer(struct exchange *exchange, int status, const char *reason)
 	length = answer_write(text, sizeof(text), status, reason, exchange->head,
 			      exchange->closes ||
 				      (exchange->request_done && !exchange->request_kept));
-	finish(exchange);
+	exchange_finish(exchange);
 	session_send(session, text, length);
 }
 
-/* The upstream is gone, or says what is not HTTP. */
-static void lose(struct exchange *exchange, int status, const char *reason)
+void exchange_lose(struct exchange *exchange, int status, const char *reason)
 {
 	struct session *session = exchange->session;
 
 	if (exchange->response_done) {
-		leave_upstream(exchange, true);
+		exchange_leave_upstream(exchange, true);
 		exchange->discards = true; /* what is left of the request */
 	} else if (exchange->response_begun || exchange->tunnel) {
 		session_abort(session); /* the client must not take what it has for all of it */
 		return;
 	} else {
-		answer(exchange, status, reason);
+		exchange_answer(exchange, status, reason);
 	}
 	session_work(session);
 }
@@ -231,9 +207,9 @@ static bool seek_until_found(struct exchange *exchange)
 void exchange_connected(struct exchange *exchange, int error)
 {
 	if (error) {
-		leave_upstream(exchange, true);
+		exchange_leave_upstream(exchange, true);
 		if (!seek_until_found(exchange)) {
-			lose(exchange, 503, no_way);
+			exchange_lose(exchange, 503, no_way);
 			return;
 		}
 		if (exchange->upstream->state != UPSTREAM_BUSY)
@@ -275,9 +251,9 @@ static void act(struct exchange *exchange)
 {
 	exchange->dials = 0;
 	if (exchange->route.kind == ROUTE_ANSWER)
-		answer(exchange, exchange->route.status, exchange->route.reason);
+		exchange_answer(exchange, exchange->route.status, exchange->route.reason);
 	else if (!seek_until_found(exchange))
-		answer(exchange, 503, no_way);
+		exchange_answer(exchange, 503, no_way);
 }
 
 /* Returns how many of the bytes were the request's. The exchange may be over afterwards. */
@@ -299,7 +275,8 @@ size_t exchange_request(struct exchange *exchange, const char *data, size_t leng
 		if (exchange->response_begun)
 			session_abort(session);
 		else
-			answer(exchange, 400, "the request is not HTTP/1.1 as RFC 9112 has it");
+			exchange_answer(exchange, 400,
+					"the request is not HTTP/1.1 as RFC 9112 has it");
 		return length;
 	}
 	if (result != FRAME_MORE) {
@@ -311,7 +288,7 @@ size_t exchange_request(struct exchange *exchange, const char *data, size_t leng
 	if (session->exchange != exchange)
 		return used; /* answered already */
 	forward(exchange, data, used);
-	finish(exchange);
+	exchange_finish(exchange);
 	return used;
 }
 
@@ -325,99 +302,5 @@ void exchange_request_ended(struct exchange *exchange)
 	pass_the_end_on(exchange);
 	if (exchange->tunnel || !exchange->response_done)
 		return;
-	finish(exchange);
-}
-
-/* What a response's bytes mean; returns how many of them belong to it. */
-static bool read_response(struct exchange *exchange, const char *data, size_t length, size_t *used)
-{
-	*used = 0;
-	while (*used < length && !exchange->response_done && !exchange->tunnel) {
-		size_t part;
-
-		switch (frame_feed(&exchange->response, data + *used, length - *used, &part)) {
-		case FRAME_BAD:
-			return false;
-		case FRAME_MORE:
-			*used += part;
-			exchange->response_begun = true;
-			return true;
-		case FRAME_UPGRADE:
-			exchange->response_begun = true;
-			exchange->tunnel = true;
-			exchange->request_done = false;
-			*used = length;
-			return true;
-		case FRAME_END:
-			*used += part;
-			exchange->response_done = !frame_is_interim(&exchange->response);
-			exchange->response_begun = exchange->response_done;
-			if (!exchange->response_done)
-				frame_response(&exchange->response, exchange->head,
-					       exchange->connect);
-		}
-	}
-	return true;
-}
-
-/* The upstream has ended its stream. */
-static void response_ended(struct exchange *exchange)
-{
-	struct session *session = exchange->session;
-
-	if (exchange->tunnel) {
-		exchange->response_done = exchange->request_done = true;
-		exchange->closes = true;
-	} else if (frame_finish(&exchange->response)) {
-		exchange->response_done = true;
-		exchange->closes = true;
-		exchange->request_done = true; /* what is left of it nobody takes */
-	} else {
-		lose(exchange, 503, "the endpoint closed the connection before its response");
-		return;
-	}
-	if (finish(exchange))
-		session_settle(session);
-}
-
-/* The upstream has something to say. */
-void exchange_response(struct exchange *exchange)
-{
-	struct session *session = exchange->session;
-	struct upstream *upstream = exchange->upstream;
-	bool finished = false, upgraded = false;
-	size_t used;
-	ssize_t got;
-
-	if (buffer_length(&session->out)) {
-		upstream->awaiting = true;
-		upstream_watch(upstream);
-		return;
-	}
-	got = recv(upstream->watch.fd, chunk, sizeof(chunk), 0);
-	if (got < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (got < 0) {
-		lose(exchange, 503, "the endpoint reset the connection before its response");
-		return;
-	}
-	if (got == 0) {
-		response_ended(exchange);
-		return;
-	}
-	used = got;
-	if (!exchange->tunnel) {
-		if (!read_response(exchange, chunk, got, &used)) {
-			lose(exchange, 502, "the endpoint's response is not HTTP/1.1");
-			return;
-		}
-		upgraded = exchange->tunnel;
-		upstream->worn = upstream->worn || used < (size_t)got;
-		finished = finish(exchange);
-	}
-	session_send(session, chunk, used);
-	if (upgraded)
-		session_work(session);
-	else if (finished || session->broken)
-		session_settle(session);
+	exchange_finish(exchange);
 }

@@ -57,6 +57,7 @@ void buffer_drop(struct buffer *buffer);
 
 /* maps.c */
 int maps_open(const char *pins);
+uint32_t maps_identity(void);
 extern struct kmesh_slot *slots_shared;
 extern struct kmesh_upstream *upstreams_shared;
 extern struct kmesh_pool *pools_shared;
@@ -90,6 +91,7 @@ struct space *space_adopt(uint64_t cookie, int netns, int ip4, int ip6, uint16_t
 void space_drop(struct space *space);
 int space_socket(struct space *space, int family); /* non-blocking, TCP */
 void space_leave(struct space *space);		   /* a session or a pool of it has gone */
+void spaces_tick(void);
 void space_stop_listening(void);
 extern struct space *spaces;
 
@@ -169,17 +171,22 @@ struct session {
 
 extern struct session *sessions[KMESH_SLOTS];
 extern uint32_t session_count;
-void session_accept(struct space *space, int fd);
 void session_work(struct session *session);
 void session_send(struct session *session, const void *data, size_t length);
-void session_settle(struct session *session); /* an exchange has ended */
-void session_abort(struct session *session);  /* and its upstream with it */
+void session_settle(struct session *session);	  /* an exchange has ended */
+void session_close(struct session *session);	  /* when all has been sent */
+void session_abort(struct session *session);	  /* and its upstream with it */
+void session_accept(struct space *space, int fd); /* accept.c */
 void session_publish(struct session *session);
 bool session_kernel_is_busy(const struct session *session);
 struct session *session_new(struct space *space, int fd, const struct kmesh_session *from);
 void session_forget(struct session *session); /* another gate has it */
 bool session_is_quiet(const struct session *session);
 void sessions_tick(void);
+
+/* slots.c */
+void slot_rest(uint32_t slot);
+void slots_tick(void);
 bool slots_resting(void);
 
 /* route.c */

@@ -5,12 +5,16 @@
  * The kernel is told to take nothing, and what it has taken is answered by the old gate. Listeners
  * go first, so that nobody waits; then each client's connection when nothing is under way on it,
  * which most are at once; the others when they are. The old gate ends with the last of them.
+ *
+ * Where the next gate's maps are others, as after a change of their layout, only listeners go: the
+ * connections of before belong to the maps of before, and come to their end in the old gate.
  */
 #define _GNU_SOURCE
 #include "handover.h"
 #include "gate.h"
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -38,6 +42,7 @@ bool handing_over;
 static int successor = -1;
 static uint64_t began;
 static bool settled;
+static bool all_goes;
 static struct watch predecessor = {.fd = -1};
 
 static bool post(const struct letter *letter, const int *descriptors, int count)
@@ -93,7 +98,7 @@ static void post_upstream(struct upstream *upstream)
 
 static bool can_go(const struct session *session)
 {
-	return settled && session_is_quiet(session) && session->space->cookie;
+	return settled && all_goes && session_is_quiet(session) && session->space->cookie;
 }
 
 bool handover_offer(struct session *session)
@@ -116,13 +121,14 @@ bool handover_offer(struct session *session)
 }
 
 /* The listeners are the next one's now, also when it says nothing for a while. */
-void handover_begin(int fd)
+void handover_begin(int fd, bool same_maps)
 {
 	struct timeval patience = {.tv_sec = 5};
 
 	successor = fd;
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	handing_over = true;
+	all_goes = same_maps;
 	began = loop_now;
 	settings_shared->paused = 1;
 	say("handing over: %u connections", session_count);
@@ -138,7 +144,7 @@ static void hand_over_the_rest(void)
 			post_space(space);
 	space_stop_listening();
 	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++)
-		if (upstreams[id] && upstreams[id]->state == UPSTREAM_IDLE)
+		if (all_goes && upstreams[id] && upstreams[id]->state == UPSTREAM_IDLE)
 			post_upstream(upstreams[id]);
 	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++)
 		if (sessions[slot])
@@ -235,11 +241,13 @@ bool handover_take(const char *path)
 	struct timeval patience = {.tv_sec = 10};
 	int fd = control_call(path), descriptors[LETTERS], count;
 	struct letter letter = {};
+	char command[32];
+	int length = snprintf(command, sizeof(command), "hand-over %u", maps_identity());
 
 	if (fd < 0)
 		return false;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	if (send(fd, "hand-over", 9, MSG_NOSIGNAL) != 9) {
+	if (send(fd, command, length, MSG_NOSIGNAL) != length) {
 		close(fd);
 		return false;
 	}

@@ -19,6 +19,7 @@ static void tick(void)
 
 	upstreams_tick();
 	sessions_tick();
+	spaces_tick();
 	handover_tick();
 	if (!(++ticks % 60)) {
 		routes_tick();
@@ -39,6 +40,8 @@ static void have_many_descriptors(void)
 
 int main(int count, char **arguments)
 {
+	bool is_first;
+
 	if (count != 3) {
 		fprintf(stderr, "usage: kmesh-gate PINS SOCKET\n");
 		return 2;
@@ -50,8 +53,11 @@ int main(int count, char **arguments)
 	loop_init();
 	if (maps_open(arguments[1]))
 		return 1;
-	if (!handover_take(arguments[2]))
+	is_first = !settings_shared->prepared;
+	if (is_first)
 		maps_reset();
+	if (!handover_take(arguments[2]) && !is_first)
+		maps_reset(); /* the gate before this one has died */
 	if (control_listen(arguments[2]))
 		return 1;
 	puts("ready");

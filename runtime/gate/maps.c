@@ -94,6 +94,18 @@ void *gate_map_lookup(const void *map, const void *key)
 	return element(BPF_MAP_LOOKUP_ELEM, entry->fd, key, entry->value, 0) ? NULL : entry->value;
 }
 
+/* What tells these maps from those of another layout. */
+uint32_t maps_identity(void)
+{
+	struct bpf_map_info info = {};
+	union bpf_attr attributes = {};
+
+	attributes.info.bpf_fd = gate_map_fd(&gate_slots);
+	attributes.info.info_len = sizeof(info);
+	attributes.info.info = (uint64_t)(uintptr_t)&info;
+	return gate_bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes) ? 0 : info.id;
+}
+
 static void *share(const void *map, size_t size)
 {
 	void *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, gate_map_fd(map), 0);
@@ -170,6 +182,7 @@ void maps_reset(void)
 	memset(slots_shared, 0, sizeof(*slots_shared) * KMESH_SLOTS);
 	for (slot = 0; slot < KMESH_SLOTS; slot++)
 		maps_free_slot(slot);
+	settings_shared->prepared = 1;
 	settings_shared->paused = 0;
 }
 

@@ -69,8 +69,12 @@ static void accept_some(struct space *space, struct watch *watch)
 	for (int i = 0; i < ACCEPTS; i++) {
 		int fd = accept4(watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-		if (fd < 0)
-			return; /* EMFILE too: those who wait are accepted as others go */
+		if (fd < 0) {
+			/* spaces_tick() comes back to it, when others may have gone. */
+			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+				loop_set(watch, 0);
+			return;
+		}
 		session_accept(space, fd);
 	}
 }
@@ -167,6 +171,14 @@ void space_leave(struct space *space)
 {
 	space->users--;
 	free_if_unused(space);
+}
+
+void spaces_tick(void)
+{
+	for (struct space *space = spaces; space; space = space->next)
+		for (int i = 0; i < 2; i++)
+			if (space->listeners[i].ready)
+				loop_set(&space->listeners[i], EPOLLIN);
 }
 
 /* The listeners are another gate's from now on; its announcement is ours. */

@@ -149,6 +149,7 @@ void upstream_idle(struct upstream *upstream)
 	struct pool *pool = upstream->pool;
 
 	upstream->exchange = NULL;
+	upstream->awaiting = false;
 	upstream->state = UPSTREAM_IDLE;
 	upstream->since = loop_now;
 	upstream_watch(upstream);
@@ -163,10 +164,21 @@ void upstream_idle(struct upstream *upstream)
 				 __ATOMIC_RELEASE);
 }
 
+static struct session *taker_of(struct upstream *upstream)
+{
+	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
+	struct session *session = sessions[shared->slot % KMESH_SLOTS];
+
+	if (!session || session->cookie != shared->client || !session_kernel_is_busy(session))
+		return NULL;
+	return slots_shared[session->slot].upstream == upstream->id ? session : NULL;
+}
+
 /* True: it is the gate's. False: the kernel has it, and a response will come. */
 bool upstream_take_back(struct upstream *upstream)
 {
-	bool mine = !upstream->offered || maps_take_back(upstream->pool->number, upstream->offer);
+	bool mine = !upstream->offered || (!taker_of(upstream) &&
+					   maps_take_back(upstream->pool->number, upstream->offer));
 
 	pool_out(upstream);
 	upstream->offered = false;
@@ -211,16 +223,6 @@ void upstream_watch(struct upstream *upstream)
 	if (upstream->exchange && exchange_has_unsent(upstream->exchange))
 		events |= EPOLLOUT;
 	loop_set(&upstream->watch, events);
-}
-
-static struct session *taker_of(struct upstream *upstream)
-{
-	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
-	struct session *session = sessions[shared->slot % KMESH_SLOTS];
-
-	if (!session || session->cookie != shared->client)
-		return NULL;
-	return slots_shared[session->slot].upstream == upstream->id ? session : NULL;
 }
 
 /* The kernel has sent a request to it: whose? */

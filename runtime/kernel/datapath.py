@@ -28,7 +28,7 @@ from runtime.tables.ops import Contents, Op
 LINKS = "links"
 # enum kmesh_gate_counter (bpf/include/kmesh/gate_types.h)
 COUNTERS = (
-    "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "no_room", "no_slot", "paused",
+    "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "upstream_full", "no_slot", "paused",
 )  # fmt: skip
 _CGROUP, _NETNS, _GATE = "cgroup", "netns", "gate"
 
@@ -104,10 +104,6 @@ class DataPath:
             elif not adopts:
                 remove_pins(self._tables)
             raise
-        if self._path == "enhanced":
-            self.fionread_is_right = mend(
-                self._map("clients"), self._open.by_name("kmesh_let_through")
-            )
         self._links.prune()
         self._must_turn_over = True
         if adopts or not self._links.scopes():
@@ -168,6 +164,9 @@ class DataPath:
         for scope in self._links.scopes():
             self._links.turn_over(scope, self._wanted(scope))
         self._open.take_over_sockets()
+        if self._path == "enhanced":
+            let_through = self._open.by_name("kmesh_let_through")
+            self.fionread_is_right = mend(self._map("clients"), let_through)
         for other in self._other_tables():
             remove_pins(other)
         self._must_turn_over = False

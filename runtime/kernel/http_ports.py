@@ -55,6 +55,9 @@ class HttpPorts:
     def set_port(self, address: IPAddress | str, port: int, table: RouteTable) -> dict[int, str]:
         """Route what comes to an address and port by a table, from one moment on.
 
+        Filters of the port itself (`HttpPort`: authorization, faults, rate limits) are not in the table:
+        a port that has any is not for this call.
+
         Returns:
             by route, why it is neither the kernel's nor the gate's; such requests get 503.
 

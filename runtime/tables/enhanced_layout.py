@@ -183,16 +183,17 @@ class GateKey(NamedTuple):
         return cls._make(_GATE_KEY.unpack(data))
 
 
-_GATE_SETTINGS = Struct("=I4x")
+_GATE_SETTINGS = Struct("=II")
 
 
 class GateSettings(NamedTuple):
     """struct kmesh_gate_settings, 8 bytes."""
 
     paused: int
+    prepared: int
 
     def pack(self) -> bytes:
-        return _GATE_SETTINGS.pack(self.paused)
+        return _GATE_SETTINGS.pack(self.paused, self.prepared)
 
     @classmethod
     def unpack(cls, data: bytes) -> GateSettings:
@@ -576,7 +577,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "9397ac798732b785931def3c5d00cca9a6506d1cbe831dec0323cd3835ea5d21"
+DIGEST = "ad07a428bfa30ed5dd47b3818237bf21f528a46f55a50c5b6bed703d8fac5cb0"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

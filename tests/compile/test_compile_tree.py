@@ -59,6 +59,14 @@ def test_a_damaged_or_lost_object_is_made_again(tmp_path: Path) -> None:
     assert len(compile_tree(bpf, out).compiled) == 2
 
 
+def test_what_is_not_shipped_is_compiled_only_when_asked_for(tmp_path: Path) -> None:
+    bpf, out = tree(tmp_path, "compat/one", "later/two"), tmp_path / "out"
+    (bpf / "later/UNSHIPPED").touch()
+    assert compile_tree(bpf, out).compiled == ("compat/one.bpf.o",)
+    assert compile_tree(bpf, out, unshipped=True).compiled == ("later/two.bpf.o",)
+    assert compile_tree(bpf, out).removed == ("later/two.bpf.o",)
+
+
 def test_an_object_without_a_source_goes(tmp_path: Path) -> None:
     bpf, out = tree(tmp_path, "compat/one", "compat/two"), tmp_path / "out"
     compile_tree(bpf, out)

@@ -118,7 +118,9 @@ class Stage:
         """Have the gate run and listen in the world's namespace."""
         pid = ensure_gate(self.path, self.place)
         with Gate(self.place.socket) as gate:
-            self.gate_port = gate.add_space(netns_cookie(self.world.netns), self.world.netns)
+            self.gate_port = gate.add_space(
+                netns_cookie(self.world.netns, objects=self.objects), self.world.netns
+            )
         return pid
 
     def _end_gate(self) -> None:

@@ -92,17 +92,15 @@ def _answer(peer: socket.socket, stream: BinaryIO, name: str) -> bool:
         return False
     if what == "slow":
         time.sleep(float(argument))
+    if what == "extra":  # at once: what comes later no proxy can tell from the next response
+        start = f"HTTP/1.1 200 OK\r\nx-backend: {name}\r\ncontent-length: 5\r\n\r\n".encode()
+        peer.sendall(start + b"right" + start + b"wrong")
+        return True
     if what == "chunked":
         _chunked(peer, name, target, body(int(argument)))
         return True
-    answers = {
-        "size": lambda: body(int(argument)),
-        "echo": lambda: received,
-        "extra": lambda: b"right",
-    }
+    answers = {"size": lambda: body(int(argument)), "echo": lambda: received}
     _respond(peer, name, target, answers.get(what, lambda: b"")(), method, closes=what == "close")
-    if what == "extra":
-        peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong")
     return what != "close"
 
 

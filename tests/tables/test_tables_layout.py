@@ -7,16 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from builder.layout import TARGET, render
+from builder.layout import PATHS, TARGET, render
 from runtime.compile import compile_object
-from runtime.tables import layout
+from runtime.tables import enhanced_layout, layout
 from runtime.tables.describe import LayoutError, describe
+from runtime.tables.paths import files_of
 
 
 def test_the_committed_module_is_what_the_objects_say(objects: Path) -> None:
     found = describe((objects / "compat").glob("*.bpf.o"))
     assert render(found) == TARGET.read_text(), "run `make generate`"
     assert found.digest == layout.DIGEST
+
+
+def test_the_enhanced_paths_module_is_what_its_objects_say(all_objects: Path) -> None:
+    found = describe(files_of(all_objects, "enhanced"))
+    assert render(found) == PATHS["enhanced"].read_text(), "run `make generate`"
+    assert found.digest == enhanced_layout.DIGEST
 
 
 def test_values_come_back_as_they_went() -> None:

@@ -143,8 +143,8 @@ struct kmesh_route {
 };
 
 struct kmesh_gate_settings {
-	__u32 paused; /* the kernel takes nothing: one gate hands over to the next */
-	__u32 pad;
+	__u32 paused;	/* the kernel takes nothing: one gate hands over to the next */
+	__u32 prepared; /* a gate has filled the maps */
 };
 
 /* Why a message was passed to the gate, or that it was not. */

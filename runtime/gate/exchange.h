@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What both halves of an exchange need (exchange.c, response.c). */
+#ifndef KMESH_GATE_EXCHANGE_H
+#define KMESH_GATE_EXCHANGE_H
+
+#include "frame.h"
+#include "gate.h"
+
+struct exchange {
+	struct session *session;
+	struct upstream *upstream;
+	struct frame request, response;
+	struct buffer unsent; /* of the request, for the upstream */
+	struct route route;
+	uint8_t dials;
+	bool head, connect; /* the method */
+	bool of_kernel;
+	bool request_done;
+	bool request_kept; /* the client does not ask to close */
+	bool response_begun;
+	bool response_done;
+	bool discards; /* nobody takes what is left of the request */
+	bool ended;    /* the request's end is the end of the client's stream */
+	bool tunnel;   /* another protocol by now */
+	bool closes;   /* the client's connection ends with this */
+};
+
+void exchange_leave_upstream(struct exchange *exchange, bool reset);
+/* Both are over: true, and there is no exchange any more. */
+bool exchange_finish(struct exchange *exchange);
+/* The gate's own answer, when no response has begun; the exchange may be over then. */
+void exchange_answer(struct exchange *exchange, int status, const char *reason);
+/* The upstream is gone, or says what is not HTTP. */
+void exchange_lose(struct exchange *exchange, int status, const char *reason);
+
+#endif

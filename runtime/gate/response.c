@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The response's half of an exchange: from the upstream to the client, until it ends. */
+#include "exchange.h"
+#include <errno.h>
+#include <sys/socket.h>
+
+static char chunk[GATE_CHUNK];
+
+/* What a response's bytes mean, and in `used` how many of them belong to it; false: nothing. */
+static bool read_response(struct exchange *exchange, const char *data, size_t length, size_t *used)
+{
+	*used = 0;
+	while (*used < length && !exchange->response_done && !exchange->tunnel) {
+		size_t part;
+
+		switch (frame_feed(&exchange->response, data + *used, length - *used, &part)) {
+		case FRAME_BAD:
+			return false;
+		case FRAME_MORE:
+			*used += part;
+			exchange->response_begun = true;
+			return true;
+		case FRAME_UPGRADE:
+			exchange->response_begun = true;
+			exchange->tunnel = true;
+			exchange->request_done = false;
+			*used = length;
+			return true;
+		case FRAME_END:
+			*used += part;
+			exchange->response_done = !frame_is_interim(&exchange->response);
+			exchange->response_begun = exchange->response_done;
+			if (!exchange->response_done)
+				frame_response(&exchange->response, exchange->head,
+					       exchange->connect);
+		}
+	}
+	return true;
+}
+
+/* The upstream has ended its stream. */
+static void response_ended(struct exchange *exchange)
+{
+	struct session *session = exchange->session;
+
+	if (exchange->tunnel) {
+		exchange->response_done = exchange->request_done = true;
+		exchange->closes = true;
+	} else if (frame_finish(&exchange->response)) {
+		exchange->response_done = true;
+		exchange->closes = true;
+		exchange->request_done = true; /* what is left of it nobody takes */
+	} else {
+		exchange_lose(exchange, 503,
+			      "the endpoint closed the connection before its response");
+		return;
+	}
+	if (exchange_finish(exchange))
+		session_settle(session);
+}
+
+/* The upstream has something to say. */
+void exchange_response(struct exchange *exchange)
+{
+	struct session *session = exchange->session;
+	struct upstream *upstream = exchange->upstream;
+	bool finished = false, upgraded = false;
+	size_t used;
+	ssize_t got;
+
+	if (buffer_length(&session->out)) {
+		upstream->awaiting = true;
+		upstream_watch(upstream);
+		return;
+	}
+	got = recv(upstream->watch.fd, chunk, sizeof(chunk), 0);
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (got < 0) {
+		exchange_lose(exchange, 503,
+			      "the endpoint reset the connection before its response");
+		return;
+	}
+	if (got == 0) {
+		response_ended(exchange);
+		return;
+	}
+	used = got;
+	if (!exchange->tunnel) {
+		if (!read_response(exchange, chunk, got, &used)) {
+			exchange_lose(exchange, 502, "the endpoint's response is not HTTP/1.1");
+			return;
+		}
+		upgraded = exchange->tunnel;
+		upstream->worn = upstream->worn || used < (size_t)got;
+		finished = exchange_finish(exchange);
+	}
+	session_send(session, chunk, used);
+	if (upgraded)
+		session_work(session);
+	else if (finished || session->broken)
+		session_settle(session);
+}
