@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,17 +34,18 @@ class TreeResult:
     removed: tuple[str, ...]
 
 
-def _headers(bpf_dir: Path) -> Iterable[Path]:
-    yield from sorted((bpf_dir / "include").rglob("*.h"))
+def _headers(bpf_dir: Path, first: Sequence[Path]) -> Iterable[Path]:
+    for directory in (*first, bpf_dir / "include"):
+        yield from sorted(directory.rglob("*.h"))
     yield from sorted(bpf_dir.glob("*/*.h"))
     for path in _SYSTEM:
         yield from sorted(path.glob("*.h")) if path.is_dir() else [path]
 
 
-def _surroundings(bpf_dir: Path, clang: str) -> bytes:
+def _surroundings(bpf_dir: Path, clang: str, first: Sequence[Path]) -> bytes:
     """One digest of all that every object depends on."""
     state = hashlib.sha256(f"{_SCHEMA} {compiler_version(clang)} {FLAGS}".encode())
-    for header in _headers(bpf_dir):
+    for header in _headers(bpf_dir, first):
         if header.is_file():
             # System headers by name alone: where the tree lies has no say.
             state.update(f"{header.name} {digest(header)}".encode())
@@ -98,7 +99,12 @@ def _write_manifest(out_dir: Path, entries: Iterable[Entry], *, clang: str) -> N
 
 
 def compile_tree(
-    bpf_dir: Path, out_dir: Path, *, jobs: int | None = None, clang: str = "clang"
+    bpf_dir: Path,
+    out_dir: Path,
+    *,
+    jobs: int | None = None,
+    clang: str = "clang",
+    include: Sequence[Path] = (),
 ) -> TreeResult:
     """Compile every `<group>/<name>.bpf.c` below a directory into `<group>/<name>.bpf.o`.
 
@@ -107,6 +113,7 @@ def compile_tree(
         out_dir: where objects and `manifest.json` go; objects without a source are removed.
         jobs: compilers at a time; one for each processor without.
         clang: the compiler.
+        include: directories of headers that come before all others: those of another kernel.
 
     Raises:
         ToolMissingError: compiler or headers are not there.
@@ -117,7 +124,8 @@ def compile_tree(
         raise CompileError(f"no BPF sources in {bpf_dir}", hint="they are <group>/<name>.bpf.c")
     out_dir.mkdir(parents=True, exist_ok=True)
     recorded = _recorded(out_dir / MANIFEST)
-    around = _surroundings(bpf_dir, clang)
+    around = _surroundings(bpf_dir, clang, include)
+    directories = [*include, bpf_dir / "include"]
     entries: dict[str, Entry] = {}
     compiled: list[str] = []
 
@@ -128,7 +136,7 @@ def compile_tree(
             entries[name] = old
             return None
         try:
-            done = compile_object(source, target, include=[bpf_dir / "include"], clang=clang)
+            done = compile_object(source, target, include=directories, clang=clang)
         except CompileError as error:
             return error
         entries[name] = {

@@ -123,8 +123,7 @@ class Instance:
     def probe(self) -> Json:
         if self._judged is None:
             raise KmeshError("the kernel is being probed")
-        report: Json = self._judged.report.to_json()
-        return report
+        return {**self._judged.report.to_json(), "compiled": self._judged.compiled}
 
     def services(self) -> list[Json]:
         return self._view.describe_services()
