@@ -3,6 +3,7 @@
 TAG ?= latest
 HUB ?= ghcr.io/kmesh-net
 PYTEST_ARGS ?=
+KERNELS ?=
 OUTPUT ?= table
 BIN := .venv/bin
 
@@ -15,7 +16,7 @@ BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
 	 $(if $(BASE_ARCHIVE),--base-archive $(BASE_ARCHIVE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test bpf docker test bench lint format generate lock demo clean
+.PHONY: help setup setup-test bpf docker test matrix kernels-doc bench lint format generate lock demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,13 @@ docker: ## build the three images, and probe this host with the generic one
 test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for pytest)
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+matrix: setup-test ## boot every listed kernel and try everything on it (KERNELS="bookworm 6.12")
+	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m ci.matrix --write $(KERNELS)
+
+kernels-doc: setup ## write docs/kernels.md again from docs/kernels.json
+	@$(BIN)/python -m ci.matrix.results
 
 lint: setup ## ruff, mypy strict, import-linter, clang-format
 	@$(BIN)/ruff check .
