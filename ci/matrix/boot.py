@@ -55,7 +55,8 @@ def _qemu(
         "qemu-system-x86_64",
         *("-accel", accelerator, "-cpu", "max", "-smp", "1", "-m", str(_MEMORY_MB)),
         *("-kernel", str(kernel.image), "-initrd", str(initrd)),
-        *("-append", f"console=ttyS0 panic=-1 rdinit=/init quiet {parameters}"),
+        # On a busy host an emulated timer looks broken to the kernel, which then panics: no_timer_check.
+        *("-append", f"console=ttyS0 panic=-1 no_timer_check rdinit=/init quiet {parameters}"),
         *("-display", "none", "-nodefaults", "-no-reboot"),
         *("-serial", "stdio", "-serial", f"file:{results}"),
     ]
@@ -69,6 +70,7 @@ def boot(
     timeout: float = 600,
     disk: Path | None = None,
     accelerator: str = "tcg",
+    extra: Sequence[Path] = (),
 ) -> Outcome:
     """Boot a kernel, run a shell command in it as root, power off.
 
@@ -82,6 +84,7 @@ def boot(
         disk: a directory that is at /var/lib/kmesh-disk in it, and as the command left that afterwards:
             what one boot leaves to the next.
         accelerator: QEMU's name of it.
+        extra: more archives for its root.
 
     Raises:
         KmeshError: the kernel did not come to the end of the command.
@@ -90,7 +93,7 @@ def boot(
     with tempfile.TemporaryDirectory(prefix="kmesh-boot-") as directory:
         scratch = Path(directory)
         initrd, results = scratch / "initrd", scratch / "results"
-        _join(archives(scratch), _command_archive(scratch, command, disk), into=initrd)
+        _join([*archives(scratch), *extra], _command_archive(scratch, command, disk), into=initrd)
         argv = _qemu(kernel, initrd, results, parameters=parameters, accelerator=accelerator)
         done = run(argv, timeout=timeout, check=False)
         text = results.read_text(errors="replace") if results.exists() else ""

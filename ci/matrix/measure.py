@@ -82,10 +82,11 @@ def inside(
     timeout: float,
     accelerator: str = "tcg",
     disk: Path | None = None,
+    extra: Sequence[Path] = (),
 ) -> Outcome:
-    """Boot a kernel and run stages in it."""
+    """Boot a kernel and run stages in it; see `boot` for the arguments."""
     command = f"python3 -m ci.matrix.inside {' '.join(words)}\n"
-    return boot(kernel, command, timeout=timeout, accelerator=accelerator, disk=disk)
+    return boot(kernel, command, timeout=timeout, accelerator=accelerator, disk=disk, extra=extra)
 
 
 def parse(outcome: Outcome) -> list[Row]:

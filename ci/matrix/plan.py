@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,4 +67,5 @@ def chosen(kernels: Sequence[Wanted], names: Sequence[str]) -> list[Wanted]:
 
 
 def _fits(kernel: Wanted, word: str) -> bool:
-    return word in kernel.suite or any(f"-{word}" in package for package in kernel.packages)
+    release = re.compile(rf"-{re.escape(word)}(?!\d)")  # 6.1 is not 6.12
+    return word in kernel.suite or any(release.search(package) for package in kernel.packages)

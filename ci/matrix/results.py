@@ -64,11 +64,21 @@ def write(rows: Sequence[Row], path: Path = RESULTS) -> None:
     path.write_text(json.dumps({"schema": 1, "kernels": list(rows)}, indent=1) + "\n")
 
 
-def document(rows: Sequence[Row], template: str) -> str:
-    """docs/kernels.md: the template with its tables filled in."""
+def document(rows: Sequence[Row], template: str, *, listed: Sequence[str]) -> str:
+    """docs/kernels.md: the template with its tables filled in.
+
+    Args:
+        rows: what is kept.
+        template: with a mark for each table.
+        listed: the suites of kernels.list: those without a row are named.
+    """
+    missing = [suite for suite in listed if suite not in {row["suite"] for row in rows}]
     tables = {
         "matrix": _matrix(rows),
         "verdicts": _verdicts(rows),
+        "missing": [f"Listed, and not measured yet (`make matrix`): {', '.join(missing)}.", ""]
+        if missing
+        else [],
         "degraded": _degraded(rows),
     }
     for name, lines in tables.items():
@@ -96,6 +106,7 @@ def _matrix_row(row: Row) -> tuple[str, ...]:
         f"{path}: {each['passed']} passed" + (f", {each['skipped']} skipped" if each["skipped"] else "")
         for path, each in row["tests"].items()
     )  # fmt: skip
+    tests += "" if row["depth"] == "full" else " (quick)"
     decided = f"{row['offline_decided']} of {row['offline_decided']} capabilities"
     return (
         row["release"], row["version"], f"{row['served']}, serves", row["kernel_mode"], tests, decided,
@@ -136,4 +147,7 @@ def _ran(scenario: Row | None) -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(document(read(), TEMPLATE.read_text()))
+    from ci.kernels.debian import wanted
+
+    suites = [each.suite for each in wanted()]
+    DOCUMENT.write_text(document(read(), TEMPLATE.read_text(), listed=suites))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Told = Mapping[str, Any]
-# Stages for the boot of the old kernel, and for that of the new one over what the old one left. The last
+# Stages for the boot of one kernel, and for that of the next over what the first one left. The last
 # has a right taken away, so that nothing can run there.
 BEFORE, AFTER = ("update-first",), ("update-again", "update-unable")
 _KEPT = {"probe-cache.json", "state.json"}
@@ -17,7 +17,7 @@ def check_update(old: Told, new: Told) -> list[str]:
     """Everything that was not as it should be, a line each.
 
     Args:
-        old, new: rows of the matrix, with those stages.
+        old, new: rows of the matrix, with those stages; any two kernels do.
     """
     [first], [again, unable] = old["update"], new["update"]
     return list(differences(first, again, unable, releases=(old["release"], new["release"])))

@@ -29,7 +29,7 @@ from builder.rootfs import openeuler, osrelease
 from builder.rootfs.dnf import Repository
 from builder.rootfs.openeuler import PACKAGES
 from builder.sbom import SystemPackage
-from builder.smoke import CAPABILITIES, MOUNTS
+from builder.smoke import CAPABILITIES, MOUNTS, PROBE
 from runtime.kernel.cleanup import cleanup
 from tests.builder.rpms import make_repository, needs_rpm, small_trees
 
@@ -215,6 +215,36 @@ def test_the_generic_image_probes_this_host(built: Built) -> None:
     assert not report["offline"]
     host = osrelease.parse(Path("/etc/os-release").read_text())
     assert report["kernel"]["distribution"] == host.name
+
+
+def test_the_compile_image_makes_an_image_for_exactly_this_kernel_which_runs(
+    built: Built, tmp_path: Path
+) -> None:
+    mounts = {str(tmp_path): "/out", "/etc/os-release": "/host/etc/os-release:ro"}
+    options = RunOptions(capabilities=CAPABILITIES, mounts={**MOUNTS, **mounts}, host_cgroups=True)
+    done = built.engine.run(
+        built.id("compile"),
+        ["host", "--hub", HUB, "--tag", TAG, "--output", "json"],
+        options=options,
+        what="kmesh-build host",
+    )
+    assert done.status == 0, done.stderr
+    made = json.loads(done.stdout)["image"]
+    assert os.uname().release.replace("+", "_") in made["reference"]
+    try:
+        with (tmp_path / made["archive"]).open("rb") as archive:
+            built.engine.load(archive, what=made["reference"])
+        found = built.engine.find(made["reference"])
+        assert found
+        assert found.id == made["id"]
+        assert built.engine.read_file(found.id, "/usr/bin/clang-14") is None
+        assert built.engine.read_file(found.id, "/usr/bin/kmesh-build") is None
+        probed = built.engine.run(
+            found.id, ["probe", "--output", "json"], options=PROBE, what="kmesh probe"
+        )
+        assert json.loads(probed.stdout)["mode"]["mode"] == built.first["probe"]["mode"]["mode"]
+    finally:
+        built.engine.remove(made["reference"])
 
 
 def test_the_compile_image_compiles_objects_that_this_kernel_loads(built: Built) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from ci.demo.story import ADDRESS
 from ci.matrix.inside import node, update
 from ci.matrix.inside.degrade import degrade
+from ci.matrix.inside.image import run_image
 from ci.matrix.inside.suites import run_tests
 from runtime.probe.mode import PATHS
 
@@ -67,6 +68,7 @@ STAGES: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "serve": serve,
     "tests": tests,
     "degrade": lambda names: degrade(names[0]),
+    "image": lambda _names: run_image(),
     "update-first": lambda _names: update.first(),
     "update-again": lambda _names: update.again(),
     "update-unable": lambda _names: update.unable(),

@@ -71,6 +71,7 @@ class Daemon:
         arguments: for the command line, besides the source.
         before: what the child does first, to be a process on a poorer host.
         run_dir: where its socket and notes are.
+        program: another `kmesh` than this checkout's: the beginning of a command line.
     """
 
     def __init__(
@@ -78,13 +79,14 @@ class Daemon:
         *arguments: str,
         before: Callable[[], None] = lambda: None,
         run_dir: Path = RUN_DIR,
+        program: Sequence[str] = (),
     ) -> None:
         self._log = Path(f"/tmp/daemon-{time.monotonic_ns()}")  # noqa: S108 - the guest is ours
         self._run_dir = run_dir
         argv = ["run", "--source", f"files:{SERVICES}", "--run-dir", str(run_dir), *arguments]
         self.pid = os.fork()
         if not self.pid:
-            _become(argv, before=before, log=self._log)
+            _become(argv, before=before, log=self._log, program=program)
 
     @property
     def log(self) -> str:
@@ -141,7 +143,9 @@ class Daemon:
         raise KmeshError("the daemon sees no cgroup2")
 
 
-def _become(argv: Sequence[str], *, before: Callable[[], None], log: Path) -> NoReturn:
+def _become(
+    argv: Sequence[str], *, before: Callable[[], None], log: Path, program: Sequence[str]
+) -> NoReturn:
     status = 70
     try:
         os.setsid()
@@ -149,6 +153,11 @@ def _become(argv: Sequence[str], *, before: Callable[[], None], log: Path) -> No
         for stream in (1, 2):
             os.dup2(descriptor, stream)
         before()
+        os.environ["KMESH_RUN_DIR"] = argv[
+            argv.index("--run-dir") + 1
+        ]  # the prober keeps things there
+        if program:
+            os.execvp(program[0], [*program, *argv])  # noqa: S606 - no shell
         from runtime.cli.main import main
 
         sys.argv = ["kmesh", *argv]
