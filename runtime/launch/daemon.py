@@ -35,6 +35,7 @@ from runtime.probe.mode import lacking
 from runtime.server import api
 from runtime.server.http import serve_tcp, serve_unix
 from runtime.server.metrics import renderer
+from runtime.server.source_metrics import SourceCollector
 from runtime.tables.services import ServiceTables
 from runtime.ui import count
 from runtime.version import describe, package_version
@@ -159,7 +160,8 @@ class Daemon(Instance):
         )
 
     def _serve(self) -> None:
-        metrics = renderer(self.status, self._telemetry.counters)
+        source = SourceCollector(self._view.summary)
+        metrics = renderer(self.status, source, self._telemetry.counters)
         telling = api.routes(self, metrics=metrics)
         self._servers += [
             serve_unix(self._dir.socket, {**telling, **api.control_routes(self)}),
