@@ -25,7 +25,7 @@ class IstiodConfig:
         keepalive: between pings on a silent connection.
         keepalive_timeout: after which a ping without an answer ends the connection.
         rotation_check: between looks at the root certificate.
-        hostname_refresh: how long a resolved hostname is believed.
+        hostname_refresh: how long a resolved hostname is believed where DNS does not say.
         largest_request: bytes that Istiod takes in one message (ISTIO_GPRC_MAXRECVMSGSIZE, 4 MiB).
         hostname_wait: how long the first update may wait for hostnames to be resolved.
     """

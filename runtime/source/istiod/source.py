@@ -18,6 +18,7 @@ from runtime.source.istiod.on_demand import Demands
 from runtime.source.istiod.pending import Pending
 from runtime.source.istiod.status import IstiodStatus
 from runtime.source.istiod.subscription import Outcome, Subscription
+from runtime.source.istiod.time_to_live import time_to_live
 from runtime.source.update import Update
 
 _log = log.get("source.istiod")
@@ -53,6 +54,7 @@ class IstiodSource:
             unresolved=self.status.unresolved,
             refresh=config.hostname_refresh,
             lookup=lookup,
+            life=time_to_live if lookup is system_lookup else None,
         )
         self._client = Client(
             config,
