@@ -145,7 +145,7 @@ def _waypoint(stage: Stage) -> None:
         "/dev/null",
         "-w",
         "%{http_code}",
-        f"http://{mesh.CART}/admin",  # fmt: skip
+        f"http://{mesh.CART}/admin",
     )
     tell.output(lines)
     check(lines == ["403"], "and forbids /admin", f"{lines}")
