@@ -3,6 +3,7 @@
 TAG ?= latest
 HUB ?= ghcr.io/kmesh-net
 PYTEST_ARGS ?=
+KERNELS ?=
 OUTPUT ?= table
 BIN := .venv/bin
 AS_ROOT := ci/setup/as-root
@@ -17,7 +18,7 @@ BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
 	 $(if $(BASE_ARCHIVE),--base-archive $(BASE_ARCHIVE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test bpf docker test bench lint format generate lock demo cluster cluster-down manifests clean
+.PHONY: help setup setup-test bpf gate docker test matrix kernels-doc bench lint format generate lock demo cluster cluster-down manifests clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ bpf: setup ## compile the BPF objects into build/bpf, native programs into build
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
 
+gate: setup ## compile the gate of the enhanced path into build/gate
+	@$(BIN)/python -m runtime.compile.gate build/gate/kmesh-gate
+
 docker: ## build the three images, and probe this host with the generic one
 	@ci/setup/setup build engine
 	@$(AS_ROOT) $(BIN)/kmesh-build images --tag $(TAG) --hub $(HUB) $(BASES) --output $(OUTPUT)
@@ -42,17 +46,24 @@ test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for p
 	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(AS_ROOT) $(BIN)/pytest $(PYTEST_ARGS)
 
+matrix: setup-test ## boot every listed kernel and try everything on it (KERNELS="bookworm 6.12")
+	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(AS_ROOT) $(BIN)/python -m ci.matrix --write $(KERNELS)
+
+kernels-doc: setup ## write docs/kernels.md again from docs/kernels.json
+	@$(BIN)/python -m ci.matrix.results
+
 lint: setup ## ruff, mypy strict, import-linter, clang-format
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy builder runtime ci tests
 	@$(BIN)/lint-imports
-	@$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'bpf/*.c' 'bpf/*.h')
+	@$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'bpf/*.[ch]' 'runtime/gate/*.[ch]' 'tests/gate/*.c')
 
 format: setup ## let ruff and clang-format lay the code out
 	@$(BIN)/ruff check --fix-only -q .
 	@$(BIN)/ruff format -q .
-	@$(BIN)/clang-format -i $$(git ls-files 'bpf/*.c' 'bpf/*.h')
+	@$(BIN)/clang-format -i $$(git ls-files 'bpf/*.[ch]' 'runtime/gate/*.[ch]' 'tests/gate/*.c')
 
 generate: bpf ## write again what is generated: map layouts, protobuf modules
 	@$(BIN)/python -m builder.layout

@@ -83,22 +83,29 @@ class SavedImage:
         return stream
 
 
-def write_image(target: IO[bytes], config: Mapping[str, Any], layers: Sequence[LayerFile]) -> str:
-    """Write an image archive without a name in it; returns the image's id.
+def write_image(
+    target: IO[bytes],
+    config: Mapping[str, Any],
+    layers: Sequence[LayerFile],
+    *,
+    names: Sequence[str] = (),
+) -> str:
+    """Write an image archive, by default without a name in it; returns the image's id.
 
     Args:
         target: a stream.
         config: the image configuration (OCI image spec); its rootfs is set here.
         layers: from the lowest up.
+        names: what the image is to be called where it is loaded.
     """
     data = _config_bytes(config, layers)
     digest = hashlib.sha256(data).hexdigest()
-    names = [f"{layer.diff_id.removeprefix('sha256:')}.tar" for layer in layers]
-    manifest = [{"Config": f"{digest}.json", "RepoTags": None, "Layers": names}]
+    files = [f"{layer.diff_id.removeprefix('sha256:')}.tar" for layer in layers]
+    manifest = [{"Config": f"{digest}.json", "RepoTags": list(names) or None, "Layers": files}]
     with Writer(target, epoch=0) as tar:
         tar.add_bytes(_MANIFEST, json.dumps(manifest).encode())
         tar.add_bytes(f"{digest}.json", data)
-        for name, layer in dict(zip(names, layers, strict=True)).items():
+        for name, layer in dict(zip(files, layers, strict=True)).items():
             tar.add_large_file(name, layer.path)
     return f"sha256:{digest}"
 

@@ -125,6 +125,7 @@ class Assembler:
         }
         if image.builder:
             environment["KMESH_CHECKOUT"] = f"/{TREE}"
+            environment["SOURCE_DATE_EPOCH"] = str(checkout.epoch)
         return render(
             checkout.root / "images",
             image,

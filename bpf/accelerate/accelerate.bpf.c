@@ -88,16 +88,23 @@ static __always_inline void listen(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 
-	if (!sk || !kmesh_never_blocks(kernel_socket(sk)))
+	if (!sk)
 		return;
-	bpf_sock_ops_cb_flags_set(ctx,
-				  ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	if (kmesh_never_blocks(kernel_socket(sk)))
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags |
+						       BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	else
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | KMESH_BLOCKS);
 }
 
+/* What a listener's sockets inherit is for the listener. */
 static __always_inline void stop_announcing(struct bpf_sock_ops *ctx)
 {
+	if (ctx->bpf_sock_ops_cb_flags & KMESH_BLOCKS)
+		count(KMESH_SERVER_BLOCKS);
 	bpf_sock_ops_cb_flags_set(ctx,
-				  ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+				  ctx->bpf_sock_ops_cb_flags &
+					  ~(BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | KMESH_BLOCKS));
 }
 
 /* A SYN with cookies has no request to announce; it stays with TCP. */
@@ -161,8 +168,12 @@ static __always_inline void connected(struct bpf_sock_ops *ctx)
 	if (!sk || !bpf_map_lookup_elem(&announced, &key))
 		return;
 	bpf_map_delete_elem(&announced, &key);
-	if (!kmesh_never_blocks(kernel_socket(sk)) || goes_to_a_waypoint(sk))
+	if (goes_to_a_waypoint(sk))
 		return;
+	if (!kmesh_never_blocks(kernel_socket(sk))) {
+		count(KMESH_CLIENT_BLOCKS);
+		return;
+	}
 	end = enrol(ctx);
 	if (!end)
 		return;

@@ -185,11 +185,19 @@ static __always_inline void unreached(const struct kmesh_peer *peer)
 	kmesh_bar(peer->endpoint, peer->endpoint_port);
 }
 
-static __always_inline bool concerns_waypoints(__u32 op)
+/* Asked before anything is looked up: others have callbacks on sockets that are none of ours. */
+static __always_inline bool concerns_waypoints(const struct bpf_sock_ops *ctx)
 {
-	return op == BPF_SOCK_OPS_TCP_CONNECT_CB || op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB ||
-	       op == BPF_SOCK_OPS_STATE_CB || op == BPF_SOCK_OPS_RTO_CB ||
-	       op == BPF_SOCK_OPS_RTT_CB;
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_STATE_CB:
+		return ctx->args[0] == BPF_TCP_SYN_SENT && ctx->args[1] == BPF_TCP_CLOSE;
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+	case BPF_SOCK_OPS_RTO_CB:
+	case BPF_SOCK_OPS_RTT_CB:
+		return true;
+	}
+	return false;
 }
 
 static __always_inline int follow(struct bpf_sock_ops *ctx)
@@ -198,7 +206,7 @@ static __always_inline int follow(struct bpf_sock_ops *ctx)
 	struct kmesh_peer *peer;
 	__u64 cookie;
 
-	if (!concerns_waypoints(ctx->op))
+	if (!concerns_waypoints(ctx))
 		return 1;
 	peer = sk ? bpf_sk_storage_get(&peers, sk, 0, 0) : NULL;
 	if (!peer || !(peer->flags & KMESH_PEER_WAYPOINT))
@@ -214,8 +222,7 @@ static __always_inline int follow(struct bpf_sock_ops *ctx)
 			unreached(peer);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ctx->args[0] == BPF_TCP_SYN_SENT && ctx->args[1] == BPF_TCP_CLOSE)
-			unreached(peer);
+		unreached(peer);
 		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 		established(ctx, peer);

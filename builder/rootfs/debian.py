@@ -48,7 +48,7 @@ EPOCH = 1686355200
 _VERSION = "4"  # of what this module does to a root: part of the key
 _SPACE = 2_500_000_000
 _STANDING_IN = ("usr-is-merged",)  # without it, usrmerge brings all of perl
-_CUT = frozenset(
+CUT = frozenset(
     {
         "binutils",
         "debconf",
@@ -70,8 +70,8 @@ _CUT = frozenset(
     }
 )
 LAYERS = (
-    Layer("base", BASE_PACKAGES, _CUT),
-    Layer("toolchain", TOOLCHAIN_PACKAGES, _CUT),
+    Layer("base", BASE_PACKAGES, CUT),
+    Layer("toolchain", TOOLCHAIN_PACKAGES, CUT),
 )
 _UNPACKED_NOT = (
     "/usr/share/doc/*",
@@ -82,7 +82,7 @@ _UNPACKED_NOT = (
     "/usr/lib/*/gconv/*",
     "/usr/lib/llvm-*/lib/clang/*/lib/*",  # sanitizer runtimes: BPF has none
 )
-_DROPPED = (
+DROPPED = (
     "dev/*",
     "etc/*-",  # passwd- and its like: backups
     "etc/apt/*",
@@ -149,7 +149,7 @@ def root(cache: Path, *, mirror: str | None, say: Callable[[str], None]) -> Debi
 
 
 def _recipe_key() -> str:
-    parts = (_VERSION, SUITE, str(EPOCH), *_UNPACKED_NOT, *_DROPPED, *_LLVM_KEPT, *_STANDING_IN)
+    parts = (_VERSION, SUITE, str(EPOCH), *_UNPACKED_NOT, *DROPPED, *_LLVM_KEPT, *_STANDING_IN)
     layers = (repr((layer.name, layer.keep, sorted(layer.cut))) for layer in LAYERS)
     return content_key(*parts, *layers, platform.machine())
 
@@ -203,7 +203,7 @@ def _bootstrap(
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(place)}
     run_logged(command, log=place / "mmdebstrap.log", env=environment)
     targets = [place / f"{layer.name}.tar" for layer in LAYERS]
-    packages = split(whole, LAYERS, targets, dropped=_DROPPED, epoch=EPOCH)
+    packages = split(whole, LAYERS, targets, dropped=DROPPED, epoch=EPOCH)
     whole.unlink()
     facts = {
         "packages": [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""New connections per second: direct, through a service, and through it with telemetry.
+"""New connections per second: direct, through a service, with telemetry, and of who is not managed.
 
     python -m ci.bench.connections [ROUNDS]
 
@@ -10,6 +10,10 @@ absolute numbers depend on the machine. The reader of the events runs as it does
 Two ratios: of connections a second, and of processor time a connection, of client, server and reader
 together. Where the processors are the limit they are the same; the second one does not mind what
 else the machine does.
+
+"direct" is a client that is not managed while others are, by their cgroups; it is what the others
+are compared with. "untouched" is the same with nothing attached anywhere, and "direct, beside
+namespaces" the same where some other network namespace is managed: programs then run for everybody.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -46,6 +50,7 @@ _CLONE_NEWNET = 0x40000000
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _POD, _VIP = "10.244.0.1", "10.96.0.1"
 _SECONDS, _CONNECTIONS = 1, 16
+_NOBODYS = 1 << 60  # a cookie that no network namespace has
 _NGINX = """
 daemon off; master_process off; error_log stderr emerg; pid %(directory)s/%(port)d.pid;
 events { worker_connections 1024; }
@@ -183,6 +188,40 @@ class _Reading:
         self._reader.close()
 
 
+class _Managing:
+    """Who is managed besides, while one sample is taken."""
+
+    def __init__(
+        self, path: DataPath, observer: Observer, *, cgroups: Sequence[Path], followed: Path
+    ) -> None:
+        self._path = path
+        self._observer = observer
+        self._cgroups = cgroups
+        self._followed = followed
+
+    def none(self, sample: Callable[[], _Sample]) -> _Sample:
+        """Nobody: no program is attached."""
+        self._observer.release_cgroup(self._followed)
+        for cgroup in self._cgroups:
+            self._path.release_cgroup(cgroup)
+        try:
+            return sample()
+        finally:
+            for cgroup in self._cgroups:
+                self._path.enroll_cgroup(cgroup)
+            self._observer.enroll_cgroup(self._followed)
+
+    def namespace(self, sample: Callable[[], _Sample]) -> _Sample:
+        """A network namespace that is nobody's here."""
+        self._path.enroll_netns(_NOBODYS)
+        self._observer.follow_namespaces(follow=True)
+        try:
+            return sample()
+        finally:
+            self._observer.follow_namespaces(follow=False)
+            self._path.release_netns(_NOBODYS)
+
+
 def _rounds(ways: Mapping[str, Callable[[], _Sample]], rounds: int) -> dict[str, list[_Sample]]:
     """Every way in turn; the first round warms up and does not count."""
     seen: dict[str, list[_Sample]] = {name: [] for name in ways}
@@ -216,8 +255,13 @@ def measure(rounds: int) -> dict[str, object]:
         observer.enroll_cgroup(followed)
         reading = _Reading(observer)
         stack.callback(reading.close)
+        managed = _Managing(path, observer, cgroups=(plain, followed), followed=followed)
         seen = _rounds(
             {
+                "untouched": lambda: managed.none(lambda: _connect(f"{_POD}:8080", None, one)),
+                "direct, beside namespaces": lambda: managed.namespace(
+                    lambda: _connect(f"{_POD}:8080", None, one)
+                ),
                 "direct": lambda: _connect(f"{_POD}:8080", None, one),
                 "compat": lambda: _connect(f"{_VIP}:80", plain, one),
                 "compat, telemetry": lambda: _connect(f"{_VIP}:80", followed, one),

@@ -30,6 +30,7 @@ _OWN = (
     "/run/kmesh",
     "/opt/cni/bin",
     "/etc/cni/net.d",
+    "/var/lib/cni",
     "/var/log/pods",
     "/var/log/containers",
 )

@@ -25,7 +25,6 @@ _TOOLS = {
     "containerd": "containerd",
     "ctr": "containerd",
     "runc": "runc",
-    "kubectl": "kubernetes-client",
     "ip": "iproute2",
     "openssl": "openssl",
     "cc": "gcc",
@@ -71,7 +70,8 @@ class Machine:
             raise KmeshError(reason)
         kube = binaries.kube()
         shutil.rmtree(self.home, ignore_errors=True)
-        self.home.mkdir(parents=True)
+        (self.home / "bin").mkdir(parents=True)
+        (self.home / "bin" / "kubectl").symlink_to(kube)
         inside = [sys.executable, "-m", "ci.cluster.init", str(self.home), str(kube)]
         argv = [
             *("unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child"),
@@ -160,7 +160,7 @@ class Machine:
             f"--wd={Path.cwd()}",
             "--",
         ]
-        path = f"{binaries.helm().parent}:{os.environ.get('PATH', '')}"
+        path = f"{binaries.helm().parent}:{self.home / 'bin'}:{os.environ.get('PATH', '')}"
         return [*enter, "env", f"KUBECONFIG={self.kubeconfig}", f"PATH={path}", *argv]
 
     def call(

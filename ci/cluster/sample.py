@@ -30,17 +30,13 @@ Server(("", 8080), Handler).serve_forever()
 _CURL = "import urllib.request as u;print(u.urlopen('http://{address}/').read().decode(),end='')"
 
 
-def manifest(namespace: str = "sample", *, label: bool = True) -> str:
+def manifest(namespace: str = "sample", *, address: str = ADDRESS, label: bool = True) -> str:
     """Two web servers, a service in front of them, and a client; as JSON, which kubectl reads too."""
     container = {"image": f"{REPOSITORY}:{TAG}", "imagePullPolicy": "Never"}
     labels = {"istio.io/dataplane-mode": "kmesh"} if label else {}
-    web = {"terminationGracePeriodSeconds": 1} | {
-        "containers": [{"name": "web", "command": ["python3", "-c", SERVER], **container}]
-    }
-    web["containers"][0]["readinessProbe"] = {  # type: ignore[index]
-        "tcpSocket": {"port": 8080},
-        "periodSeconds": 1,
-    }
+    probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+    server = {"name": "web", "command": ["python3", "-c", SERVER], "readinessProbe": probe}
+    web = {"terminationGracePeriodSeconds": 1, "containers": [server | container]}
     client = {
         "terminationGracePeriodSeconds": 1,
         "containers": [{"name": "client", "command": ["sleep", "infinity"], **container}],
@@ -67,7 +63,7 @@ def manifest(namespace: str = "sample", *, label: bool = True) -> str:
             "metadata": {"name": "web", "namespace": namespace},
             "spec": {
                 "selector": {"app": "web"},
-                "clusterIP": ADDRESS,
+                "clusterIP": address,
                 "ports": [{"port": 80, "targetPort": 8080}],
             },
         },
@@ -81,9 +77,11 @@ def manifest(namespace: str = "sample", *, label: bool = True) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
 
 
-def deploy(machine: Machine, namespace: str = "sample", *, label: bool = True) -> None:
+def deploy(
+    machine: Machine, namespace: str = "sample", *, address: str = ADDRESS, label: bool = True
+) -> None:
     """Bring the application up, and wait for it."""
-    machine.apply(manifest(namespace, label=label))
+    machine.apply(manifest(namespace, address=address, label=label))
     machine.kubectl(
         "-n", namespace, "rollout", "status", "deployment/web", "--timeout=120s", seconds=150
     )

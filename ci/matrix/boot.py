@@ -2,24 +2,35 @@
 """Boot a kernel in QEMU, run one command in it, and bring back what it printed.
 
 Software emulation (TCG) with one CPU is what works everywhere: with two, TCG has corrupted kernel
-memory under load, and hardware virtualisation hangs on some hosts that seem to offer it.
+memory under load, and hardware virtualisation hangs on some hosts that seem to offer it (see
+ci.matrix.accelerator).
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ci.kernels.debian import Kernel
-from ci.matrix.root import archives
+from ci.matrix.root import archives, pack
 from runtime.errors import KmeshError
 from runtime.process import run
 
 _MEMORY_MB = 3072
+_DISK = "var/lib/kmesh-disk"
+_DISK_MARK = "kmesh-disk "
+_PACK_DISK = f"""
+status=$?
+printf '{_DISK_MARK}'; tar -C /{_DISK} -cf - . | base64 -w0; echo
+(exit $status)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +48,12 @@ class Outcome:
     console: str
 
 
-def _qemu(kernel: Kernel, initrd: Path, results: Path, parameters: str) -> list[str]:
+def _qemu(
+    kernel: Kernel, initrd: Path, results: Path, *, parameters: str, accelerator: str
+) -> list[str]:
     return [
         "qemu-system-x86_64",
-        *("-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", str(_MEMORY_MB)),
+        *("-accel", accelerator, "-cpu", "max", "-smp", "1", "-m", str(_MEMORY_MB)),
         *("-kernel", str(kernel.image), "-initrd", str(initrd)),
         *("-append", f"console=ttyS0 panic=-1 rdinit=/init quiet {parameters}"),
         *("-display", "none", "-nodefaults", "-no-reboot"),
@@ -48,7 +61,15 @@ def _qemu(kernel: Kernel, initrd: Path, results: Path, parameters: str) -> list[
     ]
 
 
-def boot(kernel: Kernel, command: str, *, parameters: str = "", timeout: float = 600) -> Outcome:
+def boot(
+    kernel: Kernel,
+    command: str,
+    *,
+    parameters: str = "",
+    timeout: float = 600,
+    disk: Path | None = None,
+    accelerator: str = "tcg",
+) -> Outcome:
     """Boot a kernel, run a shell command in it as root, power off.
 
     The checkout is at /kmesh, which is also the working directory.
@@ -58,6 +79,9 @@ def boot(kernel: Kernel, command: str, *, parameters: str = "", timeout: float =
         command: lines for a POSIX shell.
         parameters: more for the kernel's command line.
         timeout: seconds after which the machine is ended.
+        disk: a directory that is at /var/lib/kmesh-disk in it, and as the command left that afterwards:
+            what one boot leaves to the next.
+        accelerator: QEMU's name of it.
 
     Raises:
         KmeshError: the kernel did not come to the end of the command.
@@ -66,27 +90,36 @@ def boot(kernel: Kernel, command: str, *, parameters: str = "", timeout: float =
     with tempfile.TemporaryDirectory(prefix="kmesh-boot-") as directory:
         scratch = Path(directory)
         initrd, results = scratch / "initrd", scratch / "results"
-        _join(archives(scratch), _command_archive(scratch, command), into=initrd)
-        done = run(_qemu(kernel, initrd, results, parameters), timeout=timeout, check=False)
+        _join(archives(scratch), _command_archive(scratch, command, disk), into=initrd)
+        argv = _qemu(kernel, initrd, results, parameters=parameters, accelerator=accelerator)
+        done = run(argv, timeout=timeout, check=False)
         text = results.read_text(errors="replace") if results.exists() else ""
         console = done.stdout + done.stderr
     found = re.search(r"kmesh-guest-status (\d+)\s*$", text)
     if not found:
         tail = "\n".join(console.splitlines()[-15:])
         raise KmeshError(f"{kernel.release} did not finish; it said last:\n{tail}")
-    return Outcome(status=int(found[1]), output=text[: found.start()], console=console)
+    output, _, packed = text[: found.start()].partition(_DISK_MARK)
+    if disk is not None:
+        _unpack(packed, disk)
+    return Outcome(status=int(found[1]), output=output, console=console)
 
 
-def _command_archive(scratch: Path, command: str) -> Path:
+def _unpack(packed: str, disk: Path) -> None:
+    shutil.rmtree(disk)
+    disk.mkdir()
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(packed))) as archive:
+        archive.extractall(disk, filter="data")
+
+
+def _command_archive(scratch: Path, command: str, disk: Path | None) -> Path:
     root = scratch / "command"
     root.mkdir()
-    (root / "command").write_text(command)
+    (root / "command").write_text(command + (_PACK_DISK if disk else ""))
+    if disk is not None:
+        shutil.copytree(disk, root / _DISK)
     archive = scratch / "command.cpio"
-    run(
-        ["cpio", "--create", "--format=newc", "--quiet", "-F", str(archive)],
-        cwd=root,
-        stdin=b"command\n",
-    )
+    pack(root, archive)
     return archive
 
 

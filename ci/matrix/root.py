@@ -31,9 +31,10 @@ _GUEST = Path(__file__).with_name("guest")
 _SITE = "usr/lib/python3/dist-packages"
 
 
-def _pack(root: Path, archive: Path) -> None:
+def pack(root: Path, archive: Path) -> None:
+    """Write a directory's content as an archive that Linux unpacks at boot."""
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
-    partial = archive.with_suffix(".partial")
+    partial = archive.with_suffix(f".{os.getpid()}.partial")  # another run may make the same
     listing = b"".join(os.fsencode(name) + b"\0" for name in names)
     run(
         [
@@ -60,7 +61,7 @@ def _cached(kind: str, content: bytes, build: Callable[[Path], None]) -> Path:
         with tempfile.TemporaryDirectory(prefix="kmesh-root-") as scratch:
             root = Path(scratch) / "root"
             build(root)
-            _pack(root, archive)
+            pack(root, archive)
     return archive
 
 
@@ -116,7 +117,7 @@ def _checkout_archive(scratch: Path) -> Path:
     shutil.copy(_CHECKOUT / "pyproject.toml", root / "kmesh")
     shutil.copytree(_GUEST, root, dirs_exist_ok=True)
     archive = scratch / "checkout.cpio"
-    _pack(root, archive)
+    pack(root, archive)
     return archive
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,26 @@ from pathlib import Path
 from runtime.bpf.lib import BpfError, check, lib
 
 ANY, NOEXIST, EXIST = 0, 1, 2
+
+
+_ARRAY = 2  # BPF_MAP_TYPE_ARRAY
+
+
+class _CreateOptions(ctypes.Structure):
+    """struct bpf_map_create_opts as far as libbpf 1.0 has it."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("map_extra", ctypes.c_uint64),
+        ("numa_node", ctypes.c_uint32),
+        ("map_ifindex", ctypes.c_uint32),
+    )
 
 
 class _MapInfo(ctypes.Structure):
@@ -27,6 +48,12 @@ class _MapInfo(ctypes.Structure):
         ("map_flags", ctypes.c_uint32),
         ("name", ctypes.c_char * 16),
     )
+
+
+def _possible_cpus() -> int:
+    """How many values an element of a per-CPU map has (Documentation/admin-guide/cputopology)."""
+    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
+    return int(text.replace(",", "-").rsplit("-", 1)[-1]) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +93,19 @@ class BpfMap:
         fd = check(lib().bpf_obj_get(os.fsencode(path)), f"cannot open the pinned map {path}")
         return cls.from_fd(fd)
 
+    @classmethod
+    def create_array(cls, name: str, *, value_size: int, count: int, flags: int = 0) -> BpfMap:
+        """Make an array map that belongs to nobody yet: whoever refers to it keeps it.
+
+        Raises:
+            BpfError: the kernel refused.
+        """
+        options = _CreateOptions(sz=ctypes.sizeof(_CreateOptions), map_flags=flags)
+        fd = lib().bpf_map_create(
+            _ARRAY, name.encode(), 4, value_size, count, ctypes.byref(options)
+        )
+        return cls.from_fd(check(fd, f"cannot create a map {name}"))
+
     def close(self) -> None:
         os.close(self.fd)
 
@@ -82,6 +122,16 @@ class BpfMap:
             return None
         check(result, f"map {self.name}: lookup")
         return value.raw
+
+    def lookup_sums(self, count: int) -> list[int]:
+        """The first elements of a per-CPU array of 64-bit numbers, each summed up."""
+        values = (ctypes.c_uint64 * _possible_cpus())()
+        sums = []
+        for index in range(count):
+            result = lib().bpf_map_lookup_elem(self.fd, index.to_bytes(4, sys.byteorder), values)
+            check(result, f"map {self.name}: lookup")
+            sums.append(sum(values))
+        return sums
 
     def update(self, key: bytes | None, value: bytes, *, flags: int = ANY) -> None:
         check(lib().bpf_map_update_elem(self.fd, key, value, flags), f"map {self.name}: update")

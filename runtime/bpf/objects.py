@@ -140,7 +140,9 @@ class BpfObject:
 
     def _find(self, advance: str, accessor: str, name: str) -> int:
         for handle in self._each(advance):
-            if getattr(lib(), accessor)(handle).decode().endswith(name):
+            found = getattr(lib(), accessor)(handle).decode()
+            # Data sections carry a prefix cut from the object's name.
+            if found == name or (name.startswith(".") and found.endswith(name)):
                 return handle
         raise KeyError(f"{self.path}: no {name}")
 

@@ -11,31 +11,42 @@ import click
 
 from runtime import ui
 from runtime.cli import ctl_maps
+from runtime.cli.ctl_cluster import cluster_options, complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
 from runtime.cli.ctl_routes import routes
+from runtime.cli.ctl_waypoint import waypoint
 from runtime.cli.options import daemon, pins_option, run_dir_option
 from runtime.server.client import DaemonDownError
 
 Json = Mapping[str, Any]
+_NAMED = 10  # of a list that may be long
 _DUMP_SECONDS = 120  # a mesh of 100,000 workloads
 # "enable" and "disable" are upstream's words.
 _SWITCH = {"on": True, "off": False, "enable": True, "disable": False}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--node",
+    metavar="NODE",
+    shell_complete=complete_node,
+    help="Ask the daemon on this node of a cluster, by port-forward with your kubeconfig.",
+)
+@cluster_options
 @ui.debug_option
-def kmeshctl() -> None:
-    """Ask the Kmesh daemon on this node what it does.
+def kmeshctl(**_options: Any) -> None:
+    """Ask the Kmesh daemon on this node, or on a cluster's, what it does.
 
-    It answers over its Unix socket, which is root's alone. Every command takes --output json. With
-    the daemon down, status, services, workloads, policies and explain read the kernel's maps, which
-    go on serving, and say so.
+    Here it answers over its Unix socket, which is root's alone; with --node by port-forward. Every
+    command takes --output json. With the daemon down, status, services, workloads, policies and
+    explain read the kernel's maps, which go on serving, and say so.
 
     \b
     Example:
       kmeshctl status
-      kmeshctl services --output json
-      kmeshctl explain 10.96.0.10:80
+      kmeshctl explain 10.96.0.10:80 --output json
+      kmeshctl nodes
+      kmeshctl --node worker-1 services
     """  # noqa: D301 - \b is click's mark for "do not wrap"
 
 
@@ -103,6 +114,9 @@ def _acceleration(facts: Json) -> str:
     state = "accelerated" if facts["on"] else "not accelerated"
     if facts["on"]:
         state += f", {ui.count(facts['paired'], 'connection')} so far"
+        passed_over = facts["client_blocks"] + facts["server_blocks"]
+        if passed_over:
+            state += f" (not {passed_over} more, an end of which uses blocking calls)"
     return state + (f": {facts['reason']}" if facts["reason"] else "")
 
 
@@ -111,6 +125,11 @@ def _waypoints(facts: Json) -> Iterable[str]:
     for one in facts.get("barred", ()):
         failures = ui.count(one["failures"], "connection")
         yield f"{one['address']}:{one['port']} is avoided: it failed {failures} in a row"
+    past = list(facts.get("bypassing", {}).items())
+    for name, ports in past[:_NAMED]:
+        yield f"{name}: past its waypoint on {', '.join(map(str, ports))}, where servers may speak first"
+    if len(past) > _NAMED:
+        yield f"and {len(past) - _NAMED} more with such ports (--output json lists all)"
     if facts.get("unintroduced"):
         lost = ui.count(facts["unintroduced"], "connection")
         yield f"{lost} without a header, {facts['refused']} refused: too many at once"
@@ -137,12 +156,20 @@ def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
     )
     if sync["details"].get("last_error"):
         yield "", f"{sync['details']['address']}: {sync['details']['last_error']}"
+    http = sync["details"].get("http")
+    if http and http["last_error"]:
+        yield "", f"{http['address']} (HTTP): {http['last_error']}"
     if sync["trouble"]:
         yield "trouble", sync["trouble"]
     services = ui.count(counts["services"], "service")
     yield "serves", f"{services}, {ui.count(counts['workloads'], 'workload')}"
-    cgroups = ui.count(counts["managed_cgroups"], "control group")
-    yield "governs", f"{cgroups}, {ui.count(counts['managed_namespaces'], 'network namespace')}"
+    governed = [
+        ui.count(counts["managed_cgroups"], "control group"),
+        ui.count(counts["managed_namespaces"], "network namespace"),
+    ]
+    if counts.get("managed_pods"):
+        governed.insert(0, ui.count(counts["managed_pods"], "pod"))
+    yield "governs", ", ".join(governed)
     for resource, reason in sync["rejected"].items():
         yield "rejected", f"{resource}: {reason}"
     for resource, reason in sync["failed"].items():
@@ -335,8 +362,8 @@ def dump(run_dir: Path) -> None:
     click.echo(json_lines(everything), nl=False)
 
 
-kmeshctl.add_command(explain)
-kmeshctl.add_command(routes)
+for command in (explain, routes, nodes, pods, waypoint, completion):
+    kmeshctl.add_command(command)
 
 
 def main() -> None:

@@ -44,10 +44,11 @@ def ask_or_read(
         DaemonDownError: no daemon, and nothing is pinned; or its socket must not be used.
         KmeshError: the daemon refuses, or the maps cannot be read.
     """
+    client = daemon(run_dir)
     try:
-        return daemon(run_dir).get(question), None
+        return client.get(question), None
     except DaemonDownError as error:
-        if isinstance(error.__cause__, PermissionError):
+        if client.is_remote or isinstance(error.__cause__, PermissionError):
             raise
         answer, where = _read(run_dir, pins, read, down=error)
         state = "does not answer" if isinstance(error.__cause__, TimeoutError) else "is down"

@@ -36,5 +36,12 @@ def pins_option(function: _Command) -> _Command:
 
 
 def daemon(run_dir: Path) -> Client:
-    """The daemon that has this run directory."""
-    return Client(run_dir / "kmesh.sock")
+    """The daemon that has this run directory; or, where the user named one, that of a cluster's node."""
+    context = click.get_current_context(silent=True)
+    node = context.find_root().params.get("node") if context else None
+    if node is None:
+        return Client(run_dir / "kmesh.sock")
+    from runtime.cli.ctl_cluster import user_cluster
+    from runtime.control.fleet import Fleet
+
+    return Fleet(user_cluster()).client(node)

@@ -142,13 +142,17 @@ class Cluster:
             answer = self._client.rest_client.request(
                 method, url, headers=headers, body=body, _request_timeout=(_ANSWER_SECONDS[0], read)
             )
-        except client.ApiException as error:
-            raise _refusal(method, path, error) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response = answer.response
+            refused = not 200 <= response.status < 300
+            told = response.read() if refused else b""
+        except (client.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
             raise ApiError(
                 f"the API server at {self.server} does not answer: {_in_words(error)}"
             ) from error
-        return answer.response
+        if refused:
+            response.release_conn()
+            raise _refusal(method, path, status=response.status, told=told)
+        return response
 
     def port_forward(self, namespace: str, pod: str, port: int) -> socket.socket:
         """A connection to a port on a pod's loopback, through the API server and the kubelet.
@@ -163,7 +167,8 @@ class Cluster:
             )
             connection = made.socket(port)
         except client.ApiException as error:
-            raise _refusal("port-forward to", f"{namespace}/{pod}:{port}", error) from error
+            reason = str(error.reason).split(" -+-+- ", 1)[0]  # then come headers and the body
+            raise ApiError(f"port-forward to {namespace}/{pod}:{port}: {reason}") from error
         connection.setblocking(True)
         result: socket.socket = connection
         return result
@@ -177,12 +182,11 @@ def _lines(response: Any) -> Iterator[bytes]:
         yield from filter(None, whole)
 
 
-def _refusal(method: str, path: str, error: client.ApiException) -> ApiError:
-    reason = str(error.reason or "refused")
+def _refusal(method: str, path: str, *, status: int, told: bytes) -> ApiError:
+    reason = told.decode(errors="replace").strip()[:200] or f"status {status}"
     with suppress(ValueError, KeyError, TypeError):
-        reason = json.loads(error.body or "")["message"]
-    status = int(error.status or 0)
-    hint = "its ClusterRole may lack this verb" if status == 403 else None
+        reason = json.loads(told)["message"]
+    hint = "its role may lack this verb" if status == 403 else None
     return ApiError(f"{method} {path}: {reason}", status=status, hint=hint)
 
 

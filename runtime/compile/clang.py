@@ -120,6 +120,11 @@ def arguments(source: Path, *, include: Sequence[Path], defines: Sequence[str]) 
     return [
         *FLAGS,
         f"-ffile-prefix-map={_tree(source)}/=",
+        *(
+            f"-ffile-prefix-map={path}/="
+            for path in include
+            if not path.is_relative_to(_tree(source))
+        ),
         *(f"-I{directory}" for directory in include),
         *system_include(),
         *(f"-D{define}" for define in defines),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from runtime.compile.clang import FLAGS, CompileError, compile_object, compiler_version, digest
 
 MANIFEST = "manifest.json"
+UNSHIPPED = "UNSHIPPED"  # a file in a group's directory: not for images, nor for the prober, yet
 _SCHEMA = 1
 _SYSTEM = (Path("/usr/include/bpf"), Path("/usr/include/linux/bpf.h"))
 
@@ -34,17 +35,18 @@ class TreeResult:
     removed: tuple[str, ...]
 
 
-def _headers(bpf_dir: Path) -> Iterable[Path]:
-    yield from sorted((bpf_dir / "include").rglob("*.h"))
+def _headers(bpf_dir: Path, first: Sequence[Path]) -> Iterable[Path]:
+    for directory in (*first, bpf_dir / "include"):
+        yield from sorted(directory.rglob("*.h"))
     yield from sorted(bpf_dir.glob("*/*.h"))
     for path in _SYSTEM:
         yield from sorted(path.glob("*.h")) if path.is_dir() else [path]
 
 
-def _surroundings(bpf_dir: Path, clang: str) -> bytes:
+def _surroundings(bpf_dir: Path, clang: str, first: Sequence[Path]) -> bytes:
     """One digest of all that every object depends on."""
     state = hashlib.sha256(f"{_SCHEMA} {compiler_version(clang)} {FLAGS}".encode())
-    for header in _headers(bpf_dir):
+    for header in _headers(bpf_dir, first):
         if header.is_file():
             # System headers by name alone: where the tree lies has no say.
             state.update(f"{header.name} {digest(header)}".encode())
@@ -59,13 +61,13 @@ def _recorded(manifest: Path) -> dict[str, Entry]:
         return {}  # none, or of another time: compile anew
 
 
-def _sources(bpf_dir: Path) -> dict[str, Path]:
+def _sources(bpf_dir: Path, *, unshipped: bool) -> dict[str, Path]:
     """Sources by the object's path; a file in the top directory or in include is none."""
     found = sorted(bpf_dir.glob("*/*.bpf.c"))
     return {
         f"{path.parent.name}/{path.name.removesuffix('.c')}.o": path
         for path in found
-        if path.parent.name != "include"
+        if path.parent.name != "include" and (unshipped or not (path.parent / UNSHIPPED).exists())
     }
 
 
@@ -98,7 +100,13 @@ def _write_manifest(out_dir: Path, entries: Iterable[Entry], *, clang: str) -> N
 
 
 def compile_tree(
-    bpf_dir: Path, out_dir: Path, *, jobs: int | None = None, clang: str = "clang"
+    bpf_dir: Path,
+    out_dir: Path,
+    *,
+    jobs: int | None = None,
+    clang: str = "clang",
+    include: Sequence[Path] = (),
+    unshipped: bool = False,
 ) -> TreeResult:
     """Compile every `<group>/<name>.bpf.c` below a directory into `<group>/<name>.bpf.o`.
 
@@ -107,17 +115,20 @@ def compile_tree(
         out_dir: where objects and `manifest.json` go; objects without a source are removed.
         jobs: compilers at a time; one for each processor without.
         clang: the compiler.
+        include: directories of headers that come before all others: those of another kernel.
+        unshipped: also what no image carries yet.
 
     Raises:
         ToolMissingError: compiler or headers are not there.
         CompileError: a source does not compile; what did compile is kept and recorded.
     """
-    sources = _sources(bpf_dir)
+    sources = _sources(bpf_dir, unshipped=unshipped)
     if not sources:
         raise CompileError(f"no BPF sources in {bpf_dir}", hint="they are <group>/<name>.bpf.c")
     out_dir.mkdir(parents=True, exist_ok=True)
     recorded = _recorded(out_dir / MANIFEST)
-    around = _surroundings(bpf_dir, clang)
+    around = _surroundings(bpf_dir, clang, include)
+    directories = [*include, bpf_dir / "include"]
     entries: dict[str, Entry] = {}
     compiled: list[str] = []
 
@@ -128,7 +139,7 @@ def compile_tree(
             entries[name] = old
             return None
         try:
-            done = compile_object(source, target, include=[bpf_dir / "include"], clang=clang)
+            done = compile_object(source, target, include=directories, clang=clang)
         except CompileError as error:
             return error
         entries[name] = {

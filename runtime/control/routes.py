@@ -37,6 +37,7 @@ def describe_routes(view: View, *, why_not: str, service: str | None) -> Json:
     plan = make_plan(
         view.http.copy(),
         ability=Ability(serves=not why_not, why_not=why_not),
+        services=view.services.copy(),
         workloads=view.workloads.copy(),
         policies=view.policies.copy(),
     )

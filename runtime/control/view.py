@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from runtime.model.mesh import Service, ServicePort, Workload
 from runtime.model.policy import Policy
 from runtime.source.update import Update
+from runtime.tables.direct import bypassing_directly
+from runtime.tables.waypoints import bypassing
 
 if TYPE_CHECKING:
     from runtime.model.http_picture import HttpPicture
@@ -105,6 +107,17 @@ class View:
             "rejected": dict(self.rejected),
             "failed": dict(self.failed),
         }
+
+    def bypassing(self) -> dict[str, list[int]]:
+        """TCP ports that go past the waypoint of a service or workload: the server may speak first."""
+        services, workloads = self.services.copy(), self.workloads.copy()
+        found = {key: bypassing(one) for key, one in services.items() if one.waypoints}
+        found |= {
+            uid: bypassing_directly(one, services.get)
+            for uid, one in workloads.items()
+            if one.waypoint is not None
+        }
+        return {name: list(ports) for name, ports in sorted(found.items()) if ports}
 
     def describe_services(self) -> list[Mapping[str, Any]]:
         """Every service with its endpoints, ready for JSON."""

@@ -83,8 +83,8 @@ class Uninstaller:
                 )
             status, nodes = found.get("status") or {}, 0
             nodes = status.get("desiredNumberScheduled", 0)
-            current = status.get("observedGeneration") == found["metadata"].get("generation")
-            return current and status.get("numberReady", 0) >= nodes
+            current: bool = status.get("observedGeneration") == found["metadata"].get("generation")
+            return current and bool(status.get("numberReady", 0) >= nodes)
 
         self._until(is_clean, "not every node is clean (see the pods of kmesh-cleanup)")
         self._say(f"{count(nodes, 'node')} clean")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from runtime.bpf.attach import AttachType, attach_to_map
@@ -47,12 +47,16 @@ class Counters:
         shortened: messages that went past TCP.
         held_back: times that a stream went over to TCP, its reader being slow, for one.
         left: bulk streams that became ordinary sockets, for which TCP alone is faster.
+        client_blocks: connections of this node left alone, as their client may block.
+        server_blocks: connections left alone as their listener may block; some are not this node's.
     """
 
     paired: int
     shortened: int
     held_back: int
     left: int
+    client_blocks: int
+    server_blocks: int
 
 
 class Accelerator:
@@ -178,8 +182,8 @@ class Accelerator:
 
     def counters(self) -> Counters:
         found = self._map("counters")
-        paired, shortened, held_back, left = (total(found, index) for index in range(4))
-        return Counters(paired=paired, shortened=shortened, held_back=held_back, left=left)
+        names = (field.name for field in fields(Counters))
+        return Counters(**{name: total(found, index) for index, name in enumerate(names)})
 
     def close(self) -> None:
         """Let go; what is pinned works on. Idempotent."""

@@ -15,17 +15,22 @@ from runtime.bpf.objects import Program
 from runtime.kernel.apply import apply_ops
 from runtime.kernel.bpffs import PINS, BpffsError, ensure_bpffs, release_bpffs
 from runtime.kernel.cgroup import cgroup2_root
+from runtime.kernel.fionread import mend
 from runtime.kernel.links import Links, Scope
 from runtime.kernel.lock import lock_pins
 from runtime.kernel.mounts import mount_of
-from runtime.kernel.programs import Programs
+from runtime.kernel.programs import Programs, digest_of
 from runtime.kernel.sockets import SOCKETS
 from runtime.kernel.waypoints import WaypointFacts, read_waypoints
-from runtime.tables.layout import DIGEST, Netns, NetnsKey
+from runtime.tables.layout import Netns, NetnsKey
 from runtime.tables.ops import Contents, Op
 
 LINKS = "links"
-_CGROUP, _NETNS = "cgroup", "netns"
+# enum kmesh_gate_counter (bpf/include/kmesh/gate_types.h)
+COUNTERS = (
+    "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "no_room", "no_slot", "paused",
+)  # fmt: skip
+_CGROUP, _NETNS, _GATE = "cgroup", "netns", "gate"
 
 
 class DataPath:
@@ -37,12 +42,14 @@ class DataPath:
 
     def __init__(self, *, pins: Path, path: str, lock: int) -> None:
         self._pins = pins
+        self._path = path
         self._home = pins / path
         self._lock: int | None = lock
         self._programs: Programs | None = None
         self._links = Links(self._home / LINKS, make=False)
         self._must_turn_over = False
         self.was_serving = False  # before this process opened it
+        self.fionread_is_right = True  # on the enhanced path, of clients
 
     @classmethod
     def open(
@@ -73,7 +80,7 @@ class DataPath:
         ensure_bpffs(pins)
         self = cls(pins=pins, path=path, lock=lock_pins(pins))
         try:
-            self._start(objects / path, sizes or {})
+            self._start(objects, sizes or {})
         except BaseException as error:
             self.close()
             self._remove_if_unused()
@@ -88,13 +95,19 @@ class DataPath:
         is_new = not self._home.is_dir()
         self._tables.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            self._programs = Programs(objects, pins=self._tables, home=self._home, sizes=sizes)
+            self._programs = Programs(
+                objects, path=self._path, pins=self._tables, home=self._home, sizes=sizes
+            )
         except BaseException:
             if is_new:
                 remove_pins(self._home)
             elif not adopts:
                 remove_pins(self._tables)
             raise
+        if self._path == "enhanced":
+            self.fionread_is_right = mend(
+                self._map("clients"), self._open.by_name("kmesh_let_through")
+            )
         self._links.prune()
         self._must_turn_over = True
         if adopts or not self._links.scopes():
@@ -118,7 +131,7 @@ class DataPath:
 
     @property
     def _tables(self) -> Path:
-        return self._home / DIGEST[:16]
+        return self._home / digest_of(self._path)[:16]
 
     @property
     def _open(self) -> Programs:
@@ -160,6 +173,8 @@ class DataPath:
         self._must_turn_over = False
 
     def _wanted(self, scope: Scope) -> list[Program]:
+        if scope.kind == _GATE:
+            return self._open.for_gate()
         return self._open.for_root() if scope.kind == _NETNS else self._open.for_cgroups()
 
     # Who is managed.
@@ -208,6 +223,32 @@ class DataPath:
             for scope in self._links.scopes():
                 if scope.kind == _NETNS:
                     scope.remove()
+
+    # The gate, on the enhanced path.
+
+    @property
+    def maps(self) -> Mapping[str, BpfMap]:
+        """The path's maps by name, open as long as it is."""
+        return self._open.maps
+
+    @property
+    def tables(self) -> Path:
+        """The directory of the pinned maps, as the gate is told it."""
+        return self._tables
+
+    def enroll_gate(self, cgroup: Path) -> None:
+        """Follow the connections of the gate, which is alone in its cgroup. Idempotent."""
+        self._links.attach(_GATE, cgroup, self._open.for_gate())
+
+    def gate_counters(self) -> dict[str, int]:
+        """What became of the messages of clients: `taken`, or why they were passed to the gate."""
+        values = self._map("gate_counters").lookup_sums(len(COUNTERS))
+        return dict(zip(COUNTERS, values, strict=True))
+
+    def release_gate(self, cgroup: Path) -> None:
+        scope = self._links.find(_GATE, cgroup)
+        if scope is not None:
+            scope.remove()
 
     @property
     def namespaces(self) -> list[int]:

@@ -14,13 +14,29 @@ from runtime.bpf.objects import BpfObject, Program
 from runtime.errors import KmeshError
 from runtime.kernel import features
 from runtime.kernel.sockets import SOCKETS, forget_others, socket_pin
+from runtime.tables import enhanced_layout, layout
 from runtime.tables.describe import describe
-from runtime.tables.layout import DIGEST, SOCKET_DIGESTS
+from runtime.tables.paths import files_of
 
 # Programs that run on a socket map's sockets: the map, and how they are attached to it.
-_OF_MAPS = {"kmesh_introduce": ("introductions", AttachType.SK_MSG_VERDICT)}
+_OF_MAPS = {
+    "kmesh_introduce": ("introductions", AttachType.SK_MSG_VERDICT),
+    "kmesh_read_request": ("clients", AttachType.SK_MSG_VERDICT),
+}
+_DIGESTS = {"compat": layout.DIGEST, "enhanced": enhanced_layout.DIGEST}
+_SOCKET_DIGESTS: Mapping[str, Mapping[str, str]] = {
+    "compat": layout.SOCKET_DIGESTS,
+    "enhanced": enhanced_layout.SOCKET_DIGESTS,
+}
 _CONFIG = ".rodata.config"
 _NETNS = "_netns"  # the twin of a program that asks for the network namespace
+_GATE = "_gate"  # for the gate's own cgroup
+_CGROUP_SECTIONS = ("cgroup/", "sockops")
+
+
+def digest_of(path: str) -> str:
+    """What stands for the layout of a path's maps."""
+    return _DIGESTS[path]
 
 
 class ObjectsError(KmeshError):
@@ -31,7 +47,8 @@ class Programs:
     """Loaded programs by name, and the maps that they share.
 
     Args:
-        objects: the directory of one path's objects.
+        objects: the directory of all objects, by group.
+        path: whose objects (runtime/tables/paths.py).
         pins: where its tables are pinned, or are to be.
         home: the path's directory, for what its sockets carry.
         sizes: how many elements a map is to hold, where it is not there yet.
@@ -41,9 +58,12 @@ class Programs:
         LoadError: the kernel refused one.
     """
 
-    def __init__(self, objects: Path, *, pins: Path, home: Path, sizes: Mapping[str, int]) -> None:
-        files = sorted(objects.glob("*.bpf.o"))
-        _check(objects, files)
+    def __init__(
+        self, objects: Path, *, path: str, pins: Path, home: Path, sizes: Mapping[str, int]
+    ) -> None:
+        files = files_of(objects, path)
+        self._digests = _SOCKET_DIGESTS[path]
+        _check(objects / path, files, (digest_of(path), self._digests))
         self._config = features.config().pack()
         self._sizes = sizes
         self._tables, self._home = pins, home
@@ -52,13 +72,13 @@ class Programs:
         self.maps: dict[str, BpfMap] = {}
         with ExitStack() as stack:
             self._stack = stack
-            for path in files:
-                self._load(stack.enter_context(BpfObject(path)))
+            for file in files:
+                self._load(stack.enter_context(BpfObject(file)))
             self._stack = stack.pop_all()
 
     def _pin(self, name: str) -> Path:
-        if name in SOCKET_DIGESTS:
-            return socket_pin(self._home, name, SOCKET_DIGESTS)
+        if name in self._digests:
+            return socket_pin(self._home, name, self._digests)
         return self._tables / name
 
     def _load(self, opened: BpfObject) -> None:
@@ -91,9 +111,20 @@ class Programs:
         """What runs in the root cgroup, and manages by network namespace."""
         return [one for one in self._attached() if one.name.endswith(_NETNS)]
 
+    def for_gate(self) -> list[Program]:
+        """What runs in the gate's cgroup."""
+        return [one for one in self._programs.values() if one.name.endswith(_GATE)]
+
+    def by_name(self, name: str) -> Program:
+        return self._programs[name]
+
     def _attached(self) -> Iterator[Program]:
         """Programs of cgroups; those of socket maps belong to their map."""
-        return (one for one in self._programs.values() if one.name not in _OF_MAPS)
+        return (
+            one
+            for one in self._programs.values()
+            if one.section.startswith(_CGROUP_SECTIONS) and not one.name.endswith(_GATE)
+        )
 
     def take_over_sockets(self) -> None:
         """Run this version's programs on the sockets of socket maps, and forget other layouts.
@@ -102,8 +133,9 @@ class Programs:
         gives way in one step.
         """
         for name, (table, kind) in _OF_MAPS.items():
-            attach_to_map(self._programs[name].fd, self.maps[table].fd, kind)
-        forget_others(self._home, map(self._pin, SOCKET_DIGESTS))
+            if name in self._programs:
+                attach_to_map(self._programs[name].fd, self.maps[table].fd, kind)
+        forget_others(self._home, map(self._pin, self._digests))
 
     def loaded(self) -> list[LoadedProgram]:
         return [loaded_program(one.fd) for one in self._programs.values()]
@@ -112,11 +144,11 @@ class Programs:
         self._stack.close()
 
 
-def _check(objects: Path, files: list[Path]) -> None:
+def _check(objects: Path, files: list[Path], digests: tuple[str, Mapping[str, str]]) -> None:
     if not files:
         raise ObjectsError(f"no compiled objects in {objects}", hint="run `make bpf`")
     found = describe(files)
-    if (found.digest, found.socket_digests) != (DIGEST, SOCKET_DIGESTS):
+    if (found.digest, found.socket_digests) != digests:
         raise ObjectsError(
             f"the objects in {objects} lay their maps out otherwise than this version of Kmesh",
             hint="objects and program must be of one version: run `make bpf`, or reinstall",

@@ -86,7 +86,7 @@ def clean(*, run_dir: Path, pins: Path) -> list[str]:
         KmeshError: a daemon runs there, or something cannot be removed.
     """
     directory = RunDir(run_dir)
-    existed = directory.path.is_dir()
+    before = _there(run_dir)
     directory.lock()
     state = directory.read() or State(pins=str(pins))
     try:
@@ -101,4 +101,11 @@ def clean(*, run_dir: Path, pins: Path) -> list[str]:
         directory.unlock()
         raise
     files = directory.clear()
-    return [*removed, *(files if existed else [])]
+    return [*removed, *(file for file in files if file in before)]
+
+
+def _there(run_dir: Path) -> set[str]:
+    """The run directory and what is in it: the lock that cleaning takes was not there before."""
+    if not run_dir.is_dir():
+        return set()
+    return {str(run_dir), *map(str, run_dir.iterdir())}

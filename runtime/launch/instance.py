@@ -123,7 +123,8 @@ class Instance:
         """How connections to waypoints fare in the kernel."""
         if self._started is None:
             return None
-        return asdict(self._started.path.waypoints())
+        facts = asdict(self._started.path.waypoints())
+        return {**facts, "bypassing": self._view.bypassing()}
 
     def _demotions(self) -> list[Json]:
         demotions = self._started.demotions if self._started else ()
@@ -147,8 +148,7 @@ class Instance:
     def probe(self) -> Json:
         if self._judged is None:
             raise KmeshError("the kernel is being probed")
-        report: Json = self._judged.report.to_json()
-        return report
+        return {**self._judged.report.to_json(), "compiled": self._judged.compiled}
 
     def services(self) -> list[Json]:
         return self._view.describe_services()

@@ -1,25 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiling the objects on the host, when no prebuilt object loads and a compiler is there.
 
-It runs in a process of its own: bounded in time, and in memory.
+It is done as the compile image does it, from the best that the host offers, in processes of their own,
+which are bounded in time and in memory and end with this one's patience. What came of it is kept under
+the key of the verdict: another kernel, another set of sources, other rights, and it is done again.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtime import log
 from runtime.errors import KmeshError
 from runtime.objects.locate import sources_dir
-from runtime.process import run
+from runtime.probe.cache import cache_key, objects_digest
+from runtime.probe.facts import Facts
+from runtime.version import package_version
 
-SECONDS = 120
+SECONDS = 120.0
 MEGABYTES = 2048
+_KEY_LENGTH = 16
+_TAIL_LINES = 15
 
 _log = log.get("launch.compile")
 
@@ -43,26 +56,95 @@ def impossible() -> str | None:
     return None
 
 
-def compile_here(target: Path) -> Compiled:
-    """Compile all objects.
+def compile_here(target: Path, *, facts: Facts) -> Compiled:
+    """Compile all objects for the running kernel.
 
     Args:
-        target: the directory to put them in; what is unchanged there is not compiled again.
+        target: the directory to put them in, under the key of the verdict; what is unchanged there is
+            not compiled again, and what has another key is removed.
+        facts: of this kernel and process.
 
     Raises:
         KmeshError: it did not work, or not in time.
     """
     sources, began = sources_dir(), time.monotonic()
-    _log.info("compiling %s into %s (at most %d s)", sources, target, SECONDS)
-    limited = ["prlimit", f"--as={MEGABYTES << 20}", "--"] if shutil.which("prlimit") else []
-    command = [*limited, sys.executable, "-m", "runtime.compile", str(sources), str(target)]
-    run(command, env=_environment(), timeout=SECONDS)
+    btf = Path(facts.btf_source) if facts.btf_source else None
+    place = target / _key(facts, sources, btf)
+    _forget_others(target, but=place.name)
+    _log.info("compiling %s into %s (at most %.0f s)", sources, place, SECONDS)
+    command = [
+        *([sys.executable, "-m", "runtime.compile", str(sources), str(place)]),
+        *("--fit", facts.release, *(("--btf", str(btf)) if btf else ())),
+    ]
+    told = json.loads(_bounded(command, seconds=SECONDS))
     seconds = time.monotonic() - began
-    return Compiled(target, f"from {sources} into {target}, in {seconds:.1f} s")
+    numbers = told["renumbered_helpers"]
+    moved = f", {len(numbers)} helpers renumbered" if numbers else ""
+    kept = f"{told['unchanged']} kept" if told["unchanged"] else f"{told['compiled']} compiled"
+    by = f"by {told['evidence']} ({told['where']}){moved}"
+    return Compiled(place, f"from {sources} into {place} {by}, {kept}, in {seconds:.1f} s")
 
 
-def _environment() -> dict[str, str]:
+def _key(facts: Facts, sources: Path, btf: Path | None) -> str:
+    found = objects_digest(path for path in sources.rglob("*.[ch]"))
+    return cache_key(facts, btf=btf, objects=found, version=package_version())[:_KEY_LENGTH]
+
+
+def _forget_others(target: Path, *, but: str) -> None:
+    for path in target.iterdir() if target.is_dir() else ():
+        if path.name != but:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _bounded(command: Sequence[str], *, seconds: float) -> str:
+    """Run a command with a limit of time, and of memory for each of its processes; its output.
+
+    Raises:
+        KmeshError: it failed, or was ended.
+    """
+    limited = ["prlimit", f"--as={MEGABYTES << 20}", "--"] if shutil.which("prlimit") else []
+    spawned: list[subprocess.Popen[str]] = []
+    # A signal's exception is raised in the main thread alone: in Popen it would lose the child.
+    spawner = threading.Thread(target=lambda: spawned.append(_spawn([*limited, *command])))
+    try:
+        spawner.start()
+        spawner.join()
+        [process] = spawned
+        out, said = process.communicate(timeout=seconds)
+    except BaseException as error:
+        spawner.join()
+        for child in spawned:
+            _end(child)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise KmeshError(f"compiling took longer than {seconds:.0f} s") from error
+        raise
+    if process.returncode != 0:
+        tail = "\n".join(said.strip().splitlines()[-_TAIL_LINES:])
+        raise KmeshError(f"compiling failed with status {process.returncode}: {tail}")
+    return out
+
+
+def _spawn(command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        env=_environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # its compilers are ended with it
+    )
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """End a process and all that it started, and wait until its output is closed: until all are gone."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, str]:
     """This process's, with this very package on the path, wherever it was imported from."""
     package = str(Path(__file__).resolve().parents[2])
-    rest = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{package}:{rest}" if rest else package}
+    rest = environment.get("PYTHONPATH")
+    return {**environment, "PYTHONPATH": f"{package}:{rest}" if rest else package}

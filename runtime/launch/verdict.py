@@ -14,6 +14,7 @@ from runtime.launch import online
 from runtime.launch.aside import Aside
 from runtime.launch.choose import ImpossibleError, candidates
 from runtime.objects.locate import objects_dir
+from runtime.probe.facts import Facts
 from runtime.probe.mode import needed_by
 from runtime.probe.report import Report
 from runtime.probe.run import probe
@@ -76,7 +77,7 @@ def judge(
     judged = _judged(probing.objects, probing.report())
     if judged.report.mode.mode == "none" and compiling_may_help(judged.report.findings):
         with interruptible():
-            why_not, done = _compile(scratch)
+            why_not, done = _compile(scratch, facts=judged.report.facts)
         judged = replace(judged, compiled=f"nothing: {why_not}")
         if done:
             judged = replace(
@@ -112,13 +113,13 @@ def _judged(objects: Path | None, report: Report) -> Judged:
     return Judged(report=report, objects=objects)
 
 
-def _compile(scratch: Path) -> tuple[str, online.Compiled | None]:
+def _compile(scratch: Path, *, facts: Facts) -> tuple[str, online.Compiled | None]:
     """Compile all objects, or say why not."""
     why_not = online.impossible()
     if why_not is None:
         _log.warning("no prebuilt object of any path can run here: trying to compile")
         try:
-            done = online.compile_here(scratch)
+            done = online.compile_here(scratch, facts=facts)
         except KmeshError as error:
             why_not = str(error)
         else:

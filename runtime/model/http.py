@@ -286,6 +286,8 @@ class Listener:
         tables: names of the route tables that it refers to.
         own_tables: those that it brings along.
         passed_over: why it has no HTTP port, where it has none.
+        opaque: where it has none: addresses (None for all) and ports at which nothing is HTTP, whatever
+            the listener for all addresses says.
     """
 
     name: str
@@ -293,3 +295,4 @@ class Listener:
     tables: tuple[str, ...] = ()
     own_tables: tuple[RouteTable, ...] = ()
     passed_over: str = ""
+    opaque: tuple[tuple[IPAddress | None, int], ...] = ()

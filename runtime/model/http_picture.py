@@ -56,6 +56,10 @@ class HttpPicture:
         ports = (port for name in sorted(self.listeners) for port in self.listeners[name].ports)
         return {(port.address, port.port): port for port in ports}
 
+    def opaque(self) -> frozenset[tuple[IPAddress | None, int]]:
+        """Addresses and ports that a listener of their own says not to be HTTP."""
+        return frozenset(where for each in self.listeners.values() for where in each.opaque)
+
     def table_of(self, port: HttpPort) -> RouteTable | None:
         """A port's route table: one that its listener brings along, or one by name."""
         listener = self.listeners.get(port.listener)

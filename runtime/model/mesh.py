@@ -132,7 +132,9 @@ class Locality:
 class Workload:
     """One instance: a pod, a virtual machine, an external address; `uid` is its resource name.
 
-    `services` maps a service's key to the ports on which this workload serves it.
+    `services` maps a service's key to the ports on which this workload serves it. `proxy_port` is
+    where it takes connections that begin with a PROXY protocol header, 0 where that is not said.
+    `network_gateway` is how other networks reach it.
     """
 
     uid: str
@@ -143,6 +145,8 @@ class Workload:
     network: str = ""
     services: Mapping[str, tuple[ServicePort, ...]] = field(default_factory=dict)
     waypoint: Waypoint | None = None
+    network_gateway: Waypoint | None = None
+    proxy_port: int = 0
     node: str = ""
     locality: Locality = Locality()
     cluster: str = ""

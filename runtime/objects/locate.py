@@ -9,19 +9,21 @@ from pathlib import Path
 from runtime.errors import KmeshError
 
 INSTALLED_OBJECTS = Path("/usr/lib/kmesh/bpf")
+FOR_KERNELS = Path("/usr/lib/kmesh/kernels")  # what packages of `kmesh-build host` install
 INSTALLED_SOURCES = Path("/usr/share/kmesh/bpf")
 INSTALLED_PROGRAMS = Path("/usr/lib/kmesh/bin")
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def objects_dir() -> Path:
-    """The directory with <group>/<name>.bpf.o: $KMESH_OBJECTS, the installed one, the built one.
+    """The directory with <group>/<name>.bpf.o: $KMESH_OBJECTS, that for this kernel, the installed, the built.
 
     Raises:
         KmeshError: $KMESH_OBJECTS is no directory, or nothing is installed or built.
     """
     return _find(
         "KMESH_OBJECTS",
+        FOR_KERNELS / os.uname().release,
         INSTALLED_OBJECTS,
         _CHECKOUT / "build" / "bpf",
         what="compiled BPF objects",

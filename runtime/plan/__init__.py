@@ -9,6 +9,7 @@ ability     what the path can do on this node, and its limits
 planned     what comes out
 clusters    whether a cluster's endpoints can be spoken to by the kernel
 judge       one route
+aliases     short names of services
 planner     all of them
 words       matches and actions for people
 report      the plan as rows, for `kmeshctl routes`

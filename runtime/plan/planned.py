@@ -75,16 +75,21 @@ class Plan:
 
     Attributes:
         ports: by address (None for every address) and number.
+        opaque: addresses and ports that are not HTTP, whatever a port for every address says.
         why_not: why the enhanced path does not serve; "" where it does.
     """
 
     ports: Mapping[PortKey, PlannedPort]
+    opaque: frozenset[PortKey] = frozenset()
     why_not: str = ""
 
     def port_of(self, address: NetworkAddress | IPAddress, port: int) -> PlannedPort | None:
         """What governs connections to an address and port: its own, or the one for all addresses."""
         at = address.address if isinstance(address, NetworkAddress) else address
-        return self.ports.get((at, port)) or self.ports.get((None, port))
+        own = self.ports.get((at, port))
+        if own is not None or (at, port) in self.opaque:
+            return own
+        return self.ports.get((None, port))
 
 
 def host_for(hosts: tuple[PlannedHost, ...], hostname: str) -> PlannedHost | None:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from runtime.model.http import HttpPort, RouteTable, VirtualHost
 from runtime.model.http_picture import HttpPicture
-from runtime.model.mesh import Workload
+from runtime.model.mesh import Service, Workload
 from runtime.model.policy import Policy
 from runtime.plan.ability import Ability
+from runtime.plan.aliases import aliases, short_names
 from runtime.plan.clusters import ClusterJudge
 from runtime.plan.judge import RouteJudge
 from runtime.plan.planned import Place, Plan, PlannedHost, PlannedPort, PlannedRoute
@@ -19,6 +21,7 @@ def make_plan(
     http: HttpPicture,
     *,
     ability: Ability,
+    services: Mapping[str, Service] | None = None,
     workloads: Mapping[str, Workload] | None = None,
     policies: Mapping[str, Policy] | None = None,
 ) -> Plan:
@@ -27,21 +30,30 @@ def make_plan(
     Args:
         http: listeners, tables, clusters and endpoints.
         ability: what the path can do here.
+        services: by key; their short names are hosts too.
         workloads: by uid; whose the endpoints are.
         policies: by key; those with conditions on HTTP send requests to the waypoint.
     """
     clusters = ClusterJudge(
         http, workloads=workloads or {}, policies=policies or {}, ability=ability
     )
+    names = short_names((services or {}).values())
     ports = {
-        where: _port(port, http.table_of(port), clusters=clusters, ability=ability)
+        where: _port(port, http.table_of(port), names, clusters=clusters, ability=ability)
         for where, port in http.ports().items()
     }
-    return Plan(ports=ports, why_not="" if ability.serves else ability.why_not)
+    return Plan(
+        ports=ports, opaque=http.opaque(), why_not="" if ability.serves else ability.why_not
+    )
 
 
 def _port(
-    port: HttpPort, table: RouteTable | None, *, clusters: ClusterJudge, ability: Ability
+    port: HttpPort,
+    table: RouteTable | None,
+    names: Mapping[str, str],
+    *,
+    clusters: ClusterJudge,
+    ability: Ability,
 ) -> PlannedPort:
     if table is None:
         reasons = (f"route table {port.table}: it has not come yet", *port.beyond)
@@ -50,8 +62,11 @@ def _port(
     judge = RouteJudge(port, clusters=clusters, ability=ability, always=reasons)
     hosts: list[PlannedHost] = []
     room = ability.limits.routes
+    added = aliases(table, names)
     for host in table.virtual_hosts:
-        hosts.append(_host(host, judge, room=room, serves=ability.serves))
+        planned = _host(host, judge, room=room, serves=ability.serves)
+        more = added.get(host.name, ())
+        hosts.append(replace(planned, domains=(*host.domains, *more)) if more else planned)
         room = max(room - len(host.routes), 0)
     at_waypoint = reasons or not ability.serves
     return PlannedPort(

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking the running daemon, over its Unix socket."""
+"""Asking the running daemon: over its Unix socket, or over a connection that somebody else makes."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,45 @@ class DaemonError(KmeshError):
         self.body = body
 
 
+Connect = Callable[[], socket.socket]
+
+
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path, *, seconds: float) -> None:
+    def __init__(self, connect: Connect, *, seconds: float) -> None:
         super().__init__("localhost", timeout=seconds)
-        self._path = path
+        self._make = connect
         self._seconds = seconds
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = self._make()
         self.sock.settimeout(self._seconds)
-        self.sock.connect(str(self._path))
+
+
+def _unix(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.settimeout(_SECONDS)
+        made.connect(str(path))
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 class Client:
-    """Requests to the daemon behind a Unix socket."""
+    """Requests to the daemon behind a Unix socket.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the socket.
+        connect: makes a connection in place of the socket's.
+        where: what to call the daemon then.
+    """
+
+    def __init__(self, path: Path, *, connect: Connect | None = None, where: str = "") -> None:
         self._path = path
+        self._connect = connect or (lambda: _unix(path))
+        self._where = where or str(path)
+        self.is_remote = connect is not None
 
     def get(self, path: str, *, seconds: float = _SECONDS) -> Any:
         """What the daemon says at a path.
@@ -69,7 +91,7 @@ class Client:
         return self._ask("POST", path, json.dumps(body))
 
     def _ask(self, method: str, path: str, body: str | None, *, seconds: float = _SECONDS) -> Any:
-        connection = _Connection(self._path, seconds=seconds)
+        connection = _Connection(self._connect, seconds=seconds)
         try:
             connection.request(method, path, body)
             response = connection.getresponse()
@@ -86,11 +108,11 @@ class Client:
     def _down(self, error: Exception) -> DaemonDownError:
         if isinstance(error, TimeoutError):
             return DaemonDownError(
-                f"the kmesh daemon at {self._path} does not answer",
+                f"the kmesh daemon at {self._where} does not answer",
                 hint="its log says what it is at; it may be starting, or hang",
             )
         return DaemonDownError(
-            f"no kmesh daemon answers at {self._path}",
+            f"no kmesh daemon answers at {self._where}",
             hint="start one (kmesh run --source files:DIR), or set KMESH_RUN_DIR to where it runs",
         )
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_SUFFIXES = (".yaml", ".yml", ".json")
+_TEXTS = (".yaml", ".yml", ".json")
+_BINARIES = (".pb",)  # recorded responses of Istiod
 _LARGEST = 64 << 20  # bytes; a list of 10,000 services takes a tenth of that
 
 _Signature = tuple[int, int, int, int]
@@ -22,9 +23,10 @@ _UNREAD: _Signature = (-1, -1, -1, -1)
 
 @dataclass(slots=True)
 class Scan:
-    """What changed since the last scan: file (relative) → its text, or why it cannot be read."""
+    """What changed since the last scan: file (relative) → what is in it, or why it cannot be read."""
 
     texts: dict[str, str] = field(default_factory=dict)
+    binaries: dict[str, bytes] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
 
@@ -59,6 +61,8 @@ class Directory:
         try:
             if path.stat().st_size > _LARGEST:
                 scan.unreadable[name] = f"larger than {_LARGEST >> 20} MiB"
+            elif name.endswith(_BINARIES):
+                scan.binaries[name] = path.read_bytes()
             else:
                 scan.texts[name] = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
@@ -94,7 +98,7 @@ def _unless_gone(error: OSError) -> None:
 
 
 def _is_configuration(name: str) -> bool:
-    return name.endswith(_SUFFIXES) and not name.startswith((".", "#"))
+    return name.endswith((*_TEXTS, *_BINARIES)) and not name.startswith((".", "#"))
 
 
 def _signature(path: Path) -> _Signature | None:

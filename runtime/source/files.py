@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--source files:DIR`: Kubernetes YAML in a directory, watched for changes.
+"""`--source files:DIR`: Kubernetes YAML and recorded xDS responses in a directory, watched for changes.
 
 What cannot be accepted is reported and its last good version keeps serving, be it a whole file
 or one object of it. Each update holds only what changed.
@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from runtime import log
 from runtime.errors import KmeshError
 from runtime.source.directory import Directory, Scan
-from runtime.source.kubernetes_join import Changes, Identity, Join, Manifest
+from runtime.source.kubernetes_join import Changes, Identity, Join
 from runtime.source.kubernetes_yaml import Parsed, parse_text
 from runtime.source.update import Rejection, Update
 
+if TYPE_CHECKING:
+    from runtime.source.files_http import Beyond
+
+_JOINED = ("Service", "EndpointSlice")
 _SETTLE_MS = 50  # a file that is being written is left alone for so long
 _RESCAN_MS = 2000  # for file systems, and links out of the directory, that announce no change
 
@@ -94,6 +100,7 @@ class State:
         self._definers: defaultdict[Identity, set[str]] = defaultdict(set)
         self._repeated: set[Identity] = set()
         self._join = Join()
+        self._beyond: Beyond | None = None  # from the first object on that is more than services
         self._rejected: dict[str, str] = {}
         self._lost: dict[str, str] = {}
         self._unknown: set[str] = set()
@@ -108,11 +115,39 @@ class State:
             del self._files[file]
         for file, text in scan.texts.items():
             touched |= self._replace(file, self._parse(file, text))
+        for file, payload in scan.binaries.items():
+            touched |= self._replace(file, _recording(file, payload))
         for file, reason in scan.unreadable.items():
             unreadable = Parsed(rejected={file: reason}, whole=False)
             touched |= self._replace(file, unreadable)
-        changes = self._join.apply({identity: self._winner(identity) for identity in touched})
-        return self._update(changes)
+        objects = {identity: self._winner(identity) for identity in touched}
+        joined = {each: objects.pop(each) for each in touched if each[0] in _JOINED}
+        changes = self._join.apply(joined)
+        return (
+            self._with_http(objects, changes)
+            if self._goes_beyond(objects)
+            else self._update(changes)
+        )
+
+    def _goes_beyond(self, objects: Mapping[Identity, Any]) -> bool:
+        if self._beyond is None and objects:
+            from runtime.source.files_http import Beyond
+
+            self._beyond = Beyond(self._join)
+        return self._beyond is not None
+
+    def _with_http(self, objects: Mapping[Identity, Any], changes: Changes) -> Update:
+        assert self._beyond is not None
+        policies = self._beyond.take(objects, changes)
+        update = self._update(changes)
+        changed = objects or update.services or update.removed_services
+        if changed or update.workloads or update.removed_workloads:
+            update = replace(update, http=self._beyond.http())
+        return replace(
+            update,
+            policies=tuple(policy for policy in policies.values() if policy),
+            removed_policies=tuple(name for name, policy in policies.items() if not policy),
+        )
 
     def lost(self, directory: str, reason: str) -> Update:
         """The directory cannot be read: what it said last still holds."""
@@ -124,9 +159,14 @@ class State:
         files: defaultdict[str, set[str]] = defaultdict(set)
         for identity, definers in list(self._definers.items()):
             used = min(definers, default="")
-            for resource in self._join.resources(identity) if used else ():
+            for resource in self._resources(identity) if used else ():
                 files[resource].add(str(directory / used))
         return {resource: ", ".join(sorted(names)) for resource, names in files.items()}
+
+    def _resources(self, identity: Identity) -> list[str]:
+        if identity[0] in _JOINED or self._beyond is None:
+            return self._join.resources(identity)
+        return self._beyond.names(identity)
 
     def _parse(self, file: str, text: str) -> Parsed:
         parsed = parse_text(text, file=file)
@@ -151,7 +191,7 @@ class State:
         self._repeated |= {identity for identity in touched if len(self._definers[identity]) > 1}
         return touched
 
-    def _winner(self, identity: Identity) -> Manifest | None:
+    def _winner(self, identity: Identity) -> Any:
         """Of several files that define an object, the first by name decides."""
         definers = self._definers[identity]
         if not definers:
@@ -185,5 +225,12 @@ class State:
             files = self._definers[identity]
             for file in sorted(files)[1:]:
                 reason = f"is in {min(files)} already; this one is not used"
-                rejected[f"{file} ({kind} {namespace}/{name})"] = reason
+                of = f"{namespace}/{name}" if namespace else name
+                rejected[f"{file} ({kind} {of})"] = reason
         return rejected
+
+
+def _recording(file: str, payload: bytes) -> Parsed:
+    from runtime.source.recorded import parse_recording
+
+    return parse_recording(payload, file=file)

@@ -15,16 +15,29 @@ from typing import Any
 import yaml
 
 from runtime.source.fields import Field, FieldError
-from runtime.source.kubernetes_join import Identity, Manifest
+from runtime.source.kubernetes_join import Identity
 from runtime.source.kubernetes_service import parse_service
 from runtime.source.kubernetes_slice import parse_slice
 from runtime.source.yaml_document import load_document
 
-_PARSERS: dict[str, Callable[..., Manifest]] = {
+
+def _parse_http_route(document: Field, *, name: str, namespace: str) -> Any:
+    """Who has no HTTPRoute does not wait for what it takes to read one."""
+    from runtime.source.gateway_route import parse_http_route
+
+    return parse_http_route(document, name=name, namespace=namespace)
+
+
+_PARSERS: dict[str, Callable[..., Any]] = {
     "Service": parse_service,
     "EndpointSlice": parse_slice,
+    "HTTPRoute": _parse_http_route,
 }
-_VERSIONS = {"Service": ("v1",), "EndpointSlice": ("discovery.k8s.io/v1",)}
+_VERSIONS = {
+    "Service": ("v1",),
+    "EndpointSlice": ("discovery.k8s.io/v1",),
+    "HTTPRoute": ("gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"),
+}
 _IGNORED = frozenset({"Namespace"})
 # "---" at the start of a line is a document's end wherever it stands (YAML 1.2, 9.1.2).
 _MARKER = re.compile(r"^---(?=\s|$)", re.MULTILINE)
@@ -43,7 +56,7 @@ class Parsed:
             may be hidden in one that cannot be read.
     """
 
-    manifests: dict[Identity, Manifest] = field(default_factory=dict)
+    manifests: dict[Identity, Any] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     bad: set[Identity] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)

@@ -18,8 +18,11 @@ from runtime.errors import KmeshError
 _TYPEDEF = 8
 _SK_STORAGE, _SOCKHASH = 24, 18  # BPF_MAP_TYPE_…
 _POINTER, _ARRAY, _STRUCT, _INT = Kind.PTR, Kind.ARRAY, Kind.STRUCT, Kind.INT
-# Structs that no map holds: read-only data, and what comes out of ring buffers.
-_RECORDS = ("kmesh_config", "kmesh_tcp_flow", "kmesh_tcp_event")
+# Structs that no map holds: read-only data, what comes out of ring buffers, values of inner maps.
+_RECORDS = (
+    "kmesh_config", "kmesh_http_cell", "kmesh_http_head", "kmesh_http_move", "kmesh_http_outcome",
+    "kmesh_http_set", "kmesh_tcp_event", "kmesh_tcp_flow",
+)  # fmt: skip
 _CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 

@@ -130,12 +130,6 @@ class DirectWaypoints:
                 if family(address) in stands:
                     yield frontend_key(address, port), stands[family(address)]
 
-    def bypassing(self) -> dict[str, tuple[int, ...]]:
-        """The ports of each such workload that go past its waypoint."""
-        everyone = self._workloads.items()
-        found = {uid: bypassing_directly(one, self._service) for uid, one in everyone}
-        return {uid: ports for uid, ports in found.items() if ports}
-
 
 def bypassing_directly(workload: Workload, service: FindService) -> tuple[int, ...]:
     """The TCP ports of a workload with a waypoint that go past it, as the server may speak first."""

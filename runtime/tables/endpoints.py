@@ -109,16 +109,16 @@ def candidate(
     *,
     workload: Workload,
     place: Place,
-    any_port: bool = False,
+    as_waypoint: bool = False,
 ) -> Candidate | None:
     """A workload as an endpoint of one port and family of a service, or None when it is none.
 
-    With `any_port` it is one also where the service does not have that port, as waypoints listen on
-    a port that their service need not tell.
+    A waypoint is one also where the service does not have that port, as waypoints listen on a port
+    that their service need not tell; one that names a port for the PROXY protocol is reached there.
     """
     target = _target_port(key, port, workload)
-    if target is None and any_port:
-        target = port.service_port
+    if as_waypoint:
+        target = workload.proxy_port or target or port.service_port
     address = _address(workload, version)
     if target is None or not is_port(target) or address is None:
         return None

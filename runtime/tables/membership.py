@@ -93,7 +93,7 @@ class Membership:
             cluster.version,
             workload=workload,
             place=self._place,
-            any_port=bool(cluster.parts),
+            as_waypoint=bool(cluster.parts),
         )
 
     def _found(self, cluster: Cluster) -> Mapping[str, Candidate | None]:
@@ -121,7 +121,7 @@ class Membership:
                 version,
                 workload=self._workloads[uid],
                 place=self._place,
-                any_port=True,
+                as_waypoint=True,
             )
             for uid in self._serving.get(part.owner, ())
         }

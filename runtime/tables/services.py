@@ -24,11 +24,12 @@ from runtime.tables.frontends import Target as Stands
 from runtime.tables.identities import Identities
 from runtime.tables.layout import MAPS
 from runtime.tables.membership import Membership
+from runtime.tables.networks import OtherNetworks
 from runtime.tables.ops import Contents, Op
 from runtime.tables.place import Place
 from runtime.tables.problems import Problems
 from runtime.tables.waypoints import FLAG as WAYPOINT
-from runtime.tables.waypoints import Target, Waypoints, bypassing, goes_to_waypoint
+from runtime.tables.waypoints import Target, Waypoints, goes_to_waypoint
 
 LIMITS: Mapping[str, int] = MappingProxyType(
     {name: MAPS[name].max_entries for name in ("frontends", "clusters", "slots")}
@@ -83,6 +84,7 @@ class ServiceTables:
             place=self._place,
             problems=self._problems,
         )
+        self._networks = OtherNetworks(place=self._place, problems=self._problems)
         self._identities = Identities(
             existing.source_tlvs,
             place=self._place,
@@ -122,12 +124,6 @@ class ServiceTables:
             "slots": self._clusters.slots,
         }
 
-    @property
-    def bypassing(self) -> Mapping[str, tuple[int, ...]]:
-        """TCP ports that go past a service's or workload's waypoint, as the server may speak first."""
-        found = {key: bypassing(state.service) for key, state in self._services.items()}
-        return {key: ports for key, ports in found.items() if ports} | self._direct.bypassing()
-
     # Updates.
 
     def apply(self, update: Update) -> list[Op]:
@@ -164,6 +160,7 @@ class ServiceTables:
         self._place = place
         self._members.relocate(place)
         self._direct.relocate(place)
+        self._networks.relocate(place, self.workloads.values())
         for key, state in self._services.items():
             self._shape(key, state)
             for cluster in self.clusters_of(key):
@@ -179,6 +176,7 @@ class ServiceTables:
         return self.apply(whole)
 
     def _flush(self) -> list[Op]:
+        self._networks.flush()
         steps = self._clusters.flush()
         written, removed = self._frontends.flush()
         order = (self._identities.flush(), steps.slots, steps.clusters, written, removed)
@@ -268,6 +266,7 @@ class ServiceTables:
         before = self.workloads.get(uid)
         if before != workload:
             self._identities.move(uid, before, workload)
+            self._networks.move(before, workload)
             self._members.set(uid, workload)
             self._direct.set(uid, workload)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from runtime.model.mesh import HealthPolicy, Locality, Service, ServicePort, Workload
 from runtime.tables.endpoints import candidate, family
+from runtime.tables.networks import gateway
 from runtime.tables.place import Place
 
 
@@ -66,7 +67,9 @@ def _reasons(
     if workload.capacity <= 0:
         yield "its weight is 0"
     if place.network is not None and workload.network != place.network:
-        yield f"in another network: {workload.network or 'the default one'}"
+        behind = gateway(workload)
+        through = f", behind the gateway {behind}, which takes HBONE only" if behind else ""
+        yield f"in another network: {workload.network or 'the default one'}{through}"
     if place.rank(balancing, workload) is None:
         wanted = ", ".join(str(scope).lower() for scope in balancing.routing_preference)
         yield (

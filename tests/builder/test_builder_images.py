@@ -28,6 +28,7 @@ from builder.private_engine import PrivateEngine
 from builder.rootfs import openeuler, osrelease
 from builder.rootfs.dnf import Repository
 from builder.rootfs.openeuler import PACKAGES
+from builder.sbom import SystemPackage
 from builder.smoke import CAPABILITIES, MOUNTS
 from runtime.kernel.cleanup import cleanup
 from tests.builder.rpms import make_repository, needs_rpm, small_trees
@@ -359,7 +360,8 @@ def test_an_openeuler_repository_becomes_the_base(built: Built, repository: str)
     bill = json.loads((place / "sbom.spdx.json").read_text())
     urls = {ref["referenceLocator"] for p in bill["packages"] for ref in p.get("externalRefs", [])}
     system = {url for url in urls if url.startswith(("pkg:rpm", "pkg:deb"))}
-    assert system == {f"pkg:rpm/openeuler/{name}@1-1.oe2403?arch=noarch" for name in PACKAGES}
+    own = (SystemPackage(n, "1-1.oe2403", "noarch", "rpm", "openeuler") for n in PACKAGES)
+    assert system == {package.purl for package in own}
     statement = json.loads((place / "provenance.json").read_text())
     inputs = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert {"repomd.xml", "libbpf-1-1.oe2403.noarch"} <= {each.get("name") for each in inputs}

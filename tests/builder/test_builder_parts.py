@@ -100,7 +100,8 @@ def test_every_image_has_a_dockerfile(checkout: Path, image: Recipe) -> None:
     lines = text.splitlines()
     assert lines[1] == "FROM sha256:0123 AS root"
     assert "RUN apt-get" not in text
-    assert lines[-1] == f'ENTRYPOINT ["{image.entrypoint}"]'
+    entrypoint, command = f'ENTRYPOINT ["{image.entrypoint}"]', 'CMD ["host"]'
+    assert lines[-2:] == [entrypoint, command] if image.builder else lines[-1] == entrypoint
     assert text.index("COPY --from=python") < text.index("COPY --from=kmesh")
     assert r'LABEL title="a \"quoted\" one"' in text
     assert 'ENV LANG="C.UTF-8"' in text

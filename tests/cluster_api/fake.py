@@ -6,12 +6,14 @@ from __future__ import annotations
 import copy
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runtime.cluster.api import NAMESPACES, NODES, PODS, ApiError
 
 Json = dict[str, Any]
+_LISTS = ("pods", "namespaces", "nodes", "services", "endpointslices", "gateways")
 
 
 def merge(target: Json, patch: Mapping[str, Any]) -> None:
@@ -35,6 +37,7 @@ class FakeApi:
         self._version = 1
         self._kinds: dict[str, dict[str, Json]] = {}  # list path → object path → object
         self._watches: list[tuple[str, queue.Queue[Json | None]]] = []
+        self._past: deque[tuple[int, str, Json]] = deque(maxlen=200)
         self.patched: list[tuple[str, Json]] = []
         self.posted: list[tuple[str, Json]] = []
         self.down = False
@@ -94,7 +97,13 @@ class FakeApi:
 
     # What the runtime does.
 
+    def is_idle(self) -> bool:
+        """Whether every watch has taken everything that it was told."""
+        return all(events.empty() for _, events in self._watches)
+
     def _tell(self, kind: str, event: str, value: Json) -> None:
+        told = {"type": event, "object": copy.deepcopy(value)}
+        self._past.append((self._version, kind, told))
         for path, events in self._watches:
             if path == kind:
                 events.put({"type": event, "object": copy.deepcopy(value)})
@@ -103,21 +112,18 @@ class FakeApi:
         if self.down:
             raise ApiError("the API server does not answer")
 
-    def get(self, path: str, **_query: Any) -> Any:
+    def get(self, path: str, **query: Any) -> Any:
         self._check()
         with self._lock:
             self.gets += 1
             for objects in self._kinds.values():
                 if path in objects:
                     return copy.deepcopy(objects[path])
-            if path.rpartition("/")[2] in (
-                "pods",
-                "namespaces",
-                "nodes",
-                "services",
-                "endpointslices",
-            ):
+            if path.rpartition("/")[2] in _LISTS:
                 items = copy.deepcopy(list(self._kinds.get(path, {}).values()))
+                if selector := query.get("labelSelector"):
+                    name, _, value = selector.partition("=")
+                    items = [o for o in items if o["metadata"].get("labels", {}).get(name) == value]
                 return {"items": items, "metadata": {"resourceVersion": str(self._version)}}
         raise ApiError(f"no {path}", status=404)
 
@@ -126,9 +132,9 @@ class FakeApi:
         events: queue.Queue[Json | None] = queue.Queue()
         with self._lock:
             since = int(query["resourceVersion"])
-            for value in self._kinds.get(path, {}).values():
-                if int(value["metadata"]["resourceVersion"]) > since:
-                    events.put({"type": "MODIFIED", "object": copy.deepcopy(value)})
+            for version, kind, told in self._past:
+                if version > since and kind == path:
+                    events.put(copy.deepcopy(told))
             self._watches.append((path, events))
         while (event := events.get()) is not None:
             yield event

@@ -86,6 +86,7 @@ def test_every_compiler_lays_the_maps_out_alike(compiled: Compiled) -> None:
 
 def test_the_probe_tells_how_far(objects: Path) -> None:
     finding = probe(objects=objects, quick=True).finding("load.compat.connect4")
+    assert finding is not None
     told = [one.summary for one in finding.evidence if "verifier walked at most" in one.summary]
     assert len(told) == 1
     assert told[0].endswith("of the 1,000,000 that it allows")

@@ -74,19 +74,33 @@ def _sockets(stage: Stage) -> int:
     return sum(1 for _ in stage.accelerator._map("sockets").keys())  # noqa: SIM118
 
 
-@pytest.mark.parametrize("blocking_end", ["client", "listener"])
+@pytest.mark.parametrize("blocking_end", ["client", "listener", "client and listener"])
 def test_a_connection_with_an_end_that_blocks_stays_with_tcp(
     stage: Stage, blocking_end: str
 ) -> None:
     def scenario() -> bool:
-        listener = listening(blocking=blocking_end == "listener")
+        listener = listening(blocking="listener" in blocking_end)
         port = listener.getsockname()[1]
-        client = connected("127.0.0.1", port, blocking=blocking_end == "client")
+        client = connected("127.0.0.1", port, blocking="client" in blocking_end)
         return _talk(client, accepted(listener))
 
     before = stage.accelerator.counters()
     assert stage.run(scenario)
     assert _done(stage, before) == (0, 0)
+    after = stage.accelerator.counters()
+    told = after.client_blocks - before.client_blocks, after.server_blocks - before.server_blocks
+    assert told == ((1, 0) if blocking_end == "client" else (0, 1))  # each connection once
+
+
+def test_who_does_not_block_is_not_counted_as_left_alone(stage: Stage) -> None:
+    before = stage.accelerator.counters()
+    assert stage.run(lambda: _talk(*pair()))
+    after = stage.accelerator.counters()
+    assert after.paired == before.paired + 1
+    assert (after.client_blocks, after.server_blocks) == (
+        before.client_blocks,
+        before.server_blocks,
+    )
 
 
 def test_nothing_is_short_cut_to_an_accepted_socket_that_blocks(stage: Stage) -> None:

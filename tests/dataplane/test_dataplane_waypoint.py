@@ -30,6 +30,7 @@ from runtime.source.update import Update
 from runtime.tables.layout import SOCKET_DIGESTS
 from runtime.tables.place import Place
 from runtime.tables.services import ServiceTables
+from runtime.tables.waypoints import bypassing
 from tests.dataplane.world import (
     VIP4,
     VIP6,
@@ -195,7 +196,7 @@ def test_a_server_that_speaks_first_is_reached_directly(
     backend = serving("db", "127.0.0.1", {("a", 3306): ports["5.7-MySQL"]})
     publish(datapath, here, *instances("127.0.0.9"), backend)
     assert client("ask", 4, VIP4, 3306) == {"answer": "5.7-MySQL", "peer": [VIP4, 3306]}
-    assert here.bypassing == {"ns/a": (3306,)}
+    assert bypassing(http_service()) == (3306,)
 
 
 def test_no_instance_is_a_clear_refusal(

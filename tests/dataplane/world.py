@@ -135,13 +135,13 @@ class World:
         self._stack.callback(path.rmdir)
         return path
 
-    def agent(self, cgroup: Path | None = None) -> Agent:
+    def agent(self, cgroup: Path | None = None, *, script: Path = _AGENT) -> Agent:
         """Start a process in the namespace, and in a cgroup."""
-        command = ["nsenter", f"--net={self.netns}", sys.executable, str(_AGENT)]
+        command = ["nsenter", f"--net={self.netns}", sys.executable, str(script)]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._stack.callback(_end, process)
+        self._stack.callback(end_agent, Agent(process))
         if cgroup:
             (cgroup / "cgroup.procs").write_text(str(process.pid))
         return Agent(process)
@@ -152,7 +152,9 @@ class World:
         return {name: server("serve", family, host, 0, name, kind) for family, host, name in places}
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end_agent(agent: Agent) -> None:
+    """End a process of a world, which may have ended already."""
+    process = agent.process
     assert process.stdin
     assert process.stdout
     process.kill()

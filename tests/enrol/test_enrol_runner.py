@@ -143,6 +143,8 @@ def test_memory_stays_flat_over_pods_that_come_and_go(stage: Stage) -> None:
             name = "pod"
             stage.api.put_pod(name, ip="10.0.0.1", uid=f"uid-{number}")
             stage.api.remove("/api/v1/pods", f"/api/v1/namespaces/ns/pods/{name}")
+        until(stage.api.is_idle, "news is left")
+        until(stage.runner._work.empty, "work is left")
         until(lambda: stage.runner.describe() == [], "pods are left")
         until(lambda: not stage.says._wanted, "something is left to be said")
         stage.api.patched.clear()

@@ -70,5 +70,25 @@ def test_a_workloads_own_waypoint_is_told(node: Node) -> None:
     assert destination["waypoint"] == "shop/wp.shop.svc.cluster.local:15008"
     assert destination["endpoints"][0]["workload"]["name"] == "wp-1"
     assert destination["notes"] == ["a workload's own address, and the workload's own waypoint"]
+    assert node.ask("status")["waypoints"]["bypassing"] == {}
+    assert node.ask("status")["waypoints"]["barred"] == []
     assert "past its waypoint" in node.kmeshctl("explain", f"{BACKENDS['blue']}:9")
     assert daemon.terminate() == 0, daemon.log
+
+
+def test_ports_that_go_past_a_waypoint_are_listed(node: Node) -> None:
+    web = service("web", "10.96.0.10", ports={80: 8080})
+    web.service.ports.add(service_port=3306, target_port=3306)  # of no known protocol
+    web.service.ports.add(service_port=6379, target_port=6379, app_protocol="TCP")
+    web.service.waypoint.hostname.namespace = "shop"
+    web.service.waypoint.hostname.hostname = "wp.shop.svc.cluster.local"
+    web.service.waypoint.hbone_mtls_port = 15008
+    istiod = Istiod(node, web)
+    node.daemon(source=SOURCE).wait_ready()
+    listed = node.ask("status")["waypoints"]["bypassing"]
+    assert listed == {"shop/web.shop.svc.cluster.local": [3306, 6379]}
+    assert "past its waypoint on 3306, 6379" in node.kmeshctl("status")
+    web.service.ClearField("waypoint")
+    istiod.put(web)
+    node.until(lambda: not node.ask("status")["waypoints"]["bypassing"], "still listed")
+    assert "past its waypoint" not in node.kmeshctl("status")

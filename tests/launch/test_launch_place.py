@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -33,6 +34,9 @@ def mesh(*, strict: bool = True) -> list[Any]:
     """Blue runs here; green in another network and cluster, whose service has the same address."""
     here = {"node": "n1", "network": "net1", "cluster_id": "c1"}
     there = {"node": "n2", "network": "net2", "cluster_id": "c2"}
+    green = placed("green", BACKENDS["green"], serves=("other", "web"), where=there)
+    green.workload.network_gateway.address.address = ip_address("192.0.2.1").packed
+    green.workload.network_gateway.hbone_mtls_port = 15008
     beside = {**here, "node": "n3", "cluster_id": "c2"}
     near = in_network(service("near", NEAR), "net1")
     if strict:
@@ -43,7 +47,7 @@ def mesh(*, strict: bool = True) -> list[Any]:
         in_network(service("other", VIP), "net2"),
         near,
         placed("blue", BACKENDS["blue"], serves=("web", "near"), where=here),
-        placed("green", BACKENDS["green"], serves=("other", "web"), where=there),
+        green,
         placed("beside", BACKENDS["green"], serves=("near",), where=beside),
     ]
 
@@ -59,11 +63,14 @@ def test_its_network_and_cluster_are_told_apart_from_others(
     assert set(node.answers(20)) == {"blue"}
     assert set(node.answers(20, NEAR)) == {"blue"}
     status = node.ask("status")
-    assert status["sync"]["failed"] == {}
+    assert list(status["sync"]["failed"]) == ["network net2"]
+    assert "behind the gateway 192.0.2.1 port 15008" in status["sync"]["failed"]["network net2"]
     place = status["place"]
     assert (place["network"], place["cluster"]) == ("net1", "c1")
     assert place["locality"] == {"region": "eu", "zone": "eu-blue", "subzone": ""}
-    assert "another network: net2" in node.kmeshctl("explain", f"{VIP}:80")
+    assert "another network: net2, behind the gateway 192.0.2.1" in node.kmeshctl(
+        "explain", f"{VIP}:80"
+    )
     assert daemon.terminate() == 0, daemon.log
 
 

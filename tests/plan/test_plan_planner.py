@@ -19,6 +19,7 @@ from runtime.model.http import (
     HashPolicy,
     HeaderMatch,
     HttpEndpoint,
+    Listener,
     OutlierDetection,
     PathKind,
     PathMatch,
@@ -35,6 +36,7 @@ from runtime.model.http import (
     VirtualHost,
     WeightedCluster,
 )
+from runtime.model.http_picture import HttpChange
 from runtime.model.mesh import Workload
 from runtime.model.policy import Action, Match, Policy, PolicyScope
 from runtime.plan.ability import Ability, Feature, Limits
@@ -291,6 +293,17 @@ def test_the_recorded_mesh():
     elsewhere = host_for(port.hosts, "somewhere.example")
     assert elsewhere is not None
     assert elsewhere.routes[0].reasons == ("cluster PassthroughCluster: type: ORIGINAL_DST",)
+
+
+def test_a_listener_of_its_own_keeps_an_address_from_the_one_for_all():
+    http = picture()
+    address, other = ip_address("10.96.0.1"), ip_address("10.96.0.2")
+    assert make_plan(http, ability=ALL).port_of(address, 80) is not None
+    tcp = Listener(name="tcp", passed_over="no HTTP", opaque=((address, 80),))
+    http.take(HttpChange(listeners={"tcp": tcp}))
+    plan = make_plan(http, ability=ALL)
+    assert plan.port_of(address, 80) is None
+    assert plan.port_of(other, 80) is not None
 
 
 def test_the_same_gives_the_same():

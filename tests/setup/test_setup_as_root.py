@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,19 @@ exec env -i HOME=/root SUDO_UID={USER} SUDO_GID={USER} "$@"
 """
 
 
+def prepare(checkout: Path, place: Path, script: str, *, sudo: bool = True) -> list[str]:
+    """The command that runs a script as root, on a machine where we are a user."""
+    shutil.copytree(checkout / "ci" / "setup", place / "top" / "ci" / "setup")
+    (place / "bin").mkdir()
+    scripts = {"id": ID, "sudo": SUDO} if sudo else {"id": ID}
+    for name, text in scripts.items():
+        (place / "bin" / name).write_text(text)
+        (place / "bin" / name).chmod(0o755)
+    for name in ("bash", "sh", "env", "dirname", "chown", "mkdir", "sleep", "touch"):
+        (place / "bin" / name).symlink_to(shutil.which(name) or name)
+    return [str(place / "top/ci/setup/as-root"), "sh", "-c", script]
+
+
 def as_root(
     checkout: Path,
     place: Path,
@@ -28,15 +43,7 @@ def as_root(
     sudo: bool = True,
     told: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    shutil.copytree(checkout / "ci" / "setup", place / "top" / "ci" / "setup")
-    (place / "bin").mkdir()
-    scripts = {"id": ID, "sudo": SUDO} if sudo else {"id": ID}
-    for name, text in scripts.items():
-        (place / "bin" / name).write_text(text)
-        (place / "bin" / name).chmod(0o755)
-    for name in ("bash", "sh", "env", "dirname", "chown", "mkdir", "touch"):
-        (place / "bin" / name).symlink_to(shutil.which(name) or name)
-    argv = [str(place / "top/ci/setup/as-root"), "sh", "-c", script]
+    argv = prepare(checkout, place, script, sudo=sudo)
     env = {"PATH": f"{place}/bin", **(told or {})}
     return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
 
@@ -49,6 +56,22 @@ def test_what_root_leaves_in_the_checkout_is_the_user_s(checkout: Path, tmp_path
     assert done.stdout == "result\n"
     assert (tmp_path / "top" / "build" / "images" / "x").stat().st_uid == USER
     assert (tmp_path / "top" / "kept").stat().st_uid == os.geteuid()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("trap", ["trap 'exit 130' INT; ", ""])
+def test_what_an_interrupted_command_made_is_the_user_s_all_the_same(
+    checkout: Path, tmp_path: Path, trap: str
+) -> None:
+    """Ctrl-C reaches all of them at once; the command ends in order, or dies of it."""
+    argv = prepare(checkout, tmp_path, f"{trap}mkdir -p build; while :; do sleep 0.1; done")
+    env = {"PATH": f"{tmp_path}/bin"}
+    with subprocess.Popen(argv, env=env, stderr=subprocess.DEVNULL, process_group=0) as child:
+        while not (tmp_path / "top" / "build").is_dir():
+            time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGINT)
+        assert child.wait(60) == 130
+    assert (tmp_path / "top" / "build").stat().st_uid == USER
 
 
 @pytest.mark.root

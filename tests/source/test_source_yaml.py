@@ -35,6 +35,7 @@ endpoints: [{addresses: [10.244.0.5]}]
 def only(text: str) -> Service | EndpointSlice:
     parsed = parse_text(text, file="a.yaml")
     assert parsed.rejected == {}
+    manifest: Service | EndpointSlice
     (manifest,) = parsed.manifests.values()
     return manifest
 

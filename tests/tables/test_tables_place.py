@@ -16,6 +16,7 @@ from runtime.model.mesh import (
     NetworkAddress,
     Scope,
     Service,
+    Waypoint,
     Workload,
 )
 from runtime.model.policy import Match, Policy, PolicyScope, StringKind, StringMatch
@@ -116,6 +117,24 @@ def test_tables_that_move_are_those_that_were_there_from_the_start(
     assert maps.view() == straight.view()
     assert tables.problems == fresh.problems
     assert tables.apply(picture()) == []
+
+
+def test_other_networks_are_told_with_their_gateways_and_no_longer_than_they_last() -> None:
+    address = NetworkAddress(ip_address("192.0.2.1"), "net2")
+    through = Waypoint(destination=address, port=15008)
+    far = [pod(f"w{n}", f"10.244.5.{n}", node="n2", network="net2") for n in range(3)]
+    tables = ServiceTables(place=HERE)
+    tables.apply(Update(workloads=(replace(far[0], network_gateway=through), *far[1:])))
+    (told,) = tables.problems
+    assert told.resource == "network net2"
+    assert "3 of its workloads" in told.reason
+    assert "the gateway 192.0.2.1 port 15008" in told.reason
+    tables.apply(Update(removed_workloads=("w0",)))
+    assert "2 of its workloads" in tables.problems[0].reason
+    assert "a gateway that is not known" in tables.problems[0].reason
+    tables.relocate(replace(HERE, network="net2"))
+    tables.apply(Update())
+    assert tables.problems == ()
 
 
 # Policies.

@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.control.view import View
 from runtime.model.mesh import (
     AppProtocol,
     NamespacedHostname,
@@ -71,6 +72,11 @@ class World:
         self.maps.check_weights()
         return ops
 
+    def bypassing(self) -> dict[str, list[int]]:
+        """As the status tells it of what the tables hold."""
+        services, workloads = dict(self.tables.services), dict(self.tables.workloads)
+        return View(services=services, workloads=workloads).bypassing()
+
     def goes_to(self, address: str, port: int) -> tuple[bool, set[tuple[str, int]]]:
         """Whether through a waypoint, and where to."""
         key = FrontendKey(mapped(address), port.to_bytes(2, "big"), TCP)
@@ -89,7 +95,7 @@ def test_a_waypoint_by_name_takes_http_and_leaves_the_rest() -> None:
     world.apply(WP, *INSTANCES, BACKEND, http("a", "10.96.0.1", through=BY_NAME))
     assert world.goes_to("10.96.0.1", 80) == (True, BOTH)
     assert world.goes_to("10.96.0.1", 3306)[0] is False
-    assert world.tables.bypassing == {"ns/a": (3306,)}
+    assert world.bypassing() == {"ns/a": [3306]}
     assert world.goes_to("10.96.0.99", 15008)[0] is False
 
 
@@ -144,7 +150,7 @@ def test_without_its_waypoint_a_service_goes_direct_again() -> None:
     world.apply(WP, *INSTANCES, BACKEND, http("a", "10.96.0.1", through=BY_NAME))
     world.apply(http("a", "10.96.0.1"))
     assert world.goes_to("10.96.0.1", 80) == DIRECT
-    assert world.tables.bypassing == {}
+    assert world.bypassing() == {}
     world.apply(removed=("ns/wp", "ns/a", "w", "wp1", "wp2"))
     assert world.maps.tables == {"frontends": {}, "clusters": {}, "slots": {}, "source_tlvs": {}}
 
@@ -172,6 +178,18 @@ def test_waypoints_of_services_that_do_not_fit_are_not_gone_past() -> None:
     assert Frontend.unpack(value).cluster not in {
         int.from_bytes(op.key, "little") for op in ops if op.table == "clusters"
     }
+
+
+def test_an_instance_that_names_a_port_for_headers_is_reached_there() -> None:
+    world = World()
+    tunnel = replace(INSTANCES[0], proxy_port=15088)
+    world.apply(WP, tunnel, INSTANCES[1], http("a", "10.96.0.1", through=BY_NAME))
+    wanted = {("10.244.9.1", 15088), ("10.244.9.2", 15008)}
+    assert world.goes_to("10.96.0.1", 80) == (True, wanted)
+    assert world.goes_to("10.96.0.99", 15008) == (False, BOTH)  # who asks for the waypoint itself
+    light = replace(BY_NAME, destination=NamespacedHostname("ns", "none"), weight=1)
+    world.apply(replace(http("a", "10.96.0.1"), waypoints=(BY_NAME, light)))
+    assert world.goes_to("10.96.0.1", 80) == (True, wanted)
 
 
 # Several waypoints that share by weight.

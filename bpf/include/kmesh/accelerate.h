@@ -29,11 +29,16 @@
  */
 #define KMESH_LEAVING BPF_SOCK_OPS_RETRANS_CB_FLAG
 
+/* Set on a listener that may block: what it accepts inherits it, and is counted. */
+#define KMESH_BLOCKS BPF_SOCK_OPS_RETRANS_CB_FLAG
+
 enum kmesh_accelerate_counter {
-	KMESH_PAIRED,	 /* connections both ends of which are enrolled */
-	KMESH_SHORTENED, /* messages past TCP */
-	KMESH_HELD_BACK, /* times that a stream went over to TCP */
-	KMESH_LEFT,	 /* bulk streams that became ordinary sockets */
+	KMESH_PAIRED,	     /* connections both ends of which are enrolled */
+	KMESH_SHORTENED,     /* messages past TCP */
+	KMESH_HELD_BACK,     /* times that a stream went over to TCP */
+	KMESH_LEFT,	     /* bulk streams that became ordinary sockets */
+	KMESH_CLIENT_BLOCKS, /* connections of this node left alone as their client may block */
+	KMESH_SERVER_BLOCKS, /* connections, from anywhere, taken by a listener that may block */
 	KMESH_COUNTERS,
 };
 

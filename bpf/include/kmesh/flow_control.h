@@ -33,7 +33,14 @@ struct socket {
 	struct file *file;
 } KMESH_CORE;
 
+struct sock_common {
+	volatile unsigned char skc_state;
+} KMESH_CORE;
+
 struct sock {
+	struct sock_common __sk_common;
+	int sk_wmem_queued;
+	int sk_sndbuf;
 	struct {
 		atomic_t rmem_alloc;
 	} KMESH_CORE sk_backlog;
@@ -46,6 +53,7 @@ struct inet_connection_sock {
 } KMESH_CORE;
 
 struct tcp_sock {
+	__u32 rcv_nxt;
 	__u32 copied_seq;
 	__u32 write_seq;
 	__u8 bpf_sock_ops_cb_flags;
@@ -105,6 +113,31 @@ static __always_inline int kmesh_waits_for_more(__u64 reader)
 	struct sock *sk = (void *)(long)reader;
 
 	return BPF_CORE_READ(sk, sk_rcvlowat) > 1;
+}
+
+/* The number of the byte that a socket's owner will write next. */
+static __always_inline __u32 kmesh_write_seq(__u64 socket)
+{
+	struct tcp_sock *tp = (void *)(long)socket;
+
+	return BPF_CORE_READ(tp, write_seq);
+}
+
+/*
+ * Whether a message of this size can be redirected out through a socket: it is established, has
+ * room for it (half of its send buffer stays free, as a redirect that does not fit is lost without
+ * a word), and nothing has come from its peer that nobody has read, its end for one.
+ */
+static __always_inline int kmesh_has_room(__u64 socket, __u32 size)
+{
+	struct tcp_sock *tp = (void *)(long)socket;
+	struct sock *sk = (void *)(long)socket;
+	__u32 queued = BPF_CORE_READ(sk, sk_wmem_queued);
+	__u32 room = BPF_CORE_READ(sk, sk_sndbuf);
+
+	return BPF_CORE_READ(sk, __sk_common.skc_state) == BPF_TCP_ESTABLISHED &&
+	       BPF_CORE_READ(tp, rcv_nxt) == BPF_CORE_READ(tp, copied_seq) &&
+	       queued + size <= room / 2;
 }
 
 #endif

@@ -13,6 +13,7 @@ from runtime.model.http import (
     Redirect,
     WeightedCluster,
 )
+from runtime.source.envoy.match import header_name
 from runtime.source.envoy.retry import decode_retry
 from runtime.source.envoy.whitelist import Fields, seconds
 from runtime.source.istiod.wire import BadResourceError
@@ -92,7 +93,7 @@ def _hash(wire: Any, beyond: list[str]) -> HashPolicy | None:
     kind = wire.WhichOneof("policy_specifier")
     part = Fields(fields.take(kind), f"hash_policy.{kind}.") if kind else None
     if part is not None and kind == "header":
-        name = part.take("header_name").lower()
+        name = header_name(part.take("header_name"))
         made = HashPolicy(kind=HashKind.HEADER, name=name, terminal=terminal)
     elif part is not None and kind == "cookie":
         ttl = part.take("ttl")

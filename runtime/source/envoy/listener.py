@@ -118,7 +118,9 @@ def _listener(
         else:
             opaque.append(_tcp_cluster(chain))
     if not managers:
-        return Listener(name=name, passed_over="no HTTP: its connections are not looked into")
+        why = "no HTTP: its connections are not looked into"
+        where = tuple((None if a.is_unspecified else a, port) for a, port in addresses)
+        return Listener(name=name, passed_over=why, opaque=where)
     if len(managers) > 1:
         beyond.append(f"filter_chains: {len(managers)} of them speak HTTP")
     ports = [_port(name, where, managers[0], opaque, beyond) for where in addresses]

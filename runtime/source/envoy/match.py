@@ -97,10 +97,16 @@ def decode_text(wire: Any, where: str, beyond: list[str]) -> TextMatch | None:
     return None if told else made
 
 
+def header_name(name: str) -> str:
+    """A header's name as the model has it: Envoy keeps Host as `:authority`, under either name."""
+    lower = name.lower()
+    return ":authority" if lower == "host" else lower
+
+
 def decode_header(wire: Any, where: str, beyond: list[str]) -> HeaderMatch | None:
     """A `HeaderMatcher`; None for one that cannot be expressed, which is told."""
     fields = Fields(wire, f"{where}.")
-    name = fields.take("name").lower()
+    name = header_name(fields.take("name"))
     invert = fields.take("invert_match")
     missing_as_empty = fields.take("treat_missing_header_as_empty")
     told: list[str] = []

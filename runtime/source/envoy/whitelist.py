@@ -45,8 +45,9 @@ class Fields:
 
     def take(self, name: str) -> Any:
         """A field's value: its default where it is not set, None for a message that is not."""
-        if name in self._set:
-            return self._set.pop(name)
+        value = self._set.pop(name, None)
+        if value is not None:
+            return value
         value = getattr(self._message, name)
         return None if isinstance(value, Message) else value
 
@@ -62,8 +63,10 @@ class Fields:
 
     def rest(self) -> list[str]:
         """What was not seen to, in words."""
-        told = [f"{self._where}{name}: {brief(value)}" for name, value in self._set.items()]
         unknown = UnknownFieldSet(self._message)
+        if not (self._set or len(unknown)):
+            return []
+        told = [f"{self._where}{name}: {brief(value)}" for name, value in self._set.items()]
         numbers = {unknown[index].field_number for index in range(len(unknown))}
         kind = self._message.DESCRIPTOR.name
         told += [

@@ -8,8 +8,8 @@ The wire does not say whether a port is TCP or UDP. A port whose application pro
 rides on TCP; any other may be either, and becomes one port of each. Where the same number comes
 twice with different target ports, the first is taken.
 
-Not turned into the model, because nothing on a node acts on them: tunnels (traffic is not wrapped
-in HBONE), network gateways, extensions, `ingress_use_waypoint`. Unknown fields are ignored; enum
+Not turned into the model, because nothing on a node acts on them: HBONE (traffic is not wrapped in
+it), extensions, `ingress_use_waypoint`. Unknown fields are ignored; enum
 values that are not known read as the protocol's default.
 """
 
@@ -48,6 +48,7 @@ _WORKLOAD_TYPES = ("DEPLOYMENT", "CRONJOB", "POD", "JOB")
 _BOTH = (Protocol.TCP, Protocol.UDP)
 _TCP_ONLY = (Protocol.TCP,)
 _HEALTHY = 0
+_PROXY = 1  # ApplicationTunnel.Protocol
 _TRUST_DOMAIN = "cluster.local"
 _NO_SERVICES: Mapping[str, tuple[ServicePort, ...]] = MappingProxyType({})
 _NO_LOCALITY = Locality()
@@ -93,6 +94,12 @@ class MeshDecoder:
             network=intern(wire.network),
             services=self._service_map(wire.services),
             waypoint=None if waypoint is None else _waypoint(waypoint),
+            network_gateway=_gateway(wire.network_gateway)
+            if wire.HasField("network_gateway")
+            else None,
+            proxy_port=_proxy_port(wire.application_tunnel)
+            if wire.HasField("application_tunnel")
+            else 0,
             node=intern(wire.node),
             locality=self._locality(wire.locality) if wire.HasField("locality") else _NO_LOCALITY,
             cluster=intern(wire.cluster_id),
@@ -182,6 +189,20 @@ def _waypoints(wire: Any) -> Iterable[Waypoint]:
     if wire.weighted_waypoints:
         return [_waypoint(each.destination, weight=each.weight) for each in wire.weighted_waypoints]
     return [_waypoint(wire.waypoint)] if wire.HasField("waypoint") else []
+
+
+def _proxy_port(wire: Any) -> int:
+    """Where connections with a PROXY protocol header are taken; 0 where they go on as they are."""
+    number = port_number(wire.port, where="port of its application tunnel", least=0)
+    return number if wire.protocol == _PROXY else 0
+
+
+def _gateway(wire: Any) -> Waypoint | None:
+    """It is only told of: one that makes no sense costs the workload nothing."""
+    try:
+        return _waypoint(wire)
+    except BadResourceError:
+        return None
 
 
 def _waypoint(wire: Any, *, weight: int = 1) -> Waypoint:

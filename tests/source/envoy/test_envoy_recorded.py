@@ -158,6 +158,12 @@ def test_other_listeners_say_why_they_have_no_http():
         "connect_originate",
     }
     assert all(passed.values())
+    opaque = {where for each in recorded(LISTENER).values() for where in each.opaque}
+    assert {(str(address), port) for address, port in opaque} == {
+        ("10.96.0.1", 443),
+        ("10.244.0.10", 5432),
+        ("240.240.0.7", 443),
+    }
 
 
 def test_clusters_say_what_the_destination_rule_says():

@@ -88,6 +88,13 @@ def test_headers(text, header):
     assert made.beyond == ()
 
 
+def test_host_is_the_authority():
+    (header,) = route(
+        match="prefix: '/' headers { name: 'Host' present_match: true }"
+    ).match.headers
+    assert header.name == ":authority"
+
+
 def test_query_parameters():
     made = route(
         match="prefix: '/' query_parameters { name: 'q' string_match { exact: 'b' } }"
@@ -414,3 +421,14 @@ def test_a_field_from_the_future_is_told_by_its_number():
 
     made = decode_table("t", wire).virtual_hosts[0].routes[0]
     assert made.beyond == ("field 2047 of RouteAction, which is not known here",)
+
+
+def test_a_route_that_was_decoded_before_is_the_same_object_in_the_same_surroundings_alone():
+    first, again = route(TO_C), route(TO_C)
+    assert again is first
+    assert route(TO_C, host="request_headers_to_remove: 'x'").beyond
+    assert route(TO_C, more="request_headers_to_remove: 'x'").beyond
+    assert route(TO_C, host=f"retry_policy {{ {FLAKY} }}").beyond
+    status = fault("abort { http_status: 501 percentage { numerator: 100 } }")
+    assert route(TO_C, host=status).abort is not None
+    assert route(TO_C) is first

@@ -154,6 +154,25 @@ def test_every_field_of_a_workload_that_a_node_uses():
     assert set(made.services) == {service_name("a"), service_name("b")}
 
 
+def test_tunnels_and_gateways():
+    message = workload("w", "10.244.0.1")
+    assert (decode(message).proxy_port, decode(message).network_gateway) == (0, None)
+    wire = message.workload
+    wire.application_tunnel.port = 15088
+    assert decode(message).proxy_port == 0  # a tunnel of another kind
+    wire.application_tunnel.protocol = 1
+    assert decode(message).proxy_port == 15088
+    wire.network_gateway.hostname.namespace = "istio-system"
+    assert decode(message).network_gateway is None  # it makes no sense, and costs nothing
+    wire.network_gateway.hostname.hostname = "eastwest"
+    wire.network_gateway.hbone_mtls_port = 15008
+    gateway = decode(message).network_gateway
+    assert gateway is not None
+    assert (str(gateway.destination), gateway.port) == ("istio-system/eastwest", 15008)
+    wire.application_tunnel.port = 65536
+    assert "application tunnel" in refusal(message)
+
+
 def test_capacity_zero_is_said_and_unset_is_one():
     message = workload("w", "10.244.0.1")
     assert decode(message).capacity == 1

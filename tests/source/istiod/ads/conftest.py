@@ -15,13 +15,11 @@ from runtime.source.envoy.decode import decode
 from runtime.source.envoy.messages import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from runtime.source.istiod.ads.source import AdsSource
 from runtime.source.istiod.config import IstiodConfig
-from runtime.source.istiod.credentials import Credentials
-from runtime.source.istiod.node import Node
 from runtime.source.update import Source, Update
 from tests.source.envoy.wire import payloads
 from tests.source.istiod.ads_server import CDS, EDS, LDS, RDS, AdsServer
+from tests.source.istiod.conftest import Waits
 
-NODE = Node(name="kmesh-x", namespace="bookstore", address="192.0.2.7", cluster_id="c1")
 KINDS = {CDS: CLUSTER, EDS: ENDPOINTS, LDS: LISTENER, RDS: ROUTES}
 
 
@@ -73,29 +71,6 @@ async def server() -> AsyncIterator[AdsServer]:
     await made.start()
     yield made
     await made.stop()
-
-
-@pytest.fixture
-def config(server: AdsServer) -> IstiodConfig:
-    """How to reach the server, in plaintext."""
-    plaintext = Credentials(root=None)
-    return IstiodConfig(address=f"127.0.0.1:{server.port}", node=NODE, credentials=plaintext)
-
-
-class Waits:
-    """Stands in for sleeping between attempts: writes down how long, and is soon back."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-        await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-def waits() -> Waits:
-    return Waits()
 
 
 @pytest.fixture

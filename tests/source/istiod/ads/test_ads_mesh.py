@@ -12,9 +12,10 @@ import pytest
 from runtime.source.istiod.config import IstiodConfig
 from runtime.source.istiod.mesh import IstiodMesh
 from runtime.source.istiod.wire import ADDRESS_TYPE, AUTHORIZATION_TYPE
-from tests.source.istiod.ads.conftest import Follower, Waits
+from tests.source.istiod.ads.conftest import Follower
 from tests.source.istiod.ads.test_ads_stream import table
 from tests.source.istiod.ads_server import RDS, AdsServer
+from tests.source.istiod.conftest import Waits
 from tests.source.istiod.mesh_messages import policy, service, service_name, uid, workload
 
 Start = Callable[..., Follower]

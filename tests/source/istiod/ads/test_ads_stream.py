@@ -52,7 +52,7 @@ async def test_types_are_asked_for_in_envoys_order_each_when_it_can_be(server, f
     await server.until(lambda: len(stream.acks) == 4)
     asked = [request.type_url for request in stream.requests if not request.response_nonce]
     assert asked == [CDS, EDS, LDS, RDS]
-    assert stream.requests[0].node.id.startswith("sidecar~192.0.2.7~kmesh-x.bookstore~")
+    assert stream.requests[0].node.id.startswith("sidecar~192.0.2.7~kmesh-x.kmesh-system~")
     assert not any(each.HasField("node") for each in stream.requests[1:])
     assert stream.metadata["clusterid"] == "c1"
     assert not stream.of(CDS)[0].resource_names

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Requests, one by one. What a client sends at once, if that is one whole plain request and nothing
+ * before it is unanswered, goes to the endpoint that its route chooses; all else goes to the gate,
+ * where the connection leads.
+ *
+ * Three programs one after the other: reading and matching are long loops to the verifier each.
+ */
+#include <kmesh/client.h>
+#include <kmesh/flow_control.h>
+#include <kmesh/http/maps.h>
+#include <kmesh/http/match.h>
+#include <kmesh/route.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define ATTEMPTS 8 /* to get an idle connection that others do not get first */
+
+int kmesh_match_request(struct sk_msg_md *msg);
+int kmesh_send_request(struct sk_msg_md *msg);
+
+enum step { MATCH, SEND, STEPS };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, STEPS);
+	__uint(key_size, sizeof(__u32));
+	__array(values, int(void *));
+} request_steps SEC(".maps") = {
+	.values = {[MATCH] = (void *)&kmesh_match_request, [SEND] = (void *)&kmesh_send_request}};
+
+static __always_inline int pass(__u32 why)
+{
+	kmesh_count(why);
+	return SK_PASS;
+}
+
+static __always_inline struct kmesh_client *client_of(struct sk_msg_md *msg)
+{
+	struct bpf_sock *sk = msg->sk;
+
+	return sk ? bpf_sk_storage_get(&client_states, sk, 0, 0) : NULL;
+}
+
+static __always_inline struct kmesh_slot *slot_of(const struct kmesh_client *client)
+{
+	struct kmesh_slot *slot = bpf_map_lookup_elem(&gate_slots, &client->slot);
+
+	return slot && slot->cookie == client->cookie ? slot : NULL;
+}
+
+/* Where in the client's stream the message begins: what went over TCP, whoever let it. */
+static __always_inline __u32 position(const struct kmesh_client *client)
+{
+	return kmesh_write_seq(client->sock) - client->first;
+}
+
+static __always_inline bool is_paused(void)
+{
+	const __u32 only = 0;
+	struct kmesh_gate_settings *settings = bpf_map_lookup_elem(&gate_settings, &only);
+
+	return !settings || settings->paused;
+}
+
+static __always_inline bool is_idle(const struct kmesh_client *client,
+				    const struct kmesh_slot *slot)
+{
+	return slot->open && slot->taken == slot->done && slot->answered == position(client);
+}
+
+SEC("sk_msg")
+int kmesh_read_request(struct sk_msg_md *msg)
+{
+	struct kmesh_client *client = client_of(msg);
+	const struct kmesh_http_grammar *grammar;
+	struct kmesh_http_input in;
+	struct kmesh_slot *slot;
+	__u32 size = msg->size;
+
+	slot = client ? slot_of(client) : NULL;
+	if (!slot || !is_idle(client, slot))
+		return pass(KMESH_NOT_IDLE);
+	if (is_paused())
+		return pass(KMESH_PASSED_PAUSED);
+	if (!kmesh_find_http_port(&client->service, &client->port))
+		return pass(KMESH_NOT_ROUTED);
+	grammar = kmesh_http_grammar_of(client->port.grammar);
+	if (!grammar)
+		return pass(KMESH_NOT_ROUTED);
+	if (size > KMESH_HTTP_HEAD_MAX)
+		size = KMESH_HTTP_HEAD_MAX;
+	if (bpf_msg_pull_data(msg, 0, size, 0))
+		return pass(KMESH_NOT_WHOLE);
+	in.data = msg->data;
+	in.end = msg->data_end;
+	if (kmesh_http_parse(&in, grammar, &client->head))
+		return pass(KMESH_NOT_WHOLE);
+	if (client->head.seen & KMESH_HTTP_NOT_PLAIN ||
+	    client->head.length + client->head.content_length != msg->size)
+		return pass(KMESH_NOT_WHOLE);
+	bpf_tail_call(msg, &request_steps, MATCH);
+	return pass(KMESH_NOT_ROUTED);
+}
+
+/* An idle connection to the endpoint that has room: its number, taken from among the idle ones. */
+static __always_inline bool take_idle(__u32 number, __u32 size, __u32 *id)
+{
+	struct kmesh_pool *pool = bpf_map_lookup_elem(&pools, &number);
+	struct kmesh_idle_key key = {.pool = number};
+	bool skipped = false;
+
+	if (!pool)
+		return false;
+	key.number = pool->first;
+	for (int i = 0; i < ATTEMPTS; i++, key.number++) {
+		struct kmesh_upstream *upstream;
+		struct kmesh_idle *found;
+
+		if ((__s32)(pool->next - key.number) <= 0)
+			return false;
+		found = bpf_map_lookup_elem(&idle, &key);
+		if (found) {
+			*id = found->upstream;
+			upstream = bpf_map_lookup_elem(&gate_upstreams, id);
+			if (!upstream || !kmesh_has_room(upstream->sock, size))
+				skipped = true;
+			else if (!bpf_map_delete_elem(&idle, &key))
+				return true;
+		}
+		if (!skipped)
+			pool->first = key.number + 1;
+	}
+	return false;
+}
+
+static __always_inline bool find_upstream(const struct kmesh_client *client,
+					  const struct kmesh_endpoint *endpoint, __u32 size,
+					  __u32 *id)
+{
+	struct kmesh_pool_key key = {.netns = client->netns, .port = endpoint->port};
+	struct kmesh_pool_number *found;
+	__u32 number;
+
+	kmesh_copy_address(key.address, endpoint->address);
+	found = bpf_map_lookup_elem(&pool_numbers, &key);
+	if (!found)
+		return false;
+	number = found->pool;
+	if (bpf_map_lookup_elem(&pool_numbers, &key) != found)
+		return false;
+	return take_idle(number, size, id);
+}
+
+/* The choice is made: the gate keeps to it, or the shares of endpoints would be others. */
+static __always_inline int leave_to_gate(const struct kmesh_client *client, struct kmesh_slot *slot,
+					 const struct kmesh_endpoint *endpoint)
+{
+	slot->choice_at = position(client);
+	kmesh_copy_address(slot->choice_address, endpoint->address);
+	slot->choice_port = endpoint->port;
+	slot->chosen += 1;
+	return pass(KMESH_NO_UPSTREAM);
+}
+
+static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_client *client,
+				   struct kmesh_slot *slot, __u32 id)
+{
+	struct kmesh_upstream *upstream = bpf_map_lookup_elem(&gate_upstreams, &id);
+	const __u8 *data = msg->data;
+	__u64 cookie;
+
+	if (!upstream)
+		return pass(KMESH_QUEUE_FULL);
+	cookie = upstream->cookie;
+	upstream->client = client->cookie;
+	upstream->slot = client->slot;
+	upstream->flags = 0;
+	if (data + 4 <= (const __u8 *)msg->data_end && data[0] == 'H' && data[1] == 'E' &&
+	    data[2] == 'A' && data[3] == 'D')
+		upstream->flags = KMESH_REQUEST_HEAD;
+	if (bpf_msg_redirect_hash(msg, &upstreams, &cookie, 0) != SK_PASS)
+		return pass(KMESH_QUEUE_FULL); /* it has just been closed */
+	upstream->sent += msg->size;
+	slot->upstream = id;
+	asm volatile("" ::: "memory");
+	slot->taken += 1;
+	kmesh_count(KMESH_TAKEN);
+	return SK_PASS;
+}
+
+static __always_inline bool find_route(const struct kmesh_client *client, __u32 index,
+				       __u64 *cluster)
+{
+	struct kmesh_route_key key = {.table = client->port.table, .route = index};
+	struct kmesh_route *route = bpf_map_lookup_elem(&http_routes, &key);
+
+	if (!route || route->kind != KMESH_ROUTE_FORWARD)
+		return false;
+	*cluster = kmesh_route_cluster(route);
+	return bpf_map_lookup_elem(&http_routes, &key) == route;
+}
+
+SEC("sk_msg")
+int kmesh_match_request(struct sk_msg_md *msg)
+{
+	struct kmesh_client *client = client_of(msg);
+	struct kmesh_http_outcome outcome = {};
+	struct kmesh_http_input in;
+	void *graph;
+
+	graph = client ? kmesh_http_graph_of(client->port.graph) : NULL;
+	if (!graph)
+		return pass(KMESH_NOT_ROUTED);
+	in.data = msg->data;
+	in.end = msg->data_end;
+	if (kmesh_http_match(&in, &client->head, graph, &outcome))
+		return pass(KMESH_NOT_ROUTED);
+	client->route = outcome.route;
+	bpf_tail_call(msg, &request_steps, SEND);
+	return pass(KMESH_NOT_ROUTED);
+}
+
+SEC("sk_msg")
+int kmesh_send_request(struct sk_msg_md *msg)
+{
+	struct kmesh_client *client = client_of(msg);
+	struct kmesh_slot *slot = client ? slot_of(client) : NULL;
+	struct kmesh_choice choice = {};
+	__u32 id = 0;
+
+	if (!slot)
+		return pass(KMESH_NOT_IDLE);
+	if (!find_route(client, client->route, &choice.cluster) || kmesh_pick(&choice))
+		return pass(KMESH_NOT_ROUTED);
+	if (!find_upstream(client, &choice.endpoint, msg->size, &id))
+		return leave_to_gate(client, slot, &choice.endpoint);
+	return send_to(msg, client, slot, id);
+}
+
+/*
+ * Where the kernel counts for FIONREAD only what a verdict program let through (6.6.128, 6.12.75,
+ * 6.18.14 and later). Attached only there.
+ */
+SEC("sk_skb/stream_verdict")
+int kmesh_let_through(struct __sk_buff *skb)
+{
+	return SK_PASS;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The maps that the programs of the enhanced path share with the gate. */
+#ifndef KMESH_GATE_H
+#define KMESH_GATE_H
+
+#include <kmesh/gate_types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, struct kmesh_frontend_key);
+	__type(value, struct kmesh_http_port);
+} http_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1048576);
+	__type(key, struct kmesh_route_key);
+	__type(value, struct kmesh_route);
+} http_routes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct kmesh_gate_key);
+	__type(value, struct kmesh_gate);
+} gates SEC(".maps");
+
+/* Connections that the gate has not accepted yet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KMESH_SLOTS);
+	__type(key, struct kmesh_session_key);
+	__type(value, struct kmesh_session);
+} gate_sessions SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, KMESH_SLOTS);
+	__type(key, __u32);
+	__type(value, struct kmesh_slot);
+} gate_slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, KMESH_SLOTS);
+	__type(value, __u32);
+} free_slots SEC(".maps");
+
+/* Where the kernel keeps a connection of the gate's, by its cookie, until the gate has read it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KMESH_UPSTREAMS);
+	__type(key, __u64);
+	__type(value, __u64);
+} upstream_socks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, KMESH_UPSTREAMS);
+	__type(key, __u32);
+	__type(value, struct kmesh_upstream);
+} gate_upstreams SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, KMESH_POOLS);
+	__type(key, __u32);
+	__type(value, struct kmesh_pool);
+} pools SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KMESH_POOLS);
+	__type(key, struct kmesh_pool_key);
+	__type(value, struct kmesh_pool_number);
+} pool_numbers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KMESH_UPSTREAMS);
+	__type(key, struct kmesh_idle_key);
+	__type(value, struct kmesh_idle);
+} idle SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct kmesh_gate_settings);
+} gate_settings SEC(".maps");
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the kernel and the gate tell each other. Both compile this; the arrays are mapped into the
+ * gate's memory, so each field has one writer, and is read as a whole.
+ *
+ * A client's connection has a slot. The kernel takes a request only when the gate has answered
+ * every byte that was passed to it (`answered`) and the kernel's own last request has been answered
+ * (`taken == done`). Whatever either side sees late can only make the kernel pass a request that it
+ * might have taken: the order of responses never depends on it.
+ */
+#ifndef KMESH_GATE_TYPES_H
+#define KMESH_GATE_TYPES_H
+
+#include <kmesh/types.h>
+
+#define KMESH_SLOTS	65536 /* connections to services with routes, at a time */
+#define KMESH_UPSTREAMS 65536 /* connections to endpoints, at a time */
+#define KMESH_POOLS	16384 /* endpoints, by network namespace, that have connections */
+
+/* The gate of one network namespace. */
+struct kmesh_gate_key {
+	__u64 netns;
+};
+
+#define KMESH_GATE_IP4 1
+#define KMESH_GATE_IP6 2
+
+struct kmesh_gate {
+	__be16 port; /* on loopback, of both families */
+	__u16 flags;
+};
+
+/* A connection as the gate sees it when it accepts. */
+struct kmesh_session_key {
+	__u64 netns;
+	__be32 address[4];
+	__be16 port;
+	__u8 pad[6];
+};
+
+struct kmesh_session {
+	__u64 cookie; /* the client's socket's */
+	__u64 since;  /* ns, CLOCK_MONOTONIC */
+	__be32 service[4];
+	__be16 service_port;
+	__u16 pad;
+	__u32 slot;
+};
+
+struct kmesh_slot {
+	/* the kernel's */
+	__u64 cookie; /* whose slot it is; the gate makes it 0 when it is nobody's any more */
+	__u32 taken;  /* requests that the kernel took */
+	__u32 upstream;
+	__u32 choice_at; /* where the passed request begins that `choice` was made for */
+	__u32 chosen;	 /* how many choices were made so */
+	__be32 choice_address[4];
+	__be16 choice_port;
+	__u16 pad;
+	/* the gate's */
+	__u32 open;	/* the gate has accepted the connection: the kernel may take */
+	__u32 done;	/* requests taken by the kernel whose responses have been read */
+	__u32 answered; /* bytes of requests read and answered whole, from the connection's start */
+	__u32 pad1[2];
+};
+
+/* What a request was that the kernel sent to an upstream. */
+#define KMESH_REQUEST_HEAD  1 /* its response has no body */
+#define KMESH_REQUEST_CLOSE 2 /* the connection ends with its response */
+
+struct kmesh_upstream {
+	/* the gate's */
+	__u64 cookie; /* 0: no such upstream */
+	__u64 sock;   /* where the kernel keeps it */
+	/* the kernel's */
+	__u64 client; /* cookie of the client whose request it has */
+	__u64 sent;   /* bytes, in all */
+	__u32 slot;
+	__u32 flags;
+	__u64 pad[3];
+};
+
+/* An endpoint of one network namespace. */
+struct kmesh_pool_key {
+	__u64 netns;
+	__be32 address[4];
+	__be16 port;
+	__u8 pad[6];
+};
+
+struct kmesh_pool_number {
+	__u32 pool;
+};
+
+/*
+ * Idle connections are numbered in the order in which they became idle; a number is given once.
+ * Who deletes the number's element has the connection: the kernel, or the gate. `first` is but a
+ * hint where to look.
+ */
+struct kmesh_pool {
+	__u32 first; /* the kernel's */
+	__u32 next;  /* the gate's: the number to give next */
+};
+
+struct kmesh_idle_key {
+	__u32 pool;
+	__u32 number;
+};
+
+struct kmesh_idle {
+	__u32 upstream;
+};
+
+/*
+ * A service's port that has routes: what reads its heads and what routes them (kmesh/http/maps.h),
+ * and the table that says what its routes do. One update turns all three over.
+ */
+struct kmesh_http_port {
+	__u64 grammar;
+	__u64 graph;
+	__u64 table;
+};
+
+struct kmesh_route_key {
+	__u64 table;
+	__u32 route; /* its index, as kmesh_http_match() gives it */
+	__u32 pad;
+};
+
+#define KMESH_ROUTE_FORWARD  1
+#define KMESH_ROUTE_ANSWER   2 /* with `status` and nothing else */
+#define KMESH_ROUTE_WAYPOINT 3 /* neither the kernel nor the gate can do all of it */
+
+#define KMESH_ROUTE_CLUSTERS 16
+
+struct kmesh_route {
+	__u32 kind;
+	__u32 status;
+	__u32 total; /* of weights[] */
+	__u32 pad;
+	__u64 clusters[KMESH_ROUTE_CLUSTERS];
+	__u32 weights[KMESH_ROUTE_CLUSTERS];
+};
+
+struct kmesh_gate_settings {
+	__u32 paused; /* the kernel takes nothing: one gate hands over to the next */
+	__u32 pad;
+};
+
+/* Why a message was passed to the gate, or that it was not. */
+enum kmesh_gate_counter {
+	KMESH_TAKEN,	     /* requests that went from the kernel to an endpoint */
+	KMESH_NOT_IDLE,	     /* an earlier request is not answered yet */
+	KMESH_NOT_WHOLE,     /* the message is no whole request */
+	KMESH_NOT_ROUTED,    /* no route of the kernel's */
+	KMESH_NO_UPSTREAM,   /* no idle connection to the endpoint */
+	KMESH_QUEUE_FULL,    /* the upstream's send queue is full, or it is closing */
+	KMESH_NO_SLOT,	     /* connections without a slot */
+	KMESH_PASSED_PAUSED, /* while one gate hands over to the next */
+	KMESH_GATE_COUNTERS,
+};
+
+#endif

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Reading a request head: RFC 9112, without its tolerance. */
+#ifndef KMESH_HTTP_PARSE_H
+#define KMESH_HTTP_PARSE_H
+
+#include <kmesh/http/input.h>
+
+#define KMESH_HTTP_DIGITS 18 /* of a Content-Length; the grammar allows no more */
+
+static __always_inline int kmesh_http_was_seen(const struct kmesh_http_head *head, __u32 bit)
+{
+	return head->seen >> bit & 1;
+}
+
+/* The decimal number at a place that holds digits alone. */
+static __always_inline __u64 kmesh_http_number(const struct kmesh_http_input *in, __u64 start,
+					       __u64 size)
+{
+	__u64 value = 0;
+
+	KMESH_HTTP_MASK(start, KMESH_HTTP_HEAD_MAX - 1);
+	KMESH_HTTP_FLAT_LOOP
+	for (__u32 i = 0; i < KMESH_HTTP_DIGITS; i++) {
+		const __u8 *digit = in->data + start + i;
+
+		if (i >= size || digit + 1 > in->end)
+			break;
+		value = value * 10 + (*digit & 15);
+	}
+	return value;
+}
+
+/* What can only be judged when all of the head has been seen. */
+static __always_inline int kmesh_http_conclude(const struct kmesh_http_input *in,
+					       struct kmesh_http_head *head)
+{
+	if (!kmesh_http_was_seen(head, KMESH_HTTP_HOST))
+		return KMESH_HTTP_NO_HOST;
+	head->start[KMESH_HTTP_AUTHORITY] = head->start[KMESH_HTTP_HOST];
+	if (!head->end[KMESH_HTTP_AUTHORITY])
+		head->end[KMESH_HTTP_AUTHORITY] = head->end[KMESH_HTTP_HOST];
+	head->start[KMESH_HTTP_TARGET] = head->start[KMESH_HTTP_PATH];
+	head->end[KMESH_HTTP_TARGET] = head->start[KMESH_HTTP_SPACE];
+	head->seen |= KMESH_HTTP_BIT(KMESH_HTTP_AUTHORITY) | KMESH_HTTP_BIT(KMESH_HTTP_TARGET) |
+		      KMESH_HTTP_BIT(KMESH_HTTP_PATH) | KMESH_HTTP_BIT(KMESH_HTTP_METHOD);
+	if (!kmesh_http_was_seen(head, KMESH_HTTP_LENGTH))
+		return KMESH_HTTP_OK;
+	if (kmesh_http_was_seen(head, KMESH_HTTP_SEEN_CHUNKED))
+		return KMESH_HTTP_TWO_LENGTHS;
+	head->content_length =
+		kmesh_http_number(in, head->start[KMESH_HTTP_LENGTH],
+				  head->end[KMESH_HTTP_LENGTH] - head->start[KMESH_HTTP_LENGTH]);
+	return KMESH_HTTP_OK;
+}
+
+/*
+ * Read the head at the start of the input.
+ *
+ * `head` is memory that nobody else writes meanwhile: in the kernel the client's socket storage, as
+ * its socket is locked. (Neither the stack, which cannot be indexed on 5.10, nor a per-CPU map, as
+ * sk_msg programs can be preempted.)
+ *
+ * Returns KMESH_HTTP_OK, KMESH_HTTP_INCOMPLETE, or the reason of a refusal. With OK, `head` says
+ * where things are, and the body begins at head->length.
+ */
+static __always_inline int kmesh_http_parse(const struct kmesh_http_input *in,
+					    const struct kmesh_http_grammar *grammar,
+					    struct kmesh_http_head *head)
+{
+	__u64 state = grammar->moves[0].next, before = 0, seen = 0, twice = 0;
+	const struct kmesh_http_move *move;
+	__u32 at;
+
+	__builtin_memset(head, 0, sizeof(*head));
+	KMESH_HTTP_FLAT_LOOP
+	for (at = 0; at < KMESH_HTTP_HEAD_MAX; at++) {
+		const __u8 *byte = in->data + at;
+		__u64 bit, index, symbol;
+
+		KMESH_HTTP_GOTO_IF(byte + 1, <=, in->end, there);
+		return KMESH_HTTP_INCOMPLETE;
+	there:
+		before = state;
+		symbol = *byte;
+		index = state + symbol;
+		KMESH_HTTP_MASK(index, KMESH_HTTP_MOVES - 1);
+		move = &grammar->moves[index];
+		state = move->next & kmesh_http_below(symbol ^ move->byte, 1);
+		index = move->first;
+		KMESH_HTTP_MASK(index, KMESH_HTTP_PLACES - 1);
+		head->start[index] = at;
+		index = move->last;
+		KMESH_HTTP_MASK(index, KMESH_HTTP_PLACES - 1);
+		head->end[index] = at + 1;
+		bit = KMESH_HTTP_BIT(move->bit & 63);
+		twice |= seen & bit;
+		seen |= bit;
+		KMESH_HTTP_GOTO_IF(state, >=, KMESH_HTTP_STOPS, next);
+		break;
+	next:;
+	}
+	if (at == KMESH_HTTP_HEAD_MAX)
+		return KMESH_HTTP_TOO_LONG;
+	if (!state) {
+		KMESH_HTTP_MASK(before, KMESH_HTTP_MOVES - 1);
+		move = &grammar->moves[before];
+		return move->byte || move->next < KMESH_HTTP_MALFORMED ? KMESH_HTTP_MALFORMED
+								       : move->next;
+	}
+	if (state != KMESH_HTTP_READ)
+		return state;
+	if (twice & KMESH_HTTP_ONCE)
+		return KMESH_HTTP_TWICE;
+	head->seen = seen;
+	head->length = at + 1;
+	return kmesh_http_conclude(in, head);
+}
+
+#endif

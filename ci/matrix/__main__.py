@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m ci.matrix [--write] [--quick] [KERNEL...]`: every listed kernel booted, and everything tried.
+
+A kernel is named by its suite or the beginning of its release: bookworm, 6.12. Exit status 1: something
+was not as it should be on one of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ci.kernels.debian import Wanted, fetch, wanted
+from ci.matrix.accelerator import accelerator, boots_under_kvm
+from ci.matrix.measure import Row, measure
+from ci.matrix.plan import chosen
+from ci.matrix.results import DOCUMENT, RESULTS, TEMPLATE, document, kept, merged, read, write
+from ci.matrix.update import AFTER, BEFORE, check_update
+from runtime.errors import KmeshError
+
+_OBJECTS = Path(__file__).resolve().parents[2] / "build/bpf"
+_DETAILS = Path(__file__).resolve().parents[2] / "build/matrix"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m ci.matrix", description=__doc__)
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL")
+    parser.add_argument("--quick", action="store_true", help="only what `make test` has time for")
+    parser.add_argument("--write", action="store_true", help="keep the results in docs/")
+    options = parser.parse_args()
+    try:
+        return _run(options)
+    except KmeshError as error:
+        hint = f"\n  hint: {error.hint}" if error.hint else ""
+        print(f"matrix: {error}{hint}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    depth = "quick" if options.quick else "full"
+    picked = chosen(wanted(), options.kernels)
+    with tempfile.TemporaryDirectory(prefix="kmesh-disk-") as name:
+        disk = Path(name)
+        rows = [
+            _one(each, depth=depth, disk=disk, also=_update_stages(number, len(picked)))
+            for number, each in enumerate(picked)
+        ]
+    failed = [(row["release"], line) for row in rows for line in row["failures"]]
+    if len(picked) > 1:
+        failed += [("update", line) for line in check_update(rows[0], rows[-1])]
+    for where, line in failed:
+        print(f"FAILED {where}: {line}", file=sys.stderr)
+    if options.write and not failed:
+        order = [each.suite for each in wanted()]
+        write(merged(read(), map(kept, rows), order=order))
+        DOCUMENT.write_text(document(read(), TEMPLATE.read_text()))
+        print(f"wrote {RESULTS} and {DOCUMENT}")
+    return int(bool(failed))
+
+
+def _update_stages(number: int, count: int) -> Sequence[str]:
+    """The first kernel is that before an update, the last the one after it."""
+    if count < 2:
+        return ()
+    return {0: BEFORE, count - 1: AFTER}.get(number, ())
+
+
+def _one(listed: Wanted, *, depth: str, disk: Path, also: Sequence[str]) -> Row:
+    [kernel] = fetch([listed])
+    with_ = accelerator(kernel, prove=boots_under_kvm)
+    print(f"{kernel.release}: booting under {with_}", flush=True)
+    began = time.monotonic()
+    row = measure(
+        kernel,
+        suite=listed.suite,
+        objects=_OBJECTS,
+        depth=depth,
+        accelerator=with_,
+        also=also,
+        disk=disk if also else None,
+    )
+    _DETAILS.mkdir(parents=True, exist_ok=True)
+    (_DETAILS / f"{kernel.release}.json").write_text(json.dumps(row, indent=1))
+    passed = sum(each["passed"] for each in row["tests"])
+    print(
+        f"{kernel.release}: {row['served']['mode']} serves, {passed} tests passed, "
+        f"{len(row['degraded'])} poorer hosts, {row['offline']['decided']} offline verdicts, "
+        f"{len(row['failures'])} failures, {time.monotonic() - began:.0f} s",
+        flush=True,
+    )
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One request and its response. The gate changes no byte of either; it only finds out where they
+ * end. A request that the kernel has sent comes here with its response alone.
+ */
+#include "gate.h"
+#include "frame.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct exchange {
+	struct session *session;
+	struct upstream *upstream;
+	struct frame request, response;
+	struct buffer unsent; /* of the request, for the upstream */
+	struct route route;
+	uint8_t dials;
+	bool head, connect; /* the method */
+	bool of_kernel;
+	bool request_done;
+	bool request_kept; /* the client does not ask to close */
+	bool response_begun;
+	bool response_done;
+	bool discards; /* nobody takes what is left of the request */
+	bool ended;    /* the request's end is the end of the client's stream */
+	bool tunnel;   /* another protocol by now */
+	bool closes;   /* the client's connection ends with this */
+};
+
+static char chunk[GATE_CHUNK];
+
+static struct exchange *make(struct session *session)
+{
+	struct exchange *exchange = calloc(1, sizeof(*exchange));
+
+	if (!exchange)
+		abort();
+	exchange->session = session;
+	session->exchange = exchange;
+	return exchange;
+}
+
+static void leave_upstream(struct exchange *exchange, bool reset)
+{
+	if (exchange->upstream)
+		upstream_close(exchange->upstream, reset);
+	exchange->upstream = NULL;
+}
+
+static void forget(struct exchange *exchange)
+{
+	exchange->session->exchange = NULL;
+	buffer_drop(&exchange->unsent);
+	free(exchange);
+}
+
+void exchange_abandon(struct exchange *exchange)
+{
+	leave_upstream(exchange, true);
+	forget(exchange);
+}
+
+struct upstream *exchange_upstream(const struct exchange *exchange)
+{
+	return exchange->upstream;
+}
+
+bool exchange_has_unsent(const struct exchange *exchange)
+{
+	return buffer_length(&exchange->unsent) != 0;
+}
+
+bool exchange_wants_request(const struct exchange *exchange)
+{
+	return !exchange->request_done && buffer_length(&exchange->unsent) < GATE_CHUNK;
+}
+
+/* Both are over. The kernel may take the next one before the last bytes of this are sent. */
+static bool finish(struct exchange *exchange)
+{
+	struct session *session = exchange->session;
+	struct upstream *upstream = exchange->upstream;
+
+	if (!exchange->request_done || !exchange->response_done)
+		return false;
+	if (!exchange->request_kept || !exchange->response.keeps)
+		exchange->closes = true;
+	exchange->upstream = NULL;
+	if (upstream) {
+		if (exchange->closes || exchange->ended || exchange->discards || upstream->worn ||
+		    exchange_has_unsent(exchange) || handing_over)
+			upstream_close(upstream, false);
+		else
+			upstream_idle(upstream);
+	}
+	if (exchange->closes)
+		session->closing = true;
+	if (exchange->of_kernel)
+		__atomic_store_n(&slots_shared[session->slot].done,
+				 slots_shared[session->slot].done + 1, __ATOMIC_RELEASE);
+	session->stalled = 0;
+	forget(exchange);
+	session_publish(session);
+	return true;
+}
+
+/* The gate's own answer, when no response has begun; the exchange may be over then. */
+static void answer(struct exchange *exchange, int status, const char *reason)
+{
+	struct session *session = exchange->session;
+	char text[1024];
+	size_t length;
+
+	leave_upstream(exchange, true);
+	buffer_drop(&exchange->unsent);
+	exchange->discards = true;
+	exchange->response_done = true;
+	exchange->response.keeps = !exchange->closes;
+	length = answer_write(text, sizeof(text), status, reason, exchange->head,
+			      exchange->closes ||
+				      (exchange->request_done && !exchange->request_kept));
+	finish(exchange);
+	session_send(session, text, length);
+}
+
+/* The upstream is gone, or says what is not HTTP. */
+static void lose(struct exchange *exchange, int status, const char *reason)
+{
+	struct session *session = exchange->session;
+
+	if (exchange->response_done) {
+		leave_upstream(exchange, true);
+		exchange->discards = true; /* what is left of the request */
+	} else if (exchange->response_begun || exchange->tunnel) {
+		session_abort(session); /* the client must not take what it has for all of it */
+		return;
+	} else {
+		answer(exchange, status, reason);
+	}
+	session_work(session);
+}
+
+static void forward(struct exchange *exchange, const char *data, size_t length)
+{
+	struct upstream *upstream = exchange->upstream;
+	ssize_t sent = 0;
+
+	if (exchange->discards || !length)
+		return;
+	if (upstream && upstream->state == UPSTREAM_BUSY && !exchange_has_unsent(exchange)) {
+		sent = send(upstream->watch.fd, data, length, MSG_NOSIGNAL);
+		if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+			exchange->discards = true; /* it may have answered all the same */
+			return;
+		}
+		sent = sent < 0 ? 0 : sent;
+		upstream->sent += sent;
+	}
+	buffer_append(&exchange->unsent, data + sent, length - sent);
+	if (upstream && upstream->state == UPSTREAM_BUSY)
+		upstream_watch(upstream);
+}
+
+static void pass_the_end_on(struct exchange *exchange)
+{
+	if (!exchange->ended || exchange_has_unsent(exchange) || !exchange->upstream ||
+	    exchange->upstream->state != UPSTREAM_BUSY)
+		return;
+	shutdown(exchange->upstream->watch.fd, SHUT_WR);
+}
+
+void exchange_writable(struct exchange *exchange)
+{
+	struct upstream *upstream = exchange->upstream;
+	struct buffer *unsent = &exchange->unsent;
+	bool wanted = exchange_wants_request(exchange);
+
+	while (buffer_length(unsent)) {
+		ssize_t sent = send(upstream->watch.fd, unsent->data + unsent->start,
+				    buffer_length(unsent), MSG_NOSIGNAL);
+
+		if (sent < 0 && (errno == EAGAIN || errno == EINTR))
+			break;
+		if (sent < 0) {
+			exchange->discards = true;
+			buffer_drop(unsent);
+			break;
+		}
+		upstream->sent += sent;
+		buffer_consume(unsent, sent);
+	}
+	upstream_watch(upstream);
+	pass_the_end_on(exchange);
+	if (!wanted && exchange_wants_request(exchange))
+		session_work(exchange->session);
+}
+
+/* Get a connection to the endpoint that was chosen. */
+static void seek(struct exchange *exchange)
+{
+	struct pool *pool = pool_of(exchange->session->space, &exchange->route.endpoint);
+
+	exchange->dials++;
+	exchange->upstream = pool_take(pool);
+	if (exchange->upstream) {
+		exchange->upstream->exchange = exchange;
+		return;
+	}
+	exchange->upstream = upstream_dial(pool, exchange);
+}
+
+static const char no_way[] = "no connection to an endpoint";
+
+/* As Istio's default retries do: what was never sent may go to another endpoint. */
+static bool seek_until_found(struct exchange *exchange)
+{
+	for (;;) {
+		if (exchange->dials >= GATE_DIALS)
+			return false;
+		if (exchange->dials && !route_again(&exchange->route))
+			return false;
+		seek(exchange);
+		if (exchange->upstream)
+			return true;
+	}
+}
+
+void exchange_connected(struct exchange *exchange, int error)
+{
+	if (error) {
+		leave_upstream(exchange, true);
+		if (!seek_until_found(exchange)) {
+			lose(exchange, 503, no_way);
+			return;
+		}
+		if (exchange->upstream->state != UPSTREAM_BUSY)
+			return;
+	}
+	exchange_writable(exchange);
+}
+
+/* `head` is a whole head. */
+struct exchange *exchange_begin(struct session *session, const char *head, size_t length,
+				const struct route *route)
+{
+	struct exchange *exchange = make(session);
+
+	exchange->route = *route;
+	exchange->head = length > 5 && !memcmp(head, "HEAD ", 5);
+	exchange->connect = length > 8 && !memcmp(head, "CONNECT ", 8);
+	frame_request(&exchange->request);
+	frame_response(&exchange->response, exchange->head, exchange->connect);
+	return exchange;
+}
+
+struct exchange *exchange_of_kernel(struct session *session, struct upstream *upstream)
+{
+	struct exchange *exchange = make(session);
+
+	exchange->of_kernel = true;
+	exchange->request_done = true;
+	exchange->request_kept = true;
+	exchange->upstream = upstream;
+	exchange->ended = session->ended;
+	exchange->head = upstreams_shared[upstream->id].flags & KMESH_REQUEST_HEAD;
+	frame_response(&exchange->response, exchange->head, false);
+	return exchange;
+}
+
+/* Its first bytes are known to be right: now something is done about it. */
+static void act(struct exchange *exchange)
+{
+	exchange->dials = 0;
+	if (exchange->route.kind == ROUTE_ANSWER)
+		answer(exchange, exchange->route.status, exchange->route.reason);
+	else if (!seek_until_found(exchange))
+		answer(exchange, 503, no_way);
+}
+
+/* Returns how many of the bytes were the request's. The exchange may be over afterwards. */
+size_t exchange_request(struct exchange *exchange, const char *data, size_t length)
+{
+	struct session *session = exchange->session;
+	bool first = !exchange->request.headed;
+	enum frame_result result;
+	size_t used = 0;
+
+	if (exchange->tunnel) {
+		forward(exchange, data, length);
+		return length;
+	}
+	result = frame_feed(&exchange->request, data, length, &used);
+	if (result == FRAME_BAD) {
+		exchange->request_done = true;
+		exchange->closes = true;
+		if (exchange->response_begun)
+			session_abort(session);
+		else
+			answer(exchange, 400, "the request is not HTTP/1.1 as RFC 9112 has it");
+		return length;
+	}
+	if (result != FRAME_MORE) {
+		exchange->request_done = true;
+		exchange->request_kept = exchange->request.keeps;
+	}
+	if (first)
+		act(exchange);
+	if (session->exchange != exchange)
+		return used; /* answered already */
+	forward(exchange, data, used);
+	finish(exchange);
+	return used;
+}
+
+/* The client sends no more. */
+void exchange_request_ended(struct exchange *exchange)
+{
+	exchange->ended = true;
+	if (exchange->upstream)
+		exchange->upstream->worn = true;
+	exchange->request_done = true;
+	pass_the_end_on(exchange);
+	if (exchange->tunnel || !exchange->response_done)
+		return;
+	finish(exchange);
+}
+
+/* What a response's bytes mean; returns how many of them belong to it. */
+static bool read_response(struct exchange *exchange, const char *data, size_t length, size_t *used)
+{
+	*used = 0;
+	while (*used < length && !exchange->response_done && !exchange->tunnel) {
+		size_t part;
+
+		switch (frame_feed(&exchange->response, data + *used, length - *used, &part)) {
+		case FRAME_BAD:
+			return false;
+		case FRAME_MORE:
+			*used += part;
+			exchange->response_begun = true;
+			return true;
+		case FRAME_UPGRADE:
+			exchange->response_begun = true;
+			exchange->tunnel = true;
+			exchange->request_done = false;
+			*used = length;
+			return true;
+		case FRAME_END:
+			*used += part;
+			exchange->response_done = !frame_is_interim(&exchange->response);
+			exchange->response_begun = exchange->response_done;
+			if (!exchange->response_done)
+				frame_response(&exchange->response, exchange->head,
+					       exchange->connect);
+		}
+	}
+	return true;
+}
+
+/* The upstream has ended its stream. */
+static void response_ended(struct exchange *exchange)
+{
+	struct session *session = exchange->session;
+
+	if (exchange->tunnel) {
+		exchange->response_done = exchange->request_done = true;
+		exchange->closes = true;
+	} else if (frame_finish(&exchange->response)) {
+		exchange->response_done = true;
+		exchange->closes = true;
+		exchange->request_done = true; /* what is left of it nobody takes */
+	} else {
+		lose(exchange, 503, "the endpoint closed the connection before its response");
+		return;
+	}
+	if (finish(exchange))
+		session_settle(session);
+}
+
+/* The upstream has something to say. */
+void exchange_response(struct exchange *exchange)
+{
+	struct session *session = exchange->session;
+	struct upstream *upstream = exchange->upstream;
+	bool finished = false, upgraded = false;
+	size_t used;
+	ssize_t got;
+
+	if (buffer_length(&session->out)) {
+		upstream->awaiting = true;
+		upstream_watch(upstream);
+		return;
+	}
+	got = recv(upstream->watch.fd, chunk, sizeof(chunk), 0);
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (got < 0) {
+		lose(exchange, 503, "the endpoint reset the connection before its response");
+		return;
+	}
+	if (got == 0) {
+		response_ended(exchange);
+		return;
+	}
+	used = got;
+	if (!exchange->tunnel) {
+		if (!read_response(exchange, chunk, got, &used)) {
+			lose(exchange, 502, "the endpoint's response is not HTTP/1.1");
+			return;
+		}
+		upgraded = exchange->tunnel;
+		upstream->worn = upstream->worn || used < (size_t)got;
+		finished = finish(exchange);
+	}
+	session_send(session, chunk, used);
+	if (upgraded)
+		session_work(session);
+	else if (finished || session->broken)
+		session_settle(session);
+}

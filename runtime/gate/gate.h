@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The gate: the TCP peer of every client whose requests may be routed, and the owner of the
+ * connections to endpoints. One thread, one epoll; nothing in it blocks.
+ *
+ *	space     a network namespace: a listener on its loopback, and pools of upstreams
+ *	session   a client's connection
+ *	upstream  a connection to an endpoint; idle in its pool, or in an exchange
+ *	exchange  one request and its response, whether the kernel sent the request or the gate does
+ */
+#ifndef KMESH_GATE_GATE_H
+#define KMESH_GATE_GATE_H
+
+#include <kmesh/gate_types.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define GATE_CHUNK	   65536 /* bytes that are moved at a time */
+#define GATE_DIALS	   3	 /* endpoints tried before a client is told that there is none */
+#define GATE_DIAL_SECONDS  5
+#define GATE_IDLE_SECONDS  20 /* an upstream that nobody uses so long is closed */
+#define GATE_GRACE_SECONDS 2  /* before a slot is given again; no program runs so long */
+
+/* loop.c */
+struct watch {
+	int fd;
+	uint32_t events;
+	void (*ready)(struct watch *watch, uint32_t events);
+};
+
+extern uint64_t loop_now; /* ms, CLOCK_MONOTONIC, of this round */
+void loop_init(void);
+void loop_add(struct watch *watch, uint32_t events);
+void loop_set(struct watch *watch, uint32_t events);
+void loop_remove(struct watch *watch);	/* and closes */
+void loop_release(struct watch *watch); /* and leaves the descriptor open */
+void loop_free_later(void *memory);	/* when no event of this round can name it any more */
+void loop_run(void (*tick)(void));
+void loop_stop(void);
+
+/* buffer.c */
+struct buffer {
+	char *data;
+	uint32_t start, end, size;
+};
+
+static inline uint32_t buffer_length(const struct buffer *buffer)
+{
+	return buffer->end - buffer->start;
+}
+
+void buffer_append(struct buffer *buffer, const void *data, size_t length);
+void buffer_consume(struct buffer *buffer, size_t length); /* frees it when it is empty */
+void buffer_drop(struct buffer *buffer);
+
+/* maps.c */
+int maps_open(const char *pins);
+extern struct kmesh_slot *slots_shared;
+extern struct kmesh_upstream *upstreams_shared;
+extern struct kmesh_pool *pools_shared;
+extern struct kmesh_gate_settings *settings_shared;
+bool maps_take_session(const struct kmesh_session_key *key, struct kmesh_session *session);
+void maps_forget_unaccepted(void);
+void maps_free_slot(uint32_t slot);
+void maps_reset(void);
+uint64_t maps_socket(uint64_t cookie);
+bool maps_number_pool(const struct kmesh_pool_key *key, uint32_t *pool);
+void maps_forget_pool(const struct kmesh_pool_key *key, uint32_t pool);
+bool maps_offer(uint32_t pool, uint32_t number, uint32_t upstream);
+bool maps_take_back(uint32_t pool, uint32_t number);
+void maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate);
+void maps_withdraw_gate(uint64_t netns);
+
+/* space.c */
+struct space {
+	struct space *next;
+	uint64_t cookie;
+	int netns;
+	uint16_t port;
+	struct watch listeners[2];
+	bool closing;
+	uint32_t users; /* sessions and upstreams */
+};
+
+struct space *space_find(uint64_t cookie);
+struct space *space_add(uint64_t cookie, int netns, const char **error);
+struct space *space_adopt(uint64_t cookie, int netns, int ip4, int ip6, uint16_t port);
+void space_drop(struct space *space);
+int space_socket(struct space *space, int family); /* non-blocking, TCP */
+void space_leave(struct space *space);		   /* a session or a pool of it has gone */
+void space_stop_listening(void);
+extern struct space *spaces;
+
+/* pool.c: connections to one endpoint from one namespace */
+struct pool {
+	struct pool *chain;
+	struct space *space;
+	struct kmesh_pool_key key;
+	uint32_t number;
+	bool numbered;
+	struct upstream *idle; /* the one used last first */
+	uint32_t count;	       /* upstreams, idle or not */
+};
+
+struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint);
+struct upstream *pool_take(struct pool *pool);
+void pool_put(struct upstream *upstream);
+void pool_out(struct upstream *upstream);
+void pool_release(struct pool *pool);
+
+/* upstream.c */
+enum upstream_state { UPSTREAM_DIALLING, UPSTREAM_IDLE, UPSTREAM_BUSY };
+
+struct upstream {
+	struct watch watch;
+	struct pool *pool;
+	struct exchange *exchange;
+	struct upstream *next, *previous; /* in its pool, while idle */
+	uint64_t since;			  /* it is in this state */
+	uint64_t acked;			  /* bytes, before the first */
+	uint64_t sent;			  /* bytes, by the gate */
+	uint32_t id;
+	uint32_t offer; /* its number among the idle ones */
+	uint8_t state;
+	bool offered;  /* to the kernel too */
+	bool worn;     /* not to be used again */
+	bool awaiting; /* it has bytes that the client cannot take yet */
+};
+
+extern struct upstream *upstreams[KMESH_UPSTREAMS];
+struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange);
+struct upstream *upstream_adopt(struct pool *pool, int fd, uint32_t id, uint64_t acked,
+				uint64_t sent);
+void upstream_idle(struct upstream *upstream);
+void upstream_forget(struct upstream *upstream); /* another gate has it */
+void upstream_taken(struct upstream *upstream);
+void upstream_close(struct upstream *upstream, bool reset);
+bool upstream_take_back(struct upstream *upstream);
+void upstream_watch(struct upstream *upstream);
+bool upstream_lost_a_request(struct upstream *upstream);
+void upstreams_tick(void);
+uint64_t socket_cookie(int fd);
+
+/* session.c */
+struct session {
+	struct watch watch;
+	struct space *space;
+	struct exchange *exchange;
+	struct buffer in;  /* read, and not yet of any exchange */
+	struct buffer out; /* for the client, who does not take it */
+	uint64_t cookie;
+	uint32_t slot;
+	uint32_t received; /* bytes of requests, in all; as the kernel counts them */
+	__be32 service[4];
+	__be16 service_port;
+	uint32_t chosen;  /* choices of the kernel's that were used */
+	uint32_t stalled; /* ticks that a request of the kernel's has been without a response */
+	uint64_t since;	  /* it is draining */
+	bool partial;	  /* `in` is the start of a head */
+	bool ended;	  /* the client sends no more */
+	bool hung_up;	  /* it does not, and there may be bytes before that */
+	bool broken;	  /* there is no client any more */
+	bool closing;	  /* when all of `out` is sent */
+	bool draining;	  /* it is sent: until the client has ended too */
+	bool working;	  /* session_work() is at it */
+};
+
+extern struct session *sessions[KMESH_SLOTS];
+extern uint32_t session_count;
+void session_accept(struct space *space, int fd);
+void session_work(struct session *session);
+void session_send(struct session *session, const void *data, size_t length);
+void session_settle(struct session *session); /* an exchange has ended */
+void session_abort(struct session *session);  /* and its upstream with it */
+void session_publish(struct session *session);
+bool session_kernel_is_busy(const struct session *session);
+struct session *session_new(struct space *space, int fd, const struct kmesh_session *from);
+void session_forget(struct session *session); /* another gate has it */
+bool session_is_quiet(const struct session *session);
+void sessions_tick(void);
+bool slots_resting(void);
+
+/* route.c */
+enum route_kind {
+	ROUTE_INCOMPLETE,
+	ROUTE_ENDPOINT, /* one was chosen */
+	ROUTE_ANSWER,	/* with `status` */
+	ROUTE_REFUSE,	/* the same, and nothing that follows can be understood */
+};
+
+struct route {
+	enum route_kind kind;
+	int status;
+	const char *reason;
+	uint64_t cluster;
+	struct kmesh_endpoint endpoint;
+};
+
+void route_request(struct session *session, const char *head, size_t length, uint32_t at,
+		   struct route *route);
+bool route_again(struct route *route); /* another endpoint of the same cluster */
+void routes_tick(void);
+
+/* exchange.c */
+struct exchange *exchange_begin(struct session *session, const char *head, size_t length,
+				const struct route *route);
+struct exchange *exchange_of_kernel(struct session *session, struct upstream *upstream);
+size_t exchange_request(struct exchange *exchange, const char *data, size_t length);
+bool exchange_wants_request(const struct exchange *exchange);
+struct upstream *exchange_upstream(const struct exchange *exchange);
+bool exchange_has_unsent(const struct exchange *exchange);
+void exchange_request_ended(struct exchange *exchange);
+void exchange_connected(struct exchange *exchange, int error);
+void exchange_writable(struct exchange *exchange);
+void exchange_response(struct exchange *exchange);
+void exchange_abandon(struct exchange *exchange);
+
+/* answer.c */
+size_t answer_write(char *text, size_t size, int status, const char *reason, bool head,
+		    bool closes);
+
+/* handover.c */
+extern bool handing_over;
+bool handover_offer(struct session *session); /* to the next gate; true: it is gone */
+
+/* control.c */
+int control_listen(const char *path);
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

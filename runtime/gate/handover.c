@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One gate hands over to the next, without closing a connection.
+ *
+ * The kernel is told to take nothing, and what it has taken is answered by the old gate. Listeners
+ * go first, so that nobody waits; then each client's connection when nothing is under way on it,
+ * which most are at once; the others when they are. The old gate ends with the last of them.
+ */
+#define _GNU_SOURCE
+#include "handover.h"
+#include "gate.h"
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SETTLE_MS 200 /* until no program is at work that has not seen that it may not */
+#define LETTERS	  3
+
+enum letter_kind { LETTER_SPACE = 1, LETTER_UPSTREAM, LETTER_SESSION, LETTER_END };
+
+struct letter {
+	uint32_t kind;
+	uint16_t port;
+	uint8_t has_ip4, has_ip6;
+	uint64_t space;
+	struct kmesh_session session;
+	uint32_t received, chosen;
+	struct kmesh_endpoint endpoint;
+	uint32_t id, pad;
+	uint64_t acked, sent;
+};
+
+bool handing_over;
+static int successor = -1;
+static uint64_t began;
+static bool settled;
+static struct watch predecessor = {.fd = -1};
+
+static bool post(const struct letter *letter, const int *descriptors, int count)
+{
+	char room[CMSG_SPACE(sizeof(int) * LETTERS)] = {};
+	struct iovec part = {.iov_base = (void *)letter, .iov_len = sizeof(*letter)};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+	struct cmsghdr *extra;
+
+	if (count) {
+		message.msg_control = room;
+		message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+		extra = CMSG_FIRSTHDR(&message);
+		extra->cmsg_level = SOL_SOCKET;
+		extra->cmsg_type = SCM_RIGHTS;
+		extra->cmsg_len = CMSG_LEN(sizeof(int) * count);
+		memcpy(CMSG_DATA(extra), descriptors, sizeof(int) * count);
+	}
+	return sendmsg(successor, &message, MSG_NOSIGNAL) == sizeof(*letter);
+}
+
+static void post_space(struct space *space)
+{
+	struct letter letter = {.kind = LETTER_SPACE, .space = space->cookie, .port = space->port};
+	int descriptors[LETTERS] = {space->netns}, count = 1;
+
+	letter.has_ip4 = space->listeners[0].fd >= 0;
+	letter.has_ip6 = space->listeners[1].fd >= 0;
+	for (int i = 0; i < 2; i++)
+		if (space->listeners[i].fd >= 0)
+			descriptors[count++] = space->listeners[i].fd;
+	post(&letter, descriptors, count);
+}
+
+static void post_upstream(struct upstream *upstream)
+{
+	struct letter letter = {.kind = LETTER_UPSTREAM,
+				.space = upstream->pool->space->cookie,
+				.id = upstream->id,
+				.acked = upstream->acked,
+				.sent = upstream->sent};
+
+	if (!upstream_take_back(upstream))
+		return; /* the kernel has it: it comes to its end here */
+	memcpy(letter.endpoint.address, upstream->pool->key.address,
+	       sizeof(letter.endpoint.address));
+	letter.endpoint.port = upstream->pool->key.port;
+	if (post(&letter, &upstream->watch.fd, 1))
+		upstream_forget(upstream);
+	else
+		upstream_close(upstream, false);
+}
+
+static bool can_go(const struct session *session)
+{
+	return settled && session_is_quiet(session) && session->space->cookie;
+}
+
+bool handover_offer(struct session *session)
+{
+	struct letter letter = {.kind = LETTER_SESSION,
+				.space = session->space->cookie,
+				.received = session->received,
+				.chosen = session->chosen};
+
+	if (!can_go(session))
+		return false;
+	letter.session.slot = session->slot;
+	letter.session.cookie = session->cookie;
+	letter.session.service_port = session->service_port;
+	memcpy(letter.session.service, session->service, sizeof(session->service));
+	if (!post(&letter, &session->watch.fd, 1))
+		return false;
+	session_forget(session);
+	return true;
+}
+
+/* The listeners are the next one's now, also when it says nothing for a while. */
+void handover_begin(int fd)
+{
+	struct timeval patience = {.tv_sec = 5};
+
+	successor = fd;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	handing_over = true;
+	began = loop_now;
+	settings_shared->paused = 1;
+	say("handing over: %u connections", session_count);
+}
+
+static void hand_over_the_rest(void)
+{
+	struct letter end = {.kind = LETTER_END};
+
+	settled = true;
+	for (struct space *space = spaces; space; space = space->next)
+		if (!space->closing)
+			post_space(space);
+	space_stop_listening();
+	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++)
+		if (upstreams[id] && upstreams[id]->state == UPSTREAM_IDLE)
+			post_upstream(upstreams[id]);
+	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++)
+		if (sessions[slot])
+			handover_offer(sessions[slot]);
+	post(&end, NULL, 0);
+}
+
+void handover_tick(void)
+{
+	if (!handing_over)
+		return;
+	if (!settled && loop_now - began >= SETTLE_MS)
+		hand_over_the_rest();
+	if (settled && !session_count && !slots_resting()) {
+		say("handed over");
+		loop_stop();
+	}
+}
+
+static ssize_t read_letter(int fd, struct letter *letter, int *descriptors, int *count)
+{
+	char room[CMSG_SPACE(sizeof(int) * LETTERS)];
+	struct iovec part = {.iov_base = letter, .iov_len = sizeof(*letter)};
+	struct msghdr message = {.msg_iov = &part,
+				 .msg_iovlen = 1,
+				 .msg_control = room,
+				 .msg_controllen = sizeof(room)};
+	ssize_t got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+	struct cmsghdr *extra = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+
+	*count = 0;
+	if (extra && extra->cmsg_type == SCM_RIGHTS) {
+		*count = (extra->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(descriptors, CMSG_DATA(extra), sizeof(int) * *count);
+	}
+	return got;
+}
+
+static bool adopt(const struct letter *letter, const int *descriptors, int count)
+{
+	struct space *space = space_find(letter->space);
+	struct session *session;
+
+	switch (letter->kind) {
+	case LETTER_SPACE:
+		if (count != 1 + letter->has_ip4 + letter->has_ip6)
+			return false;
+		space_adopt(letter->space, descriptors[0], letter->has_ip4 ? descriptors[1] : -1,
+			    letter->has_ip6 ? descriptors[count - 1] : -1, letter->port);
+		return true;
+	case LETTER_UPSTREAM:
+		if (!space || count != 1)
+			return false;
+		upstream_idle(upstream_adopt(pool_of(space, &letter->endpoint), descriptors[0],
+					     letter->id, letter->acked, letter->sent));
+		return true;
+	case LETTER_SESSION:
+		if (!space || count != 1)
+			return false;
+		session = session_new(space, descriptors[0], &letter->session);
+		session->received = letter->received;
+		session->chosen = letter->chosen;
+		session_publish(session);
+		session_work(session);
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void adopt_or_close(const struct letter *letter, const int *descriptors, int count)
+{
+	if (adopt(letter, descriptors, count))
+		return;
+	for (int i = 0; i < count; i++)
+		close(descriptors[i]);
+}
+
+/* Connections that were in use when the others came. */
+static void more_letters(struct watch *watch, uint32_t events)
+{
+	int descriptors[LETTERS], count;
+	struct letter letter;
+
+	(void)events;
+	if (read_letter(watch->fd, &letter, descriptors, &count) <= 0)
+		loop_remove(watch);
+	else
+		adopt_or_close(&letter, descriptors, count);
+}
+
+bool handover_take(const char *path)
+{
+	struct timeval patience = {.tv_sec = 10};
+	int fd = control_call(path), descriptors[LETTERS], count;
+	struct letter letter = {};
+
+	if (fd < 0)
+		return false;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	if (send(fd, "hand-over", 9, MSG_NOSIGNAL) != 9) {
+		close(fd);
+		return false;
+	}
+	while (read_letter(fd, &letter, descriptors, &count) > 0 && letter.kind != LETTER_END)
+		adopt_or_close(&letter, descriptors, count);
+	settings_shared->paused = 0;
+	if (letter.kind != LETTER_END && !spaces) {
+		close(fd);
+		return false;
+	}
+	predecessor = (struct watch){.fd = fd, .ready = more_letters};
+	loop_add(&predecessor, EPOLLIN);
+	return true;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef KMESH_GATE_HANDOVER_H
+#define KMESH_GATE_HANDOVER_H
+
+#include <stdbool.h>
+
+int control_call(const char *path);
+void control_stop_listening(void);
+void control_end(void);
+
+/* The old gate's side. */
+void handover_begin(int fd);
+void handover_tick(void);
+
+/* The new one's: true when there was one to take over from. */
+bool handover_take(const char *path);
+
+#endif

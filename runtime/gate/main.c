@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* kmesh-gate PINS SOCKET: see gate.h. A gate that runs at the socket hands over to this one. */
+#include "gate.h"
+#include "handover.h"
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static void on_signal(int number)
+{
+	(void)number;
+	loop_stop();
+}
+
+static void tick(void)
+{
+	static uint32_t ticks;
+
+	upstreams_tick();
+	sessions_tick();
+	handover_tick();
+	if (!(++ticks % 60)) {
+		routes_tick();
+		if (!handing_over)
+			maps_forget_unaccepted();
+	}
+}
+
+static void have_many_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int main(int count, char **arguments)
+{
+	if (count != 3) {
+		fprintf(stderr, "usage: kmesh-gate PINS SOCKET\n");
+		return 2;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGTERM, on_signal);
+	signal(SIGINT, on_signal);
+	have_many_descriptors();
+	loop_init();
+	if (maps_open(arguments[1]))
+		return 1;
+	if (!handover_take(arguments[2]))
+		maps_reset();
+	if (control_listen(arguments[2]))
+		return 1;
+	puts("ready");
+	fflush(stdout);
+	loop_run(tick);
+	control_end();
+	return 0;
+}

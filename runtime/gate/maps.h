@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef KMESH_GATE_MAPS_H
+#define KMESH_GATE_MAPS_H
+
+#include <linux/bpf.h>
+
+int gate_bpf(int command, union bpf_attr *attributes);
+/* The descriptor of a pinned map, by the map as the shared headers define it. */
+int gate_map_fd(const void *map);
+
+#endif

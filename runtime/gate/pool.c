@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Connections to one endpoint from one namespace, and which of them are idle. */
+#include "gate.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define BUCKETS 4096
+
+static struct pool *buckets[BUCKETS];
+
+static uint32_t bucket_of(const struct kmesh_pool_key *key)
+{
+	uint32_t hash = 2166136261u;
+
+	for (size_t i = 0; i < sizeof(*key); i++)
+		hash = (hash ^ ((const uint8_t *)key)[i]) * 16777619u;
+	return hash % BUCKETS;
+}
+
+struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint)
+{
+	struct kmesh_pool_key key = {.netns = space->cookie, .port = endpoint->port};
+	struct pool **bucket, *pool;
+
+	memcpy(key.address, endpoint->address, sizeof(key.address));
+	bucket = &buckets[bucket_of(&key)];
+	for (pool = *bucket; pool; pool = pool->chain)
+		if (pool->space == space && !memcmp(&pool->key, &key, sizeof(key)))
+			return pool;
+	pool = calloc(1, sizeof(*pool));
+	if (!pool)
+		abort();
+	pool->key = key;
+	pool->space = space;
+	space->users++;
+	pool->numbered = !space->closing && maps_number_pool(&key, &pool->number);
+	pool->chain = *bucket;
+	*bucket = pool;
+	return pool;
+}
+
+static void leave_list(struct upstream *upstream)
+{
+	if (upstream->previous)
+		upstream->previous->next = upstream->next;
+	else
+		upstream->pool->idle = upstream->next;
+	if (upstream->next)
+		upstream->next->previous = upstream->previous;
+	upstream->next = upstream->previous = NULL;
+}
+
+/* An idle connection that is now the caller's; none when the kernel has them all. */
+struct upstream *pool_take(struct pool *pool)
+{
+	struct upstream *upstream, *next;
+
+	for (upstream = pool->idle; upstream; upstream = next) {
+		next = upstream->next;
+		if (upstream_take_back(upstream))
+			return upstream;
+	}
+	return NULL;
+}
+
+void pool_put(struct upstream *upstream)
+{
+	struct pool *pool = upstream->pool;
+
+	upstream->previous = NULL;
+	upstream->next = pool->idle;
+	if (pool->idle)
+		pool->idle->previous = upstream;
+	pool->idle = upstream;
+}
+
+void pool_out(struct upstream *upstream)
+{
+	leave_list(upstream);
+}
+
+/* One connection less; the last takes the pool with it. */
+void pool_release(struct pool *pool)
+{
+	struct pool **at = &buckets[bucket_of(&pool->key)];
+
+	if (--pool->count)
+		return;
+	while (*at != pool)
+		at = &(*at)->chain;
+	*at = pool->chain;
+	if (pool->numbered && !handing_over)
+		maps_forget_pool(&pool->key, pool->number);
+	space_leave(pool->space);
+	free(pool);
+}

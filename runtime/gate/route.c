@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Where a request goes: the same tables and the same code as the kernel's. */
+#include "gate.h"
+#include "maps.h"
+#include <kmesh/balance.h>
+#include <kmesh/gate.h>
+#include <kmesh/http/maps.h>
+#include <kmesh/http/match.h>
+#include <kmesh/route.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define CACHED 4096
+
+/* Grammars and graphs never change: mapped once, by their number. */
+struct cached {
+	struct cached *next;
+	uint64_t number;
+	uint64_t used;
+	const void *data;
+	size_t size;
+};
+
+static struct cached *cached[2][CACHED];
+
+uint32_t gate_random(void)
+{
+	static uint64_t state[2];
+	uint64_t a, b;
+
+	if (!state[0] && getrandom(state, sizeof(state), 0) != sizeof(state))
+		abort();
+	a = state[0]; /* xorshift128+: S. Vigna, 2014 */
+	b = state[1];
+	state[0] = b;
+	a ^= a << 23;
+	state[1] = a ^ b ^ (a >> 18) ^ (b >> 5);
+	return (state[1] + b) >> 32;
+}
+
+static int inner_map(const void *outer, uint64_t number, uint32_t *count)
+{
+	uint32_t *id = gate_map_lookup(outer, &number);
+	union bpf_attr attributes = {};
+	struct bpf_map_info info = {};
+	int fd;
+
+	if (!id)
+		return -1;
+	attributes.map_id = *id;
+	fd = gate_bpf(BPF_MAP_GET_FD_BY_ID, &attributes);
+	if (fd < 0)
+		return -1;
+	attributes = (union bpf_attr){};
+	attributes.info.bpf_fd = fd;
+	attributes.info.info_len = sizeof(info);
+	attributes.info.info = (uint64_t)(uintptr_t)&info;
+	if (gate_bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes)) {
+		close(fd);
+		return -1;
+	}
+	*count = info.max_entries;
+	return fd;
+}
+
+static const void *content(int which, uint64_t number, size_t each, size_t *size)
+{
+	const void *outer = which ? (void *)&http_graphs : (void *)&http_grammars;
+	struct cached **bucket = &cached[which][number % CACHED], *entry;
+	uint32_t count;
+	void *data;
+	int fd;
+
+	for (entry = *bucket; entry; entry = entry->next) {
+		if (entry->number == number) {
+			entry->used = loop_now;
+			*size = entry->size;
+			return entry->data;
+		}
+	}
+	fd = inner_map(outer, number, &count);
+	if (fd < 0)
+		return NULL;
+	*size = each * count;
+	data = mmap(NULL, *size, PROT_READ, MAP_SHARED, fd, 0);
+	close(fd);
+	if (data == MAP_FAILED)
+		return NULL;
+	entry = calloc(1, sizeof(*entry));
+	if (!entry)
+		abort();
+	*entry = (struct cached){
+		.next = *bucket, .number = number, .used = loop_now, .data = data, .size = *size};
+	*bucket = entry;
+	return data;
+}
+
+/* What nobody has asked for in a while may be gone from the kernel's tables. */
+void routes_tick(void)
+{
+	for (int i = 0; i < 2 * CACHED; i++) {
+		struct cached **at = &cached[i / CACHED][i % CACHED];
+
+		while (*at) {
+			struct cached *entry = *at;
+
+			if (loop_now - entry->used < GATE_IDLE_SECONDS * 1000) {
+				at = &entry->next;
+				continue;
+			}
+			*at = entry->next;
+			munmap((void *)entry->data, entry->size);
+			free(entry);
+		}
+	}
+}
+
+static void stop(struct route *route, enum route_kind kind, int status, const char *reason)
+{
+	route->kind = kind;
+	route->status = status;
+	route->reason = reason;
+}
+
+/* A head that is not plainly right. What cannot be understood whole ends the connection. */
+static void refuse(struct route *route, int verdict)
+{
+	switch (verdict) {
+	case KMESH_HTTP_INCOMPLETE:
+		route->kind = ROUTE_INCOMPLETE;
+		return;
+	case KMESH_HTTP_TOO_LONG:
+		stop(route, ROUTE_REFUSE, 431, "the head is longer than 8 KiB");
+		return;
+	case KMESH_HTTP_NO_TABLE:
+		stop(route, ROUTE_REFUSE, 503, "the service has no routes at this moment");
+		return;
+	case KMESH_HTTP_UNDECIDED:
+	case KMESH_HTTP_VERSION:
+	case KMESH_HTTP_BAD_METHOD:
+	case KMESH_HTTP_BAD_TARGET:
+	case KMESH_HTTP_DOT_SEGMENT:
+	case KMESH_HTTP_ESCAPE:
+	case KMESH_HTTP_FOLDED:
+	case KMESH_HTTP_TWICE:
+		stop(route, ROUTE_REFUSE, 503, "it takes a waypoint, and there is none");
+		return;
+	default:
+		stop(route, ROUTE_REFUSE, 400, "the head is not as RFC 9112 has it");
+	}
+}
+
+static bool port_of(const struct session *session, struct kmesh_http_port *port)
+{
+	struct kmesh_frontend_key key = {.port = session->service_port, .protocol = IPPROTO_TCP};
+	struct kmesh_http_port *found;
+
+	memcpy(key.address, session->service, sizeof(key.address));
+	found = gate_map_lookup(&http_ports, &key);
+	if (found)
+		*port = *found;
+	return found;
+}
+
+static int match(const struct kmesh_http_port *port, const char *head, size_t length,
+		 struct kmesh_http_outcome *outcome)
+{
+	struct kmesh_http_input in = {.data = (const __u8 *)head};
+	const struct kmesh_http_grammar *grammar;
+	struct kmesh_http_head parsed;
+	kmesh_http_graph graph;
+	size_t size;
+	int verdict;
+
+	in.end = in.data + (length < KMESH_HTTP_HEAD_MAX ? length : KMESH_HTTP_HEAD_MAX);
+	grammar = content(0, port->grammar, sizeof(*grammar), &size);
+	graph.cells = content(1, port->graph, sizeof(*graph.cells), &size);
+	if (!grammar || !graph.cells)
+		return KMESH_HTTP_NO_TABLE;
+	graph.count = size / sizeof(*graph.cells);
+	verdict = kmesh_http_parse(&in, grammar, &parsed);
+	if (verdict == KMESH_HTTP_INCOMPLETE && length >= KMESH_HTTP_HEAD_MAX)
+		return KMESH_HTTP_TOO_LONG;
+	return verdict ? verdict : kmesh_http_match(&in, &parsed, &graph, outcome);
+}
+
+static void choose(struct route *route)
+{
+	struct kmesh_choice choice = {.cluster = route->cluster};
+
+	if (kmesh_pick(&choice)) {
+		stop(route, ROUTE_ANSWER, 503, "no healthy endpoint");
+		return;
+	}
+	route->kind = ROUTE_ENDPOINT;
+	route->endpoint = choice.endpoint;
+}
+
+bool route_again(struct route *route)
+{
+	choose(route);
+	return route->kind == ROUTE_ENDPOINT;
+}
+
+/* The kernel chose an endpoint for the request that starts there, and had no connection to it. */
+static bool kernel_has_chosen(struct session *session, uint32_t at, struct route *route)
+{
+	const struct kmesh_slot *slot = &slots_shared[session->slot];
+
+	if (slot->chosen == session->chosen)
+		return false;
+	session->chosen = slot->chosen;
+	if (slot->choice_at != at)
+		return false;
+	memcpy(route->endpoint.address, slot->choice_address, sizeof(slot->choice_address));
+	route->endpoint.port = slot->choice_port;
+	route->kind = ROUTE_ENDPOINT;
+	return true;
+}
+
+void route_request(struct session *session, const char *head, size_t length, uint32_t at,
+		   struct route *route)
+{
+	struct kmesh_http_outcome outcome;
+	struct kmesh_route_key key = {};
+	struct kmesh_http_port port;
+	struct kmesh_route *found;
+	int verdict = KMESH_HTTP_NO_TABLE;
+
+	if (port_of(session, &port))
+		verdict = match(&port, head, length, &outcome);
+	if (verdict) {
+		refuse(route, verdict);
+		return;
+	}
+	if (outcome.route == KMESH_HTTP_NO_ROUTE || outcome.route == KMESH_HTTP_NO_VHOST) {
+		stop(route, ROUTE_ANSWER, 404, NULL);
+		return;
+	}
+	key.table = port.table;
+	key.route = outcome.route;
+	found = gate_map_lookup(&http_routes, &key);
+	if (!found) {
+		stop(route, ROUTE_ANSWER, 503, "the route is being replaced");
+		return;
+	}
+	if (found->kind == KMESH_ROUTE_ANSWER) {
+		stop(route, ROUTE_ANSWER, found->status, NULL);
+	} else if (found->kind != KMESH_ROUTE_FORWARD) {
+		stop(route, ROUTE_ANSWER, 503, "it takes a waypoint, and there is none");
+	} else {
+		route->cluster = kmesh_route_cluster(found);
+		if (!kernel_has_chosen(session, at, route))
+			choose(route);
+	}
+}

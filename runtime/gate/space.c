@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Network namespaces: a listener on the loopback of each, and sockets made in them. */
+#define _GNU_SOURCE
+#include "gate.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BACKLOG 4096
+#define TRIES	8  /* to have the same port in both families */
+#define ACCEPTS 64 /* in one round, that others have their turn */
+
+struct space *spaces;
+
+/* A descriptor of this namespace for this call, and of the process's own for all others. */
+static int socket_in(int netns, int family)
+{
+	static int own = -1;
+	int made, error;
+
+	if (own < 0)
+		own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (own < 0 || setns(netns, CLONE_NEWNET))
+		return -1;
+	made = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	error = errno;
+	if (setns(own, CLONE_NEWNET))
+		abort(); /* never go on in somebody else's namespace */
+	errno = error;
+	return made;
+}
+
+int space_socket(struct space *space, int family)
+{
+	return socket_in(space->netns, family);
+}
+
+static int listen_on(int netns, int family, uint16_t *port)
+{
+	struct sockaddr_in ip4 = {.sin_family = AF_INET, .sin_port = htons(*port)};
+	struct sockaddr_in6 ip6 = {.sin6_family = AF_INET6, .sin6_port = htons(*port)};
+	struct sockaddr *address = family == AF_INET ? (void *)&ip4 : (void *)&ip6;
+	socklen_t size = family == AF_INET ? sizeof(ip4) : sizeof(ip6);
+	int listener = socket_in(netns, family), one = 1;
+
+	if (listener < 0)
+		return -1;
+	ip4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	ip6.sin6_addr = in6addr_loopback;
+	if (family == AF_INET6)
+		setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (bind(listener, address, size) || listen(listener, BACKLOG) ||
+	    getsockname(listener, address, &size)) {
+		close(listener);
+		return -1;
+	}
+	*port = ntohs(family == AF_INET ? ip4.sin_port : ip6.sin6_port);
+	return listener;
+}
+
+static void accept_some(struct space *space, struct watch *watch)
+{
+	for (int i = 0; i < ACCEPTS; i++) {
+		int fd = accept4(watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd < 0)
+			return; /* EMFILE too: those who wait are accepted as others go */
+		session_accept(space, fd);
+	}
+}
+
+static void ready_ip4(struct watch *watch, uint32_t events)
+{
+	(void)events;
+	accept_some((void *)((char *)watch - offsetof(struct space, listeners[0])), watch);
+}
+
+static void ready_ip6(struct watch *watch, uint32_t events)
+{
+	(void)events;
+	accept_some((void *)((char *)watch - offsetof(struct space, listeners[1])), watch);
+}
+
+struct space *space_find(uint64_t cookie)
+{
+	for (struct space *space = spaces; space; space = space->next)
+		if (space->cookie == cookie)
+			return space;
+	return NULL;
+}
+
+struct space *space_adopt(uint64_t cookie, int netns, int ip4, int ip6, uint16_t port)
+{
+	struct space *space = calloc(1, sizeof(*space));
+	struct kmesh_gate gate = {.port = htons(port)};
+
+	if (!space)
+		abort();
+	space->cookie = cookie;
+	space->netns = netns;
+	space->port = port;
+	space->listeners[0] = (struct watch){.fd = ip4, .ready = ready_ip4};
+	space->listeners[1] = (struct watch){.fd = ip6, .ready = ready_ip6};
+	space->next = spaces;
+	spaces = space;
+	if (ip4 >= 0) {
+		gate.flags |= KMESH_GATE_IP4;
+		loop_add(&space->listeners[0], EPOLLIN);
+	}
+	if (ip6 >= 0) {
+		gate.flags |= KMESH_GATE_IP6;
+		loop_add(&space->listeners[1], EPOLLIN);
+	}
+	maps_announce_gate(cookie, &gate);
+	return space;
+}
+
+struct space *space_add(uint64_t cookie, int netns, const char **error)
+{
+	for (int i = 0; i < TRIES; i++) {
+		uint16_t port = 0;
+		int ip4 = listen_on(netns, AF_INET, &port), ip6;
+
+		if (ip4 < 0)
+			break;
+		ip6 = listen_on(netns, AF_INET6, &port);
+		/* Without IPv6 there is no such address; with it the port may be somebody's. */
+		if (ip6 >= 0 || errno != EADDRINUSE)
+			return space_adopt(cookie, netns, ip4, ip6, port);
+		close(ip4);
+	}
+	*error = strerror(errno);
+	return NULL;
+}
+
+static void free_if_unused(struct space *space)
+{
+	struct space **at = &spaces;
+
+	if (!space->closing || space->users)
+		return;
+	while (*at != space)
+		at = &(*at)->next;
+	*at = space->next;
+	close(space->netns);
+	loop_free_later(space);
+}
+
+/* No new connections; those that are there go on to their end. */
+void space_drop(struct space *space)
+{
+	maps_withdraw_gate(space->cookie);
+	for (int i = 0; i < 2; i++)
+		loop_remove(&space->listeners[i]);
+	space->cookie = 0; /* the same namespace may be added again */
+	space->closing = true;
+	free_if_unused(space);
+}
+
+void space_leave(struct space *space)
+{
+	space->users--;
+	free_if_unused(space);
+}
+
+/* The listeners are another gate's from now on; its announcement is ours. */
+void space_stop_listening(void)
+{
+	for (struct space *space = spaces; space; space = space->next)
+		for (int i = 0; i < 2; i++)
+			loop_remove(&space->listeners[i]);
+}

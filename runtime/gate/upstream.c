@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Connections to endpoints. */
+#define _GNU_SOURCE
+#include "gate.h"
+#include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SO_COOKIE_OPTION 57
+
+struct upstream *upstreams[KMESH_UPSTREAMS];
+
+uint64_t socket_cookie(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t size = sizeof(cookie);
+
+	getsockopt(fd, SOL_SOCKET, SO_COOKIE_OPTION, &cookie, &size);
+	return cookie;
+}
+
+static struct tcp_info information(int fd)
+{
+	struct tcp_info info = {};
+	socklen_t size = sizeof(info);
+
+	getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+	return info;
+}
+
+/* A number that neither this gate nor one that hands over uses. */
+static bool find_number(uint32_t *id)
+{
+	static uint32_t cursor;
+
+	for (uint32_t i = 0; i < KMESH_UPSTREAMS; i++) {
+		*id = cursor++ % KMESH_UPSTREAMS;
+		if (!upstreams[*id] && !upstreams_shared[*id].cookie)
+			return true;
+	}
+	return false;
+}
+
+static void upstream_ready(struct watch *watch, uint32_t events);
+
+static struct upstream *make(struct pool *pool, int fd, uint32_t id)
+{
+	struct upstream *upstream = calloc(1, sizeof(*upstream));
+
+	if (!upstream)
+		abort();
+	upstream->watch = (struct watch){.fd = fd, .ready = upstream_ready};
+	upstream->pool = pool;
+	upstream->id = id;
+	upstream->since = loop_now;
+	upstreams[id] = upstream;
+	pool->count++;
+	return upstream;
+}
+
+static int begin_connect(struct pool *pool)
+{
+	const __be32 *to = pool->key.address;
+	bool is_ip4 = !to[0] && !to[1] && to[2] == htonl(0xffff);
+	struct sockaddr_in ip4 = {.sin_family = AF_INET, .sin_port = pool->key.port};
+	struct sockaddr_in6 ip6 = {.sin6_family = AF_INET6, .sin6_port = pool->key.port};
+	int fd = space_socket(pool->space, is_ip4 ? AF_INET : AF_INET6), one = 1, result;
+
+	if (fd < 0)
+		return -1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	ip4.sin_addr.s_addr = to[3];
+	memcpy(&ip6.sin6_addr, to, sizeof(ip6.sin6_addr));
+	result = is_ip4 ? connect(fd, (void *)&ip4, sizeof(ip4))
+			: connect(fd, (void *)&ip6, sizeof(ip6));
+	if (!result || errno == EINPROGRESS)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+/* NULL: there is no way there, or no number left. */
+struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange)
+{
+	struct upstream *upstream;
+	uint32_t id;
+	int fd;
+
+	pool->count++; /* it must not go meanwhile */
+	fd = find_number(&id) ? begin_connect(pool) : -1;
+	if (fd < 0) {
+		pool_release(pool);
+		return NULL;
+	}
+	pool->count--;
+	upstream = make(pool, fd, id);
+	upstream->state = UPSTREAM_DIALLING;
+	upstream->exchange = exchange;
+	loop_add(&upstream->watch, EPOLLOUT);
+	return upstream;
+}
+
+static void established(struct upstream *upstream)
+{
+	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
+
+	upstream->acked = information(upstream->watch.fd).tcpi_bytes_acked;
+	*shared = (struct kmesh_upstream){};
+	shared->sock = maps_socket(socket_cookie(upstream->watch.fd));
+	__atomic_store_n(&shared->cookie, socket_cookie(upstream->watch.fd), __ATOMIC_RELEASE);
+	upstream->state = UPSTREAM_BUSY;
+	upstream->since = loop_now;
+}
+
+static void dialled(struct upstream *upstream)
+{
+	int error = 0;
+	socklen_t size = sizeof(error);
+
+	getsockopt(upstream->watch.fd, SOL_SOCKET, SO_ERROR, &error, &size);
+	if (!error)
+		established(upstream);
+	exchange_connected(upstream->exchange, error);
+}
+
+/* One that an earlier gate hands over, idle. */
+struct upstream *upstream_adopt(struct pool *pool, int fd, uint32_t id, uint64_t acked,
+				uint64_t sent)
+{
+	struct upstream *upstream = make(pool, fd, id);
+
+	upstream->acked = acked;
+	upstream->sent = sent;
+	upstream->state = UPSTREAM_BUSY;
+	loop_add(&upstream->watch, EPOLLIN | EPOLLRDHUP);
+	return upstream;
+}
+
+/* The kernel can use it only when it can look into its socket. */
+void upstream_idle(struct upstream *upstream)
+{
+	struct pool *pool = upstream->pool;
+
+	upstream->exchange = NULL;
+	upstream->state = UPSTREAM_IDLE;
+	upstream->since = loop_now;
+	upstream_watch(upstream);
+	pool_put(upstream);
+	upstream->offered = false;
+	if (!pool->numbered || !upstreams_shared[upstream->id].sock || handing_over)
+		return;
+	upstream->offer = pools_shared[pool->number].next;
+	upstream->offered = maps_offer(pool->number, upstream->offer, upstream->id);
+	if (upstream->offered)
+		__atomic_store_n(&pools_shared[pool->number].next, upstream->offer + 1,
+				 __ATOMIC_RELEASE);
+}
+
+/* True: it is the gate's. False: the kernel has it, and a response will come. */
+bool upstream_take_back(struct upstream *upstream)
+{
+	bool mine = !upstream->offered || maps_take_back(upstream->pool->number, upstream->offer);
+
+	pool_out(upstream);
+	upstream->offered = false;
+	upstream->state = UPSTREAM_BUSY;
+	upstream->since = loop_now;
+	return mine;
+}
+
+void upstream_close(struct upstream *upstream, bool reset)
+{
+	struct linger now = {.l_onoff = 1, .l_linger = 0};
+	struct pool *pool = upstream->pool;
+
+	if (upstream->state == UPSTREAM_IDLE)
+		pool_out(upstream);
+	if (reset)
+		setsockopt(upstream->watch.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	loop_remove(&upstream->watch);
+	upstreams[upstream->id] = NULL;
+	__atomic_store_n(&upstreams_shared[upstream->id].cookie, 0, __ATOMIC_RELEASE);
+	loop_free_later(upstream);
+	pool_release(pool);
+}
+
+void upstream_forget(struct upstream *upstream)
+{
+	int fd = upstream->watch.fd;
+
+	loop_release(&upstream->watch);
+	close(fd);
+	upstream->watch.fd = -1;
+	upstreams[upstream->id] = NULL; /* the shared one stays as it is */
+	loop_free_later(upstream);
+	pool_release(upstream->pool);
+}
+
+/* What it is to be woken for. */
+void upstream_watch(struct upstream *upstream)
+{
+	uint32_t events = upstream->awaiting ? 0 : EPOLLIN;
+
+	if (upstream->exchange && exchange_has_unsent(upstream->exchange))
+		events |= EPOLLOUT;
+	loop_set(&upstream->watch, events);
+}
+
+static struct session *taker_of(struct upstream *upstream)
+{
+	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
+	struct session *session = sessions[shared->slot % KMESH_SLOTS];
+
+	if (!session || session->cookie != shared->client)
+		return NULL;
+	return slots_shared[session->slot].upstream == upstream->id ? session : NULL;
+}
+
+/* The kernel has sent a request to it: whose? */
+void upstream_taken(struct upstream *upstream)
+{
+	struct session *session = taker_of(upstream);
+
+	/* The kernel may be just about to say; upstreams_tick() comes back to it. */
+	upstream->awaiting = !session || session->exchange;
+	if (!upstream->awaiting)
+		upstream->exchange = exchange_of_kernel(session, upstream);
+	upstream_watch(upstream);
+}
+
+static void upstream_ready(struct watch *watch, uint32_t events)
+{
+	struct upstream *upstream = (void *)watch;
+
+	if (upstream->state == UPSTREAM_DIALLING) {
+		dialled(upstream);
+		return;
+	}
+	if (upstream->state == UPSTREAM_IDLE && upstream_take_back(upstream)) {
+		upstream_close(upstream, false); /* its end, or what nobody asked for */
+		return;
+	}
+	if (!upstream->exchange)
+		upstream_taken(upstream);
+	if (upstream->exchange && events & EPOLLOUT)
+		exchange_writable(upstream->exchange);
+	if (watch->ready && upstream->exchange && events & ~EPOLLOUT)
+		exchange_response(upstream->exchange);
+}
+
+/*
+ * Whether what the kernel sent never reached the connection: a redirect has no way to say that it
+ * failed. Then everything that did is acknowledged, and that is less than what was sent.
+ */
+bool upstream_lost_a_request(struct upstream *upstream)
+{
+	uint64_t sent = upstream->sent + upstreams_shared[upstream->id].sent;
+	int waiting = 0;
+
+	if (ioctl(upstream->watch.fd, SIOCOUTQ, &waiting) || waiting)
+		return false;
+	return information(upstream->watch.fd).tcpi_bytes_acked - upstream->acked < sent;
+}
+
+static void look_after(struct upstream *upstream)
+{
+	uint64_t age = loop_now - upstream->since;
+
+	if (upstream->state == UPSTREAM_DIALLING) {
+		if (age > GATE_DIAL_SECONDS * 1000)
+			exchange_connected(upstream->exchange, ETIMEDOUT);
+	} else if (upstream->state == UPSTREAM_IDLE) {
+		if (age > GATE_IDLE_SECONDS * 1000 && upstream_take_back(upstream))
+			upstream_close(upstream, false);
+	} else if (!upstream->exchange && age > GATE_GRACE_SECONDS * 1000) {
+		upstream_taken(upstream);
+		if (!upstream->exchange)
+			upstream_close(upstream, true); /* its client is gone */
+	}
+}
+
+void upstreams_tick(void)
+{
+	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++)
+		if (upstreams[id])
+			look_after(upstreams[id]);
+}

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing route tables into the kernel: what is pointed at, then the pointer, then away with the old.
+
+Grammars, graphs and tables have digests for numbers and never change; ports share them.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Mapping
+
+from runtime.bpf.maps import BpfMap
+from runtime.model.http import RouteTable
+from runtime.model.mesh import IPAddress
+from runtime.tables.enhanced_layout import ClusterKey, FrontendKey, HttpPort, RouteKey, SlotKey
+from runtime.tables.http_ports import (
+    RouteRows,
+    Target,
+    cluster_number,
+    cluster_rows,
+    mapped,
+    route_rows,
+)
+from runtime.tables.http_routes import CompiledRoutes, compile_routes
+
+_MMAPABLE, _INNER = 1 << 10, 1 << 12  # BPF_F_MMAPABLE, BPF_F_INNER_MAP
+_CELL = 16  # struct kmesh_http_cell
+_TCP = 6
+
+
+class HttpPorts:
+    """The routes of ports, and the endpoints of clusters, in the maps of the enhanced path.
+
+    What is in the maps when it is made is taken over: it goes when nothing points at it any more.
+
+    Args:
+        maps: the path's maps, open.
+    """
+
+    def __init__(self, maps: Mapping[str, BpfMap]) -> None:
+        self._maps = maps
+
+    def set_cluster(self, name: str, targets: Iterable[Target]) -> None:
+        """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile."""
+        value, slots = cluster_rows(name, targets)
+        number = cluster_number(name)
+        for key, slot in slots.items():
+            self._maps["slots"].update(key, slot)
+        self._maps["clusters"].update(ClusterKey(number).pack(), value)
+        for key in list(self._maps["slots"].keys()):
+            if SlotKey.unpack(key).cluster == number and key not in slots:
+                self._maps["slots"].delete(key)
+
+    def set_port(self, address: IPAddress | str, port: int, table: RouteTable) -> dict[int, str]:
+        """Route what comes to an address and port by a table, from one moment on.
+
+        Returns:
+            by route, why it is neither the kernel's nor the gate's; such requests get 503.
+
+        Raises:
+            TableTooLargeError: it cannot be expressed; the port is as before.
+            BpfError: the kernel refused a part; the port is as before.
+        """
+        compiled = compile_routes(table)
+        rows = route_rows(table, compiled.rough)
+        self._write(compiled, rows)
+        key = FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP)
+        value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number)
+        self._maps["http_ports"].update(key.pack(), value.pack())
+        self.sweep()
+        return dict(rows.waypoint)
+
+    def remove_port(self, address: IPAddress | str, port: int) -> None:
+        """The address and port have no routes any more."""
+        key = FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP)
+        self._maps["http_ports"].delete(key.pack())
+        self.sweep()
+
+    def _write(self, compiled: CompiledRoutes, rows: RouteRows) -> None:
+        keys = b"".join(RouteKey(rows.number, index).pack() for index in range(len(rows.rows)))
+        if keys:
+            self._maps["http_routes"].update_batch(keys, b"".join(rows.rows))
+        self._add("http_grammars", compiled.set.grammar, compiled.grammar, len(compiled.grammar), 0)
+        self._add("http_graphs", compiled.set.graph, compiled.graph, _CELL, _INNER)
+
+    def _add(self, outer: str, number: int, content: bytes, each: int, flags: int) -> None:
+        """An inner map with the content, unless it is there."""
+        key = struct.pack("=Q", number)
+        if self._maps[outer].lookup(key) is not None:
+            return
+        count = len(content) // each
+        inner = BpfMap.create_array(
+            outer[:15], value_size=each, count=count, flags=_MMAPABLE | flags
+        )
+        try:
+            inner.update_batch(b"".join(struct.pack("=I", n) for n in range(count)), content)
+            self._maps[outer].update(key, struct.pack("=I", inner.fd))
+        finally:
+            os.close(inner.fd)
+
+    def sweep(self) -> None:
+        """Remove what no port points at."""
+        ports = [HttpPort.unpack(value) for _, value in self._maps["http_ports"].items()]
+        used = {
+            "http_grammars": {port.grammar for port in ports},
+            "http_graphs": {port.graph for port in ports},
+        }
+        for outer, numbers in used.items():
+            for key in list(self._maps[outer].keys()):
+                if struct.unpack("=Q", key)[0] not in numbers:
+                    self._maps[outer].delete(key)
+        tables = {port.table for port in ports}
+        gone = [
+            key
+            for key, _ in self._maps["http_routes"].items()
+            if RouteKey.unpack(key).table not in tables
+        ]
+        if gone:
+            self._maps["http_routes"].delete_batch(b"".join(gone))

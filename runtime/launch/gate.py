@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate's life: found running, started, or replaced by this version's without a closed connection.
+
+It is a process of its own, in a session and a cgroup of its own, so that it outlives the daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import KmeshError
+from runtime.kernel.cgroup import cgroup2_root
+from runtime.kernel.datapath import DataPath
+from runtime.kernel.gate import Gate, GateError
+
+CGROUP = "kmesh-gate"
+_START_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatePlace:
+    """Where a gate lives.
+
+    Attributes:
+        program: the binary.
+        socket: its control socket.
+        log: what it says goes there.
+        cgroup: its own cgroup, made when it is not there.
+    """
+
+    program: Path
+    socket: Path
+    log: Path
+    cgroup: Path
+
+    @classmethod
+    def at(cls, rundir: Path, program: Path) -> GatePlace:
+        """The usual one, below the daemon's run directory."""
+        return cls(
+            program=program,
+            socket=rundir / "gate.sock",
+            log=rundir / "gate.log",
+            cgroup=cgroup2_root() / CGROUP,
+        )
+
+
+def running(place: GatePlace) -> int | None:
+    """The process id of the gate that answers there."""
+    try:
+        with Gate(place.socket) as gate:
+            return gate.status()["pid"]
+    except GateError:
+        return None
+
+
+def _is_current(pid: int, program: Path) -> bool:
+    """Whether a process runs this very file, and not one that was replaced since."""
+    try:
+        return Path(f"/proc/{pid}/exe").samefile(program)
+    except OSError:
+        return False
+
+
+def ensure_gate(path: DataPath, place: GatePlace) -> int:
+    """Have this version's gate run: adopt it, or start it, which takes over from another's.
+
+    Args:
+        path: the enhanced data path, open.
+        place: where the gate lives.
+
+    Returns:
+        its process id.
+
+    Raises:
+        KmeshError: it does not start.
+    """
+    place.cgroup.mkdir(exist_ok=True)
+    path.enroll_gate(place.cgroup)
+    pid = running(place)
+    if pid is not None and _is_current(pid, place.program) and _has_maps(place, path):
+        return pid
+    return start_gate(path, place)
+
+
+def _note(place: GatePlace) -> Path:
+    return place.socket.with_suffix(".maps")
+
+
+def _has_maps(place: GatePlace, path: DataPath) -> bool:
+    """Whether the gate that runs was started with the maps that are in force."""
+    with suppress(OSError):
+        return _note(place).read_text(encoding="utf-8") == str(path.tables)
+    return False
+
+
+def start_gate(path: DataPath, place: GatePlace) -> int:
+    """Start a gate; one that runs hands over to it.
+
+    Raises:
+        KmeshError: it ended, or was not ready in time.
+    """
+    with place.log.open("ab") as log:
+        process = subprocess.Popen(
+            [str(place.program), str(path.tables), str(place.socket)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            (place.cgroup / "cgroup.procs").write_text(str(process.pid), encoding="ascii")
+            _wait_until_ready(process, place)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    _note(place).write_text(str(path.tables), encoding="utf-8")
+    return process.pid
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], place: GatePlace) -> None:
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        if selector.select(_START_SECONDS) and process.stdout.readline() == b"ready\n":
+            return
+    raise KmeshError(f"the gate did not start; it says: {_last_words(place)}")
+
+
+def _last_words(place: GatePlace) -> str:
+    lines = place.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-1] if lines else "nothing"
+
+
+def stop_gate(path: DataPath, place: GatePlace, *, seconds: float = 10) -> None:
+    """End the gate, and with it what goes by it. Idempotent."""
+    pid = running(place)
+    if pid is not None:
+        with suppress(GateError), Gate(place.socket) as gate:
+            gate.stop()
+        end = time.monotonic() + seconds
+        while _in_cgroup(place) and time.monotonic() < end:
+            _reap(pid)
+            time.sleep(0.01)
+    path.release_gate(place.cgroup)
+    _note(place).unlink(missing_ok=True)
+    with suppress(OSError):
+        place.cgroup.rmdir()
+
+
+def _reap(pid: int) -> None:
+    """A child's end is seen only when it is asked for; another's child is none of ours."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _in_cgroup(place: GatePlace) -> list[str]:
+    try:
+        return (place.cgroup / "cgroup.procs").read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+__all__ = ["GatePlace", "ensure_gate", "running", "start_gate", "stop_gate"]

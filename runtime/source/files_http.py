@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What files say beyond Services and slices: HTTPRoutes, and recorded responses of Istiod.
+
+Made when the first of them is seen: a directory without any costs nothing of it. Where both a
+manifest and a recording tell of a service or workload, the manifest decides.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.model.http_picture import HttpChange, HttpPicture
+from runtime.model.mesh import Service, Workload
+from runtime.model.policy import Policy
+from runtime.source.gateway_join import change_between, join_routes
+from runtime.source.gateway_route import GatewayRoute
+from runtime.source.kubernetes_join import Changes, Identity, Join
+from runtime.source.recorded import HTTP, POLICIES, SERVICES, WORKLOADS
+
+ROUTE = "HTTPRoute"
+
+
+class Beyond:
+    """Routes and recordings as they stand.
+
+    Args:
+        join: the services and workloads of manifests, as they stand.
+    """
+
+    def __init__(self, join: Join) -> None:
+        self._join = join
+        self._routes: dict[Identity, GatewayRoute] = {}
+        self._recorded: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        self._told = HttpPicture()
+
+    def take(self, objects: Mapping[Identity, Any], changes: Changes) -> dict[str, Policy | None]:
+        """Take objects that are new, changed, or gone (None), and what changed of manifests.
+
+        Args:
+            objects: HTTPRoutes and recorded resources.
+            changes: of services and workloads; what recordings tell is added here.
+
+        Returns:
+            the policies that changed.
+        """
+        policies: dict[str, Policy | None] = {}
+        for identity, state in objects.items():
+            kind, _, name = identity
+            if kind == ROUTE:
+                _put(self._routes, identity, state)
+            else:
+                _put(self._recorded[kind], name, state)
+            if kind == POLICIES:
+                policies[name] = state
+            elif kind == SERVICES and name not in self._join.services:
+                changes.services[name] = state
+            elif kind == WORKLOADS and name not in self._join.workloads:
+                changes.workloads[name] = state
+        self._uncover(changes)
+        return policies
+
+    def _uncover(self, changes: Changes) -> None:
+        """What no manifest tells any longer may still be recorded."""
+        services, workloads = self._recorded[SERVICES], self._recorded[WORKLOADS]
+        gone = {name for name, state in changes.services.items() if state is None}
+        changes.services.update({name: services[name] for name in gone & services.keys()})
+        gone = {name for name, state in changes.workloads.items() if state is None}
+        changes.workloads.update({name: workloads[name] for name in gone & workloads.keys()})
+
+    def http(self) -> HttpChange | None:
+        """What changed of HTTP since the last time; the first time it is the whole picture."""
+        services: dict[str, Service] = self._recorded[SERVICES] | self._join.services
+        workloads: dict[str, Workload] = self._recorded[WORKLOADS] | self._join.workloads
+        routes = [self._routes[identity] for identity in sorted(self._routes)]
+        picture = join_routes(routes, services=services, workloads=workloads.values())
+        for kind in HTTP.values():
+            setattr(picture, kind, {**getattr(picture, kind), **self._recorded[kind]})
+        change = change_between(self._told, picture)
+        self._told = picture
+        return change
+
+    def names(self, identity: Identity) -> list[str]:
+        """The names by which what an object tells of is known to people."""
+        kind, namespace, name = identity
+        if kind == ROUTE:
+            return [f"{ROUTE} {namespace}/{name}"]
+        label = {"clusters": "cluster ", "listeners": "listener ", "tables": "route table "}
+        return [label.get(kind, "endpoints " if kind == "endpoints" else "") + name]
+
+
+def _put(held: dict[Any, Any], key: Any, state: Any) -> None:
+    if state is None:
+        held.pop(key, None)
+    else:
+        held[key] = state

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The enhanced path's objects, the gate with sanitizers, and stages to try them on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.compile.gate import SANITIZE, compile_gate
+from runtime.compile.tree import compile_tree
+from tests.dataplane.enhanced_stage import Stage
+
+
+@pytest.fixture(scope="session")
+def all_objects(checkout: Path) -> Path:
+    """The compiled objects, with those that no image carries yet."""
+    target = checkout / "build" / "all"
+    compile_tree(checkout / "bpf", target, unshipped=True)
+    return target
+
+
+@pytest.fixture(scope="session")
+def gate_program(checkout: Path) -> Path:
+    """The gate, which ends with a report at the first wrong access."""
+    return compile_gate(checkout, checkout / "build/gate/kmesh-gate-sanitized", options=SANITIZE)
+
+
+@pytest.fixture(scope="module")
+def shared_stage(all_objects: Path, gate_program: Path) -> Iterator[Stage]:
+    with Stage(all_objects, gate_program) as made:
+        yield made
+
+
+@pytest.fixture
+def stage(shared_stage: Stage) -> Stage:
+    """The module's stage, with nothing on it."""
+    shared_stage.renew()
+    return shared_stage
+
+
+@pytest.fixture
+def routed(stage: Stage) -> Stage:
+    """A stage with backends a and b, to which /a and /b lead."""
+    stage.serve("a", "b")
+    stage.route()
+    return stage

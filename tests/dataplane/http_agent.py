@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP clients and servers as processes that do as they are told (see agent.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.dataplane import http_backend
+
+WAIT = 60  # seconds until a client gives up: a hang is a failure, and never a hung test
+
+
+class Client:
+    """One connection, read byte by byte as the responses say."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.sock = socket.create_connection((host, port), timeout=WAIT)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.stream = self.sock.makefile("rb")
+
+    def ask(self, target: str, **extra: Any) -> list[Any]:
+        self.sock.sendall(request(target, **extra))
+        return self.response(extra.get("method", "GET"))
+
+    def response(self, method: str = "GET") -> list[Any]:
+        """[status, who answered, for which target, a digest of the body, its length]."""
+        head = http_backend.read_head(self.stream)
+        if head is None:
+            return ["end"]
+        line, headers = head
+        status = int(line.split(" ")[1])
+        if method == "HEAD" or status in (204, 304) or status // 100 == 1:
+            content = b""
+        elif "content-length" in headers or "transfer-encoding" in headers:
+            content = http_backend.read_body(self.stream, headers)
+        else:
+            content = self.stream.read()
+        who = headers.get("x-backend", headers.get("x-kmesh-reason", ""))
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        return [status, who, headers.get("x-target", ""), digest, len(content)]
+
+    def at_end(self) -> bool:
+        try:
+            return self.stream.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        self.stream.close()
+        self.sock.close()
+
+
+def request(
+    target: str, *, method: str = "GET", size: int = 0, chunked: bool = False, headers: str = "",
+    host: str = "a.example",
+) -> bytes:  # fmt: skip
+    content = http_backend.body(size)
+    head = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{headers}"
+    if chunked:
+        parts = [content[at : at + 3000] for at in range(0, size, 3000)]
+        packed = b"".join(f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in parts)
+        return f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + packed + b"0\r\n\r\n"
+    if size:
+        head += f"Content-Length: {size}\r\n"
+    return head.encode() + b"\r\n" + content
+
+
+def serve(host: str, name: str, port: int = 0) -> int:
+    return http_backend.serve(host, port, name)
+
+
+_clients: list[Client] = []
+
+
+def connect(host: str, port: int) -> int:
+    _clients.append(Client(host, port))
+    return len(_clients) - 1
+
+
+def ask(number: int, target: str, extra: dict[str, Any] | None = None) -> list[Any]:
+    return _clients[number].ask(target, **(extra or {}))
+
+
+def peer(number: int) -> list[Any]:
+    return list(_clients[number].sock.getpeername()[:2])
+
+
+def close(number: int) -> None:
+    _clients[number].close()
+
+
+def abort(number: int) -> None:
+    sock = _clients[number].sock
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    _clients[number].close()
+
+
+def send(number: int, data: str) -> None:
+    _clients[number].sock.sendall(data.encode("latin-1"))
+
+
+def end_sending(number: int) -> None:
+    _clients[number].sock.shutdown(socket.SHUT_WR)
+
+
+def read(number: int, method: str = "GET") -> list[Any]:
+    return _clients[number].response(method)
+
+
+def at_end(number: int) -> bool:
+    return _clients[number].at_end()
+
+
+def block(number: int) -> None:
+    """Have its reads block, as those of most programs do."""
+    _clients[number].sock.settimeout(None)
+
+
+def whole(host: str, port: int, data: str, after: str = "end") -> str:
+    """Send bytes on a connection of their own and read until the end."""
+    client = Client(host, port)
+    client.sock.sendall(data.encode("latin-1"))
+    if after == "end":
+        client.sock.shutdown(socket.SHUT_WR)
+    found = client.stream.read()
+    client.close()
+    return found.decode("latin-1")
+
+
+def pieces(host: str, port: int, data: str, cuts: list[int]) -> list[Any]:
+    """Send bytes in pieces cut at places, each in a segment of its own, and read one response."""
+    client = Client(host, port)
+    raw, at = data.encode("latin-1"), 0
+    for cut in [*cuts, len(raw)]:
+        client.sock.sendall(raw[at:cut])
+        at = cut
+        time.sleep(0.002)
+    answer = client.response(data.split(" ", 1)[0])
+    client.close()
+    return answer
+
+
+def pipeline(host: str, port: int, targets: list[str], extra: dict[str, Any]) -> list[Any]:
+    """Send all requests at once, then read all responses."""
+    client = Client(host, port)
+    data = b"".join(request(target, **extra) for target in targets)
+    threading.Thread(target=client.sock.sendall, args=(data,), daemon=True).start()
+    answers = [client.response() for _ in targets]
+    client.close()
+    return answers
+
+
+def slow_reader(host: str, port: int, target: str, pause: float) -> list[Any]:
+    client = Client(host, port)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    client.sock.sendall(request(target))
+    time.sleep(pause)
+    answer = client.response()
+    client.close()
+    return answer
+
+
+def storm(host: str, port: int, seed: int, connections: int, requests: int, most: int) -> list[str]:
+    """Many connections with random requests; what went wrong, in words."""
+    wrong: list[str] = []
+    threads = [
+        threading.Thread(target=_storm_one, args=(host, port, seed + n, requests, most, wrong))
+        for n in range(connections)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT * 2)
+        if thread.is_alive():
+            wrong.append("a connection hangs")
+    return wrong
+
+
+def _storm_one(host: str, port: int, seed: int, requests: int, most: int, wrong: list[str]) -> None:
+    draw = random.Random(seed)
+    client = Client(host, port)
+    try:
+        for number in range(requests):
+            where = draw.choice("ab")
+            size = draw.choice((0, 1, 100, draw.randrange(most)))
+            up = draw.choice((0, 0, 1, draw.randrange(most)))
+            kind = draw.choice(("size", "size", "chunked", "echo"))
+            target = f"/{where}/{kind}/{size}?{seed}.{number}"
+            data = request(
+                target, method="POST" if up else "GET", size=up, chunked=draw.random() < 0.2
+            )
+            _send_cut(client.sock, data, draw)
+            answer = client.response()
+            length = up if kind == "echo" else size
+            digest = hashlib.sha256(http_backend.body(length)).hexdigest()[:16]
+            if answer != [200, where, target, digest, length]:
+                wrong.append(f"{target}: {answer} instead of {length} bytes")
+                return
+    except OSError as error:
+        wrong.append(f"seed {seed}: {error!r}")
+    finally:
+        client.close()
+
+
+def _send_cut(sock: socket.socket, data: bytes, draw: random.Random) -> None:
+    """In as many pieces as it pleases; of long ones another thread sends, as the response may come first."""
+    if len(data) > 200_000:
+        threading.Thread(target=sock.sendall, args=(data,), daemon=True).start()
+        return
+    at = 0
+    while at < len(data):
+        step = draw.choice((len(data), draw.randrange(1, 2000)))
+        sock.sendall(data[at : at + step])
+        at += step
+
+
+def load(host: str, port: int, targets: list[str], connections: int, seconds: float) -> list[Any]:
+    """Requests one after the other on each connection; how many were answered, and by whom."""
+    counts: dict[str, int] = {}
+    end = time.monotonic() + seconds
+    poll = select.epoll()
+    clients = {}
+    for n in range(connections):
+        client = Client(host, port)
+        clients[client.sock.fileno()] = client
+        poll.register(client.sock, select.EPOLLIN)
+        client.sock.sendall(request(targets[n % len(targets)]))
+    total = 0
+    while time.monotonic() < end:
+        for fileno, _ in poll.poll(1):
+            answer = clients[fileno].response()
+            counts[str(answer[1])] = counts.get(str(answer[1]), 0) + 1
+            total += 1
+            clients[fileno].sock.sendall(request(targets[total % len(targets)]))
+    for client in clients.values():
+        client.close()
+    return [total, counts]
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+COMMANDS = {
+    function.__name__: function
+    for function in (
+        serve, connect, ask, peer, close, abort, send, end_sending, read, at_end, block, whole,
+        pieces, pipeline, slow_reader, storm, load, pid,
+    )
+}  # fmt: skip
+
+
+def main() -> None:
+    for line in sys.stdin:
+        command = json.loads(line)
+        answer: dict[str, Any]
+        try:
+            answer = {"result": COMMANDS[command["do"]](*command["with"])}
+        except Exception as error:
+            answer = {"error": repr(error)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

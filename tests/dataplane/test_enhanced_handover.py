@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One gate hands over to the next, or dies, or the daemon does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from runtime.kernel.datapath import DataPath
+from runtime.kernel.gate import Gate
+from runtime.launch.gate import ensure_gate, running
+from tests.dataplane.enhanced_stage import PORT, Stage
+from tests.dataplane.test_enhanced_streams import BIG, good
+from tests.dataplane.world import VIP4, wait_for
+
+pytestmark = pytest.mark.root
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return not Path(f"/proc/{pid}").exists()
+
+
+def another_version(stage: Stage, tmp_path: Path) -> None:
+    """The same program under another name: another file, as after an upgrade."""
+    stage.place = stage.place.__class__(
+        program=Path(shutil.copy(stage.program, tmp_path / "next")),
+        socket=stage.place.socket,
+        log=stage.place.log,
+        cgroup=stage.place.cgroup,
+    )
+
+
+def test_a_gate_that_runs_is_adopted(routed: Stage) -> None:
+    pid = running(routed.place)
+    assert ensure_gate(routed.path, routed.place) == pid
+
+
+def test_connections_live_on_through_an_upgrade(routed: Stage, tmp_path: Path) -> None:
+    idle = [routed.client("connect", VIP4, PORT) for _ in range(20)]
+    for number in idle:
+        assert routed.client("ask", number, "/a/x")[0] == 200
+    port, old = routed.gate_port, running(routed.place)
+    assert old
+    busy = routed.client("connect", VIP4, PORT)
+    routed.client("send", busy, "GET /a/slow/1.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+    part = routed.client("connect", VIP4, PORT)
+    routed.client("send", part, "POST /b/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+    another_version(routed, tmp_path)
+    new = routed.start_gate()
+    assert new != old
+    assert routed.gate_port == port  # the listener is the very same
+    assert routed.client("read", busy) == good("a", "/a/slow/1.5", 0)
+    routed.client("send", part, "\x00\x01\x02\x03")
+    assert routed.client("read", part) == good("b", "/b/echo", 4)
+    wait_for(lambda: is_gone(old), "the old gate ends when its last connection has gone over")
+    before = routed.taken()
+    for number in [*idle, busy, part]:
+        for target in ("/a/size/5", "/b/size/6"):
+            assert routed.client("ask", number, target) == good(target[1], target, int(target[-1]))
+    assert routed.taken() > before  # the kernel takes requests again
+    assert routed.status()["sessions"] == len(idle) + 2
+
+
+def test_requests_that_go_on_during_an_upgrade(routed: Stage, tmp_path: Path) -> None:
+    other = routed.agent(routed.cgroup)
+    assert other.process.stdin
+    other.process.stdin.write(
+        json.dumps({"do": "storm", "with": [VIP4, PORT, 1, 8, 150, 20000]}) + "\n"
+    )
+    other.process.stdin.flush()
+    before, old = routed.taken(), running(routed.place)
+    assert old
+    wait_for(lambda: routed.taken() > before + 20, "the storm has begun")
+    another_version(routed, tmp_path)
+    routed.start_gate()
+    assert other.process.stdout
+    assert other.process.stdout.readline() == '{"result": []}\n'
+    wait_for(lambda: is_gone(old), "the old gate ends")
+    wait_for(lambda: routed.status()["sessions"] == 0, "no session is left")
+
+
+def test_a_large_response_goes_on_during_an_upgrade(routed: Stage, tmp_path: Path) -> None:
+    number = routed.client("connect", VIP4, PORT)
+    routed.client("send", number, f"GET /a/size/{BIG} HTTP/1.1\r\nHost: x\r\n\r\n")
+    old = running(routed.place)
+    another_version(routed, tmp_path)
+    routed.start_gate()
+    assert routed.client("read", number) == good("a", f"/a/size/{BIG}", BIG)
+    assert old
+    wait_for(lambda: is_gone(old), "the old gate ends")
+    assert routed.client("ask", number, "/b/size/3") == good("b", "/b/size/3", 3)
+
+
+def test_after_a_gate_was_killed_the_next_one_starts_clean(routed: Stage) -> None:
+    number = routed.client("connect", VIP4, PORT)
+    for target in ("/a", "/b", "/a", "/b"):
+        assert routed.client("ask", number, target)[0] == 200
+    old = running(routed.place)
+    assert old
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: is_gone(old), "it is dead")
+    assert routed.client("at_end", number)  # its connections go with it
+    routed.start_gate()
+    before = routed.taken()
+    assert routed.ask(["/a", "/b"] * 10) == ["a", "b"] * 10
+    assert routed.taken() > before
+
+
+def test_the_gate_outlives_the_daemon(routed: Stage) -> None:
+    number = routed.client("connect", VIP4, PORT)
+    assert routed.client("ask", number, "/a/x")[0] == 200
+    pid = running(routed.place)
+    routed.path.close()
+    for target in ("/a/x", "/b/x") * 5:
+        assert routed.client("ask", number, target)[0] == 200
+    routed.path = DataPath.open(routed.objects, pins=routed.pins, path="enhanced")
+    routed.stack.callback(routed.path.destroy)
+    assert ensure_gate(routed.path, routed.place) == pid
+    before = routed.taken()
+    for target in ("/a/x", "/b/x") * 5:
+        assert routed.client("ask", number, target)[0] == 200
+    assert routed.taken() >= before + 8
+    with Gate(routed.place.socket) as gate:
+        assert gate.status()["spaces"] == 1

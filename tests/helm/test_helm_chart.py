@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chart without a cluster: what Helm makes of it, for several versions and settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ci.cluster import binaries, manifests
+from runtime.errors import KmeshError
+from runtime.process import run
+
+pytestmark = pytest.mark.skipif(
+    binaries.why_not() is not None, reason=f"no Helm: {binaries.why_not()}"
+)
+VERSIONS = ("1.24.0", "1.29.0", "1.34.4")
+
+
+def render(*settings: str, **more: Any) -> dict[tuple[str, str], Any]:
+    """The chart's objects by kind and name."""
+    sets = [part for setting in settings for part in ("--set", setting)]
+    documents = yaml.safe_load_all(manifests.template(*sets, **more))
+    return {(each["kind"], each["metadata"]["name"]): each for each in documents if each}
+
+
+def container(objects: Any, name: str = "kmesh") -> Any:
+    (only,) = objects["DaemonSet", name]["spec"]["template"]["spec"]["containers"]
+    return only
+
+
+def verbs(objects: Any) -> dict[str, list[str]]:
+    rules = objects["ClusterRole", "kmesh-system-kmesh"]["rules"]
+    return {resource: rule["verbs"] for rule in rules for resource in rule["resources"]}
+
+
+def test_helm_finds_no_fault() -> None:
+    assert "0 chart(s) failed" in run([str(binaries.helm()), "lint", str(manifests.CHART)]).stdout
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_is_the_same_for_every_supported_kubernetes(version: str) -> None:
+    assert render(kubernetes=version) == render()
+
+
+def test_too_old_a_kubernetes_is_refused() -> None:
+    with pytest.raises(KmeshError, match="incompatible with Kubernetes"):
+        render(kubernetes="1.23.0")
+
+
+def test_plain_manifests_are_rendered_from_the_chart() -> None:
+    assert manifests.written() == manifests.rendered(), "run `make manifests`"
+
+
+def test_plain_manifests_know_nothing_of_helm() -> None:
+    for name, text in manifests.written().items():
+        assert "helm.sh" not in text, name
+        assert list(yaml.safe_load_all(text)), name
+
+
+def test_no_container_is_privileged_and_capabilities_are_named() -> None:
+    for key, item in render().items():
+        if key[0] in ("DaemonSet", "Job"):
+            for each in item["spec"]["template"]["spec"]["containers"]:
+                context = each["securityContext"]
+                assert context["readOnlyRootFilesystem"]
+                assert not context["allowPrivilegeEscalation"]
+                assert not context.get("privileged")
+                assert context["capabilities"]["drop"] == ["ALL"]
+    added = container(render())["securityContext"]["capabilities"]["add"]
+    assert added == ["SYS_ADMIN", "NET_ADMIN", "DAC_OVERRIDE"]
+
+
+def test_rights_are_the_fewest() -> None:
+    assert verbs(render()) == {
+        "pods": ["get", "list", "watch", "patch"],
+        "namespaces": ["get", "list", "watch"],
+        "nodes": ["get", "patch"],
+        "events": ["create"],
+    }
+    assert verbs(render("source=kubernetes")) | {
+        "services": ["list", "watch"],
+        "endpointslices": ["list", "watch"],
+    } == verbs(render("source=kubernetes"))
+    assert render("enrolment.enabled=false")["ClusterRole", "kmesh-system-kmesh"]["rules"] is None
+
+
+def test_renamed_namespace_is_everywhere() -> None:
+    objects = render(namespace="mesh")
+    assert {item["metadata"].get("namespace", "mesh") for item in objects.values()} == {"mesh"}
+    subjects = [item["subjects"] for key, item in objects.items() if key[0].endswith("Binding")]
+    assert {each["namespace"] for some in subjects for each in some} == {"mesh"}
+    assert ("ClusterRole", "mesh-kmesh") in objects, "two installations must not share a role"
+
+
+def test_private_registry() -> None:
+    objects = render("image.repository=registry.local:5000/kmesh", "image.pullSecrets={one,two}")
+    for name in ("kmesh", "kmesh-cleanup"):
+        assert container(objects, name)["image"] == "registry.local:5000/kmesh:latest"
+        spec = objects["DaemonSet", name]["spec"]["template"]["spec"]
+        assert spec["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
+
+
+def test_other_paths_of_the_cni_and_the_runtime() -> None:
+    objects = render(
+        "cni.binDir=/usr/libexec/cni", "cni.confDir=/etc/k/net.d", "hostPaths.run=/run/k"
+    )
+    for name in ("kmesh", "kmesh-cleanup"):
+        volumes = objects["DaemonSet", name]["spec"]["template"]["spec"]["volumes"]
+        paths = {each["name"]: each.get("hostPath", {}).get("path") for each in volumes}
+        assert paths["cni-bin"] == "/usr/libexec/cni"
+        assert paths["cni-conf"] == "/etc/k/net.d"
+    assert objects["ConfigMap", "kmesh"]["data"]["KMESH_CNI_SOCKET"] == "/run/k/cni.sock"
+
+
+def test_every_volume_that_is_mounted_is_there() -> None:
+    for settings in ((), ("source=kubernetes",), ("cni.enabled=false",)):
+        for key, item in render(*settings).items():
+            if key[0] != "DaemonSet":
+                continue
+            spec = item["spec"]["template"]["spec"]
+            there = {each["name"] for each in spec["volumes"]}
+            mounted = {m["name"] for each in spec["containers"] for m in each["volumeMounts"]}
+            assert mounted == there
+
+
+def test_change_of_configuration_is_another_pod() -> None:
+    def checksum(*settings: str) -> str:
+        template = render(*settings)["DaemonSet", "kmesh"]["spec"]["template"]
+        value: str = template["metadata"]["annotations"]["checksum/config"]
+        return value
+
+    assert checksum() == checksum()
+    assert checksum() != checksum("logLevel=debug")
+
+
+def test_what_outlives_the_daemon_is_kept_over_updates() -> None:
+    assert render()["ConfigMap", "kmesh"]["data"]["KMESH_KEEP_DATAPATH"] == "true"
+
+
+def test_environment_of_the_config_map_is_what_the_command_reads(checkout: Path) -> None:
+    known = (checkout / "runtime" / "cli" / "run.py").read_text()
+    settings = ("acceleration=on", "ignoreBugs={a,b}")
+    for name in render(*settings)["ConfigMap", "kmesh"]["data"]:
+        assert not name.startswith("KMESH_") or f'"{name}"' in known, name
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("mode=fast", "/mode"),
+        ("xds.address=istiod", "/xds/address"),
+        ("cni.binDir=relative", "/cni/binDir"),
+        ("logLevel=loud", "/logLevel"),
+        ("unknown=1", "additional properties 'unknown'"),
+        ("metrics.port=0", "/metrics/port"),
+        ("extraCapabilities={sys_ptrace}", "/extraCapabilities"),
+    ],
+)
+def test_wrong_value_is_refused_by_name(setting: str, complaint: str) -> None:
+    with pytest.raises(KmeshError, match=re.escape(complaint)):
+        render(setting)
+
+
+def test_every_value_is_in_the_schema_and_documented(checkout: Path) -> None:
+    chart = checkout / "helm" / "kmesh"
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    schema = yaml.safe_load((chart / "values.schema.json").read_text())
+    assert set(values) == set(schema["properties"]) - {"global"}
+    for name, inner in values.items():
+        properties = schema["properties"][name].get("properties")
+        if isinstance(inner, dict) and properties is not None:
+            assert set(inner) == set(properties), name
+
+
+def test_clean_up_may_delete_nothing_but_the_daemons() -> None:
+    rules = render()["Role", "kmesh-cleanup"]["rules"]
+    deleting = [rule for rule in rules if "delete" in rule["verbs"]]
+    assert [rule["resourceNames"] for rule in deleting] == [["kmesh"]]
+    assert render("cleanup.enabled=false").keys().isdisjoint({("Job", "kmesh-cleanup")})

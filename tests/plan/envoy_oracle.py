@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Envoy that is given one route table after another, and says which route a request takes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.model.http import (
+    HeaderMatch,
+    PathKind,
+    PathMatch,
+    QueryMatch,
+    Route,
+    RouteTable,
+    TextKind,
+    TextMatch,
+)
+
+PROBE = "which-version.test"
+_TYPES = "type.googleapis.com/envoy"
+_MANAGER = f"{_TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+
+
+def _text(text: TextMatch) -> dict[str, Any]:
+    if text.kind is TextKind.REGEX:
+        return {"safe_regex": {"regex": text.value}}
+    names = {TextKind.EXACT: "exact", TextKind.PREFIX: "prefix", TextKind.SUFFIX: "suffix",
+             TextKind.CONTAINS: "contains"}  # fmt: skip
+    return {names[text.kind]: text.value, "ignore_case": text.ignore_case}
+
+
+def _path(path: PathMatch) -> dict[str, Any]:
+    if path.kind is PathKind.REGEX:
+        return {"safe_regex": {"regex": path.value}}
+    names = {PathKind.EXACT: "path", PathKind.PREFIX: "prefix",
+             PathKind.SEPARATED_PREFIX: "path_separated_prefix"}  # fmt: skip
+    return {names[path.kind]: path.value, "case_sensitive": not path.ignore_case}
+
+
+def _header(header: HeaderMatch) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": header.name, "invert_match": header.invert,
+                            "treat_missing_header_as_empty": header.missing_as_empty}  # fmt: skip
+    if header.text.kind is TextKind.PRESENT:
+        return made | {"present_match": True}
+    return made | {"string_match": _text(header.text)}
+
+
+def _query(query: QueryMatch) -> dict[str, Any]:
+    if query.text.kind is TextKind.PRESENT:
+        return {"name": query.name, "present_match": True}
+    return {"name": query.name, "string_match": _text(query.text)}
+
+
+def _route(route: Route, name: str) -> dict[str, Any]:
+    match = _path(route.match.path)
+    match["headers"] = [_header(one) for one in route.match.headers]
+    match["query_parameters"] = [_query(one) for one in route.match.query]
+    return {"match": match, "direct_response": {"status": 200}, "response_headers_to_add": [
+        {"header": {"key": "x-route", "value": name}}]}  # fmt: skip
+
+
+def configuration(table: RouteTable) -> dict[str, Any]:
+    """The RouteConfiguration resource of a table; each route answers with its place in the table."""
+    hosts = [
+        {"name": f"{number}-{host.name}", "domains": list(host.domains),
+         "routes": [_route(one, f"{number}/{index}") for index, one in enumerate(host.routes)],
+         # A virtual host without a route answers 404 like none at all.
+         "response_headers_to_add": [{"header": {"key": "x-host", "value": str(number)}}]}
+        for number, host in enumerate(table.virtual_hosts)
+    ]  # fmt: skip
+    return {"@type": f"{_TYPES}.config.route.v3.RouteConfiguration", "name": "routes",
+            "ignore_port_in_host_matching": table.ignore_port_in_host,
+            "virtual_hosts": hosts}  # fmt: skip
+
+
+def _probe(version: int) -> dict[str, Any]:
+    return {"name": "probe", "domains": [PROBE], "routes": [{
+        "match": {"prefix": "/"}, "direct_response": {"status": 200},
+        "response_headers_to_add": [{"header": {"key": "x-route", "value": f"v{version}"}}]}]}  # fmt: skip
+
+
+def bootstrap(directory: Path) -> dict[str, Any]:
+    """A connection manager as Istiod configures it for a sidecar's outbound traffic."""
+    manager = {
+        "@type": _MANAGER,
+        "stat_prefix": "oracle",
+        "rds": {"route_config_name": "routes", "config_source": {
+            "path_config_source": {"path": str(directory / "routes.json")},
+            "resource_api_version": "V3"}},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
+            "@type": f"{_TYPES}.extensions.filters.http.router.v3.Router"}}],
+        "normalize_path": True,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "use_remote_address": False,
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "max_request_headers_kb": 60,
+    }  # fmt: skip
+    return {
+        "node": {"id": "oracle", "cluster": "oracle"},
+        "static_resources": {"listeners": [{
+            "name": "oracle",
+            "address": {"pipe": {"path": str(directory / "listen")}},
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        }]},
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Envoy said: `route` is "host/route", "" where there is none; `closed`: it hung up."""
+
+    status: int
+    route: str
+    closed: bool = False
+
+
+class Envoy:
+    """A running Envoy.
+
+    Args:
+        directory: with its socket, and its route table as a file.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._version = 0
+        self._socket: socket.socket | None = None
+        self._rest = b""
+
+    def load(self, table: RouteTable) -> None:
+        """Replace the route table, and wait until it is in force."""
+        self._version += 1
+        resource = configuration(table)
+        resource["virtual_hosts"].append(_probe(self._version))
+        text = json.dumps({"version_info": str(self._version), "resources": [resource]})
+        scratch = self._directory / "routes.new"
+        scratch.write_text(text)
+        scratch.rename(self._directory / "routes.json")
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            if self.probe() == f"v{self._version}":
+                return
+            time.sleep(0.002)
+        raise AssertionError("Envoy does not take the table: see its log")
+
+    def probe(self) -> str | None:
+        """The version in force."""
+        try:
+            [answer] = self.ask([f"GET / HTTP/1.1\r\nHost: {PROBE}\r\n\r\n".encode()])
+        except OSError:
+            self.close()
+            return None
+        return answer.route
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            made = socket.socket(socket.AF_UNIX)
+            made.settimeout(10)
+            try:
+                made.connect(str(self._directory / "listen"))
+            except OSError:
+                made.close()
+                raise
+            self._socket, self._rest = made, b""
+        return self._socket
+
+    def close(self) -> None:
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+
+    def ask(self, requests: Sequence[bytes], *, at_once: int = 1) -> list[Answer]:
+        """The answers to requests, which must be whole and well-formed; several on the way at once."""
+        answers: list[Answer] = []
+        while len(answers) < len(requests):
+            batch = requests[len(answers) : len(answers) + at_once]
+            self._connected().sendall(b"".join(batch))
+            for request in batch:
+                answer = self._answer(head_only=request.startswith(b"HEAD "))
+                answers.append(answer)
+                if answer.closed:
+                    self.close()
+                    break
+        return answers
+
+    def _answer(self, *, head_only: bool) -> Answer:
+        head = self._read_head()
+        if head is None:
+            return Answer(0, "", closed=True)
+        lines = head.decode("latin-1").split("\r\n")
+        fields = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
+        if not head_only:
+            self._skip(int(fields.get("content-length", "0")))
+        closed = fields.get("connection") == "close"
+        return Answer(int(lines[0].split()[1]), fields.get("x-route", ""), closed)
+
+    def _read_head(self) -> bytes | None:
+        while b"\r\n\r\n" not in self._rest:
+            try:
+                more = self._connected().recv(1 << 16)
+            except ConnectionError:
+                more = b""
+            if not more:
+                return None
+            self._rest += more
+        head, _, self._rest = self._rest.partition(b"\r\n\r\n")
+        return head
+
+    def _skip(self, count: int) -> None:
+        while len(self._rest) < count:
+            self._rest += self._connected().recv(1 << 16)
+        self._rest = self._rest[count:]
+
+
+@contextmanager
+def envoy(program: Path, directory: Path) -> Iterator[Envoy]:
+    """An Envoy with an empty route table."""
+    running = Envoy(directory)
+    (directory / "routes.json").write_text(
+        json.dumps({"resources": [configuration(RouteTable(name="routes"))]})
+    )
+    (directory / "envoy.json").write_text(json.dumps(bootstrap(directory)))
+    with (directory / "log").open("w") as log:
+        process = subprocess.Popen(
+            [str(program), "-c", str(directory / "envoy.json"), "--concurrency", "1",
+             "--disable-hot-restart", "--log-level", "warning"],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        until = time.monotonic() + 30
+        while running.probe() is None:
+            assert process.poll() is None, (directory / "log").read_text()
+            assert time.monotonic() < until, "Envoy does not start"
+            time.sleep(0.02)
+        yield running
+    finally:
+        running.close()
+        process.kill()
+        process.wait()
