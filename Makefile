@@ -78,7 +78,7 @@ lock: ## resolve the Python dependencies again, with hashes (needs uv)
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links -q \
 		-c requirements/runtime.lock -o requirements/dev.lock
 
-demo: setup-test ## two backends, one service, real requests through the kernel, explained
+demo: setup-test ## services, policies, a waypoint, a killed daemon: real requests, explained
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(AS_ROOT) $(BIN)/python -m ci.demo

@@ -5,6 +5,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +55,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+# Pools of an event loop or a library, which are waited for elsewhere; and watches of the API server,
+# which end with the next thing that it says.
+_OTHERS_THREADS = ("asyncio_", "pytest_timeout", "grpc", "source ")
+_PATIENCE = 10.0  # seconds, for a thread that is about to end
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """A thread that a test leaves behind takes signals, ports and time from those after it."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + _PATIENCE
+    while left := [one for one in set(threading.enumerate()) - before if not _is_others(one)]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"threads are left running: {', '.join(map(_in_words, left))}")
+        time.sleep(0.01)
+
+
+def _is_others(thread: threading.Thread) -> bool:
+    # grpc.aio polls in one thread of the process, which it starts once and never ends.
+    return thread.name.startswith(_OTHERS_THREADS) or "_poll_wrapper" in thread.name
+
+
+def _in_words(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    where = traceback.extract_stack(frame)[-1] if frame else None
+    return f"{thread.name} at {where.filename}:{where.lineno}" if where else thread.name
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ static __always_inline void kmesh_destination(struct bpf_sk_lookup *ctx, __be32 
 #define KMESH_READ(map, key, copy)                                                                 \
 	({                                                                                         \
 		int result = -1;                                                                   \
-		for (int i = 0; i < KMESH_RETURNS && result < 0; i++) {                            \
+		for (kmesh_counter i = 0; i < KMESH_RETURNS && result < 0; i++) {                  \
 			typeof(copy) found = bpf_map_lookup_elem(map, key);                        \
 			if (found)                                                                 \
 				*(copy) = *found;                                                  \
@@ -65,7 +65,7 @@ static __always_inline void kmesh_log_word(__u64 set, __u32 word, __u64 terms)
 {
 	__u32 last = KMESH_NO_POLICY;
 
-	for (int i = 0; i < KMESH_LOGGED && terms; i++) {
+	for (kmesh_counter i = 0; i < KMESH_LOGGED && terms; i++) {
 		struct kmesh_hit *hit = kmesh_count(set, word, terms & -terms, last);
 
 		if (hit)
@@ -144,7 +144,7 @@ __attribute__((noinline)) int kmesh_walk_row(__u64 set, __u64 identity, __u64 wa
 		source = kmesh_source_row(set, number, high, low);
 	if (!port || !who || !source)
 		return KMESH_ROW_GONE;
-	for (__u32 i = 0; i < KMESH_ROW_WORDS; i++) {
+	for (kmesh_counter i = 0; i < KMESH_ROW_WORDS; i++) {
 		__u64 terms = port->words[i] & who->words[i] & source->words[i];
 		__u32 word = number * KMESH_ROW_WORDS + i;
 
@@ -168,10 +168,10 @@ struct kmesh_request {
 };
 
 /* SK_PASS, SK_DROP, or -1 when a row was gone. */
-static __always_inline int kmesh_judge(const struct kmesh_request *request,
-				       const struct kmesh_guard *guard)
+static __always_inline __s64 kmesh_judge(const struct kmesh_request *request,
+					 const struct kmesh_guard *guard)
 {
-	int verdict = guard->flags & KMESH_HAS_ALLOW ? SK_DROP : SK_PASS;
+	__s64 verdict = guard->flags & KMESH_HAS_ALLOW ? SK_DROP : SK_PASS;
 	const __be32 *source = request->source.address;
 	__u64 high = source[0] | (__u64)source[1] << 32;
 	__u64 low = source[2] | (__u64)source[3] << 32;
@@ -181,7 +181,7 @@ static __always_inline int kmesh_judge(const struct kmesh_request *request,
 		kmesh_count(guard->set, KMESH_ALL_REFUSED, 0, KMESH_NO_POLICY);
 		return SK_DROP;
 	}
-	for (__u32 number = 0; number < KMESH_ROWS; number++) {
+	for (kmesh_counter number = 0; number < KMESH_ROWS; number++) {
 		__u32 kind = guard->rows >> (2 * number) & 3;
 		int found;
 
@@ -205,12 +205,13 @@ static __always_inline int kmesh_judge(const struct kmesh_request *request,
 }
 
 /* The set is the same after the walk: no row that was looked for had gone. */
+/* Verdicts are eight bytes wide: see compiler.h. */
 static __always_inline int kmesh_authorize(const struct kmesh_request *request)
 {
 	struct kmesh_guard guard = {}, now = {};
 
-	for (int i = 0; i < KMESH_RETURNS; i++) {
-		int verdict, found = KMESH_READ(&guards, &request->destination, &guard);
+	for (kmesh_counter i = 0; i < KMESH_RETURNS; i++) {
+		__s64 verdict, found = KMESH_READ(&guards, &request->destination, &guard);
 
 		if (!found)
 			return SK_PASS;

@@ -1,13 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A backend that answers every request with its name.
+"""A backend that answers every request, or datagram, with its name.
 
-python -m ci.demo.backend NAME ADDRESS:PORT...
+python -m ci.demo.backend NAME [udp/]ADDRESS:PORT...
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from typing import cast
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        del data
+        if self._transport:
+            self._transport.sendto(self._answer, addr)
 
 
 async def _serve(name: str, places: list[str]) -> None:
@@ -21,7 +36,12 @@ async def _serve(name: str, places: list[str]) -> None:
         writer.close()
 
     for place in places:
-        host, _, port = place.rpartition(":")
+        host, _, port = place.removeprefix("udp/").rpartition(":")
+        if place.startswith("udp/"):
+            loop = asyncio.get_running_loop()
+            where = (host, int(port))
+            await loop.create_datagram_endpoint(lambda: _Datagrams(body), local_addr=where)
+            continue
         await asyncio.start_server(answer, host.strip("[]"), int(port))
     print("up", flush=True)
     await asyncio.Event().wait()

@@ -99,15 +99,36 @@ class Stage:
         if process.stdout.readline() != "up\n":
             raise DemoError(f"the backend {name} did not start on {', '.join(places)}")
 
-    def start_daemon(self) -> list[str]:
+    def start_helper(self, what: str, argv: Sequence[str], *, says: str, log: str) -> None:
+        """Start something that says that it is up, in a file of that name; it ends with the stage.
+
+        Raises:
+            DemoError: it does not say so in time.
+        """
+        path = self.directory / log
+        with path.open("w") as file:
+            process = self._start(argv, stdout=file, stderr=file)
+        self._exit.callback(_end, process)
+        self.wait_for(lambda: says in path.read_text(), f"{what} did not start")
+
+    @property
+    def access_log(self) -> list[str]:
+        """What the daemons wrote on their standard output."""
+        return (self.directory / "access.log").read_text().splitlines()
+
+    def start_daemon(self, *arguments: str) -> list[str]:
         """Start `kmesh run`, wait until it is ready; returns its log so far.
 
         Raises:
             DemoError: it ended, or was not ready in time.
         """
-        argv = ["kmesh", "run", "--source", f"files:{self.services}"]
+        argv = ["kmesh", "run", *(arguments or ("--source", f"files:{self.services}"))]
         tell.command(argv)
-        self._daemon = self._start([str(KMESH), *argv[1:]], stderr=subprocess.PIPE, text=True)
+        self._log = []
+        with (self.directory / "access.log").open("a") as out:
+            self._daemon = self._start(
+                [str(KMESH), *argv[1:]], stdout=out, stderr=subprocess.PIPE, text=True
+            )
         self._exit.callback(self.stop_daemon)
         threading.Thread(target=self._read_log, daemon=True).start()
         self.wait_for(self._is_ready, "the daemon was not ready in time")
@@ -121,8 +142,9 @@ class Stage:
     def _read_log(self) -> None:
         assert self._daemon is not None
         assert self._daemon.stderr is not None
+        log = self._log
         for line in self._daemon.stderr:
-            self._log.append(line.rstrip())
+            log.append(line.rstrip())
 
     def _is_ready(self) -> bool:
         assert self._daemon is not None
@@ -143,6 +165,27 @@ class Stage:
                 raise DemoError(complaint)
             time.sleep(0.05)
         return time.monotonic() - began
+
+    def kill_daemon(self) -> int:
+        """End the daemon with SIGKILL; returns which process it was."""
+        daemon, self._daemon = self._daemon, None
+        assert daemon is not None
+        daemon.kill()
+        daemon.wait()
+        self._exit.callback(self.run, [str(KMESH), "cleanup"], check=False)  # if none follows it
+        return daemon.pid
+
+    def start_in_background(self, argv: Sequence[str]) -> subprocess.Popen[str]:
+        """Start a command whose output is to be read; it ends with the stage at the latest."""
+        process = self._start(argv, stdout=subprocess.PIPE, text=True)
+        self._exit.callback(_end, process)
+        return process
+
+    def add_address(self, address: str) -> None:
+        """Have an address on the loopback."""
+        length = 128 if ":" in address else 32
+        nodad = ["nodad"] if ":" in address else []  # usable at once, with no neighbour to ask
+        self.run(["ip", "address", "add", f"{address}/{length}", "dev", "lo", *nodad])
 
     def stop_daemon(self) -> int | None:
         """End the daemon with SIGTERM, and clean up after it if it does not. Idempotent."""

@@ -7,7 +7,9 @@ from collections import Counter
 from textwrap import dedent
 
 from ci.demo import tell
-from ci.demo.stage import KMESH, DemoError, Stage
+from ci.demo.mesh_story import check as _check
+from ci.demo.mesh_story import tell_mesh
+from ci.demo.stage import KMESH, Stage
 
 ADDRESS, ADDRESS6 = "10.96.0.10", "fd00:10:96::10"
 BACKENDS = {
@@ -60,6 +62,7 @@ def tell_story(stage: Stage) -> None:
     _untouched(stage)
     _endpoint_removed(stage)
     _mistake(stage)
+    tell_mesh(stage)
     _end(stage)
 
 
@@ -70,14 +73,10 @@ def _backends(stage: Stage) -> None:
         "namespace of its own: no packet leaves this machine, and no address of yours is touched."
     )
     for name, (address, address6) in BACKENDS.items():
-        for each in (f"{address}/32", f"{address6}/128"):
-            stage.run(["ip", "address", "add", each, "dev", "lo", *_nodad(each)])
+        for each in (address, address6):
+            stage.add_address(each)
         stage.start_backend(name, f"{address}:8080", f"[{address6}]:8080")
         tell.output([f"{name:<6} {address}:8080  [{address6}]:8080"])
-
-
-def _nodad(address: str) -> list[str]:
-    return ["nodad"] if ":" in address else []  # usable at once, with no neighbour to ask
 
 
 def _configuration(stage: Stage) -> None:
@@ -190,9 +189,3 @@ def _end(stage: Stage) -> None:
         "To go on by yourself: `kmesh probe` tells what this kernel can do and why not more, "
         "`kmesh run --help` and `kmesh exec --help` the rest."
     )
-
-
-def _check(holds: bool, text: str, otherwise: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not holds:
-        raise DemoError(otherwise)
-    tell.good(text)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from runtime.bpf.lib import check, lib
 
+VERIFIER_LIMIT = 1_000_000  # BPF_COMPLEXITY_LIMIT_INSNS (linux/bpf.h), since 5.2
+
 _KINDS = ("prog", "map", "link")
 
 

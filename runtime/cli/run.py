@@ -96,6 +96,15 @@ from runtime.launch.lastrun import STATE_DIR, default_state_dir
     "tells where each would run.",
 )
 @click.option(
+    "--on-demand",
+    is_flag=True,
+    envvar="KMESH_ON_DEMAND",
+    show_envvar=True,
+    help="Hold of Istiod's mesh only what managed workloads connect to, for small nodes of a large "
+    "mesh. The first connection to an address goes as it would without Kmesh; later ones are "
+    "governed. The first policy has the whole mesh held, as it may be about anyone.",
+)
+@click.option(
     "--ignore-bug",
     "overrides",
     multiple=True,
@@ -182,6 +191,7 @@ def run(  # noqa: PLR0913 - one argument an option
     locality: str,
     acceleration: bool | None,
     telemetry: bool,
+    on_demand: bool,
     cluster: bool,
     cni_bin: Path | None,
     cni_conf: Path | None,
@@ -225,6 +235,7 @@ def run(  # noqa: PLR0913 - one argument an option
             locality=locality,
             acceleration=acceleration,
             telemetry=telemetry,
+            on_demand=on_demand,
             cluster=cluster,
             cni_bin=cni_bin,
             cni_conf=cni_conf,

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
+from runtime.model.mesh import NetworkAddress
 from runtime.source.update import Source, Update
 
 _T = TypeVar("_T")
@@ -52,6 +53,16 @@ class Ahead:
         want = getattr(self._opened.result(), "want_http", None)
         if want is not None:
             want()
+
+    def demand(self, address: NetworkAddress) -> None:
+        """Have a source that works on demand ask for an address. May be called from any thread."""
+        source: Any = self._opened.result()
+        asyncio.run_coroutine_threadsafe(source.demand(address), self._loop)
+
+    def release(self, address: NetworkAddress) -> None:
+        """Have it follow the address no longer."""
+        source: Any = self._opened.result()
+        self._loop.call_soon_threadsafe(source.release, address)
 
     async def _there(self, work: Coroutine[Any, Any, _T]) -> _T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))

@@ -25,6 +25,7 @@ class Config:
         node: this node's name, for services that prefer or insist on their own node.
         acceleration: short-cut sockets of this node: on, off, or None for where nobody can be hurt.
         routes: follow HTTP routes from the start; without it, as soon as a path serves that needs them.
+        on_demand: hold of the mesh only what managed workloads connect to.
         telemetry: follow connections, for metrics and the access log.
         exempt_node: let this node's own addresses pass policies, as health checks come from there.
         locality: region/zone/subzone of this node, as far as known.
@@ -47,6 +48,7 @@ class Config:
     locality: str = ""
     acceleration: bool | None = None
     telemetry: bool = True
+    on_demand: bool = False
     cluster: bool = False
     cni_bin: Path | None = None
     cni_conf: Path | None = None

@@ -27,15 +27,17 @@ from runtime.launch.cluster import ClusterPart, connect
 from runtime.launch.instance import HTTP_PATH, Instance, whereabouts
 from runtime.launch.lastrun import LastRun, compare, recall, remember
 from runtime.launch.managed import Governor, Managed
+from runtime.launch.on_demand import OnDemand
 from runtime.launch.pods import Pods
 from runtime.launch.sources import find_source, told_address
 from runtime.launch.start import start_best
 from runtime.launch.verdict import Probing, judge
-from runtime.model.mesh import IPAddress
+from runtime.model.mesh import IPAddress, NetworkAddress
 from runtime.probe.mode import lacking
 from runtime.server import api
 from runtime.server.http import serve_tcp, serve_unix
 from runtime.server.metrics import renderer
+from runtime.server.source_metrics import SourceCollector
 from runtime.tables.services import ServiceTables
 from runtime.ui import count
 from runtime.version import describe, package_version
@@ -60,7 +62,7 @@ class Daemon(Instance):
             KmeshError: another instance runs, or nothing that is wanted can be started.
         """
         http = self._config.routes or self._config.mode == HTTP_PATH
-        found = find_source(self._config.source, http=http)
+        found = find_source(self._config.source, http=http, on_demand=self._config.on_demand)
         self._whereabouts = whereabouts(self._config, cluster=found.cluster, network=found.network)
         if self._config.cluster:
             self._api = connect()
@@ -94,6 +96,8 @@ class Daemon(Instance):
             self._source.want_http()
         self._acceleration = self._accelerate(self._started.path)
         self._observe(self._acceleration, name=self._started.name)
+        if self._config.on_demand:
+            self._ask_on_demand(self._source, network=found.network or "")
         self._managed = Managed(
             self._telemetry,
             name=self._started.name,
@@ -104,6 +108,19 @@ class Daemon(Instance):
         )
         self._authorization = self._authorize()
         _log.info("bpf Start successful: the %s path serves", self._started.name)
+
+    def _ask_on_demand(self, source: Ahead, *, network: str) -> None:
+        """Raises: KmeshError: nothing tells of connections, so nothing would ever be asked for."""
+        telemetry = self._telemetry.status()
+        if not telemetry["on"]:
+            raise KmeshError(
+                f"--on-demand needs telemetry, which is off: {telemetry['reason']}",
+                hint="without --on-demand the whole mesh is held",
+            )
+        self._telemetry.also = OnDemand(
+            ask=lambda address: source.demand(NetworkAddress(address, network)),
+            release=lambda address: source.release(NetworkAddress(address, network)),
+        ).take
 
     def _remember(self, before: LastRun | None, mode: str) -> None:
         """Say what has changed since the last run here, and leave word for the next."""
@@ -163,7 +180,8 @@ class Daemon(Instance):
         )
 
     def _serve(self) -> None:
-        metrics = renderer(self.status, self._telemetry.counters)
+        source = SourceCollector(self._view.summary)
+        metrics = renderer(self.status, source, self._telemetry.counters)
         telling = api.routes(self, metrics=metrics)
         self._servers += [
             serve_unix(self._dir.socket, {**telling, **api.control_routes(self)}),

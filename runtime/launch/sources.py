@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -36,21 +36,27 @@ class Found:
 _PLAINTEXT_PORT = "15010"  # Istiod's, without identity; 15012 is TLS
 
 
-def find_source(text: str, *, http: bool = False) -> Found:
+def find_source(text: str, *, http: bool = False, on_demand: bool = False) -> Found:
     """Check what a user named; the source itself is opened within the event loop.
 
     Args:
         text: "files:DIR", "istiod", "istiod:HOST:PORT", "kubernetes".
         http: HTTP is wanted from the start; files always have it.
+        on_demand: hold only what is asked for; Istiod alone can be asked.
 
     Raises:
         KmeshError: there is no such source, or it cannot be opened.
     """
     kind, _, where = text.partition(":")
+    if on_demand and kind != "istiod":
+        raise KmeshError(
+            f"the source {text} cannot be asked on demand",
+            hint="leave --on-demand out: only Istiod can",
+        )
     if kind == "files" and where:
         return Found(_files(Path(where).absolute()))
     if kind == "istiod":
-        return _istiod(where, http=http)
+        return _istiod(where, http=http, on_demand=on_demand)
     if kind == "kubernetes" and not where:
         return Found(_kubernetes())
     raise KmeshError(
@@ -83,26 +89,26 @@ def _kubernetes() -> Opener:
     return lambda: KubernetesSource(api)
 
 
-def _istiod(address: str, *, http: bool) -> Found:
+def _istiod(address: str, *, http: bool, on_demand: bool) -> Found:
     host, _, port = address.rpartition(":")
     if address and not (host and port):
         raise KmeshError(f"{address!r} is no address of Istiod", hint="write istiod:HOST:PORT")
     plain = port == _PLAINTEXT_PORT or address.startswith("unix:")
     node = Node.from_environment(os.environ)
     return Found(
-        lambda: _open_istiod(node, address, plain=plain, http=http),
+        lambda: _open_istiod(node, address, plain=plain, http=http, on_demand=on_demand),
         cluster=os.environ.get("CLUSTER_ID", ""),  # not the default that Istiod is told
         network=node.network or None,
     )
 
 
-def _open_istiod(node: Node, address: str, *, plain: bool, http: bool) -> Source:
+def _open_istiod(node: Node, address: str, *, plain: bool, http: bool, on_demand: bool) -> Source:
     from runtime.source.istiod.config import IstiodConfig
     from runtime.source.istiod.credentials import Credentials
     from runtime.source.istiod.mesh import IstiodMesh
 
-    config = IstiodConfig(node=node)
+    config = IstiodConfig(node=node, on_demand=on_demand, whole_for_policies=on_demand)
     if address:
         credentials = Credentials(root=None, token=None) if plain else Credentials()
-        config = IstiodConfig(node=node, address=address, credentials=credentials)
+        config = replace(config, address=address, credentials=credentials)
     return IstiodMesh(config, http=http)

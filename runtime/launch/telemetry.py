@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Telemetry:
         self._reason = "the data path does not serve yet"
         self._blind = ""  # to network namespaces, and why
         self._lost = 0
+        self.also: Callable[[Sequence[Fields]], object] = lambda _events: None
         self.counters.lost = self.lost
         self.counters.lines_dropped = lambda: self.access_log.dropped
 
@@ -104,6 +105,7 @@ class Telemetry:
         """Count events and write them down."""
         self.counters.take(events)
         self.access_log.take(events)
+        self.also(events)
 
     def learn(self, change: Change) -> None:
         """Take over what the source says of workloads and services."""

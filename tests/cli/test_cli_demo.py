@@ -36,6 +36,17 @@ def test_the_demo_tells_its_story_and_leaves_nothing(checkout: Path) -> None:
     assert "✗" not in out
     assert "both answered http://10.96.0.10/" in out
     assert "both answered http://[fd00:10:96::10]/" in out
+    for shown in (
+        "all pods of reviews answer",
+        "the other is refused; both are counted",
+        "both answered, in the service's name",
+        "Envoy routed it by the cart's own address",
+        "accesslog: ",
+        "kmesh_istiod_connected 1.0",
+        "kill -9 ",
+        "not one request failed",
+    ):
+        assert shown in out
     assert "no program, no map, no file is left" in out
     assert "\033" not in out
     assert "Traceback" not in out

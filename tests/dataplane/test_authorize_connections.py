@@ -140,9 +140,13 @@ class Wire:
         return self._stack.enter_context(inside(self.server, make))
 
     def serve(self, address: str, port: int = PORT) -> None:
-        """Take connections as they come; the thread ends with the namespace's test."""
+        """Take connections as they come, up to the end."""
         listener = self.listen(address, port)
-        threading.Thread(target=_take_all, args=(listener,), daemon=True).start()
+        thread = threading.Thread(target=_take_all, args=(listener,), daemon=True)
+        thread.start()
+        self._stack.callback(thread.join)
+        # Closing alone would leave the thread in accept() for ever.
+        self._stack.callback(listener.shutdown, socket.SHUT_RDWR)
 
     def connect(self, source: str, address: str = SERVER4, port: int = PORT) -> socket.socket:
         def make() -> socket.socket:

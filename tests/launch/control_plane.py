@@ -37,19 +37,29 @@ class ControlPlane:
         self._tell("start")
         return self
 
-    def put(self, name: str, message: Any, *, version: str = "1", type_url: str = ADDRESS_TYPE) -> None:  # fmt: skip
-        self._tell("put", type_url, name, message.SerializeToString().hex(), version)
+    def put(
+        self,
+        name: str,
+        message: Any,
+        *,
+        version: str = "1",
+        type_url: str = ADDRESS_TYPE,
+        aliases: tuple[str, ...] = (),
+    ) -> None:
+        self._tell("put", type_url, name, message.SerializeToString().hex(), version, aliases)
 
-    def put_address(self, message: Any, *, version: str = "1") -> None:
+    def put_address(
+        self, message: Any, *, version: str = "1", aliases: tuple[str, ...] = ()
+    ) -> None:
         """A service or a workload as tests.source.istiod.mesh_messages makes them."""
-        if message.WhichOneof("type") == "workload":
-            self.put(message.workload.uid, message, version=version)
-        else:
-            self.put(f"{message.service.namespace}/{message.service.hostname}", message, version=version)  # fmt: skip
+        service = message.service
+        is_workload = message.WhichOneof("type") == "workload"
+        name = message.workload.uid if is_workload else f"{service.namespace}/{service.hostname}"
+        self.put(name, message, version=version, aliases=aliases)
 
     def put_bytes(self, name: str, payload: bytes, *, version: str) -> None:
         """Whatever is sent under the name of an address."""
-        self._tell("put", ADDRESS_TYPE, name, payload.hex(), version)
+        self._tell("put", ADDRESS_TYPE, name, payload.hex(), version, ())
 
     def remove(self, name: str, *, type_url: str = ADDRESS_TYPE) -> None:
         self._tell("remove", type_url, name)
@@ -85,8 +95,9 @@ class _Server:
     async def stop(self) -> None:
         await self._xds.stop()
 
-    def put(self, type_url: str, name: str, payload: str, version: str) -> None:
-        self._xds.put(type_url, name, bytes.fromhex(payload), version=version)
+    def put(self, type_url: str, name: str, payload: str, version: str, aliases: list[str]) -> None:
+        raw = bytes.fromhex(payload)
+        self._xds.put(type_url, name, raw, version=version, aliases=tuple(aliases))
 
     def remove(self, type_url: str, name: str) -> None:
         self._xds.remove(type_url, name)

@@ -200,6 +200,10 @@ def test_removals_and_a_bad_resource_leave_the_rest_of_the_recording(
     assert bad in nack
     assert (mapped("10.96.159.132"), 9080, 6) in expected  # ratings: its last good state
     assert bad in " ".join(node.ask("status")["sync"]["rejected"])
+    metrics = node.http("/status/metric", port=15020)[1].splitlines()
+    assert "kmesh_istiod_connected 1.0" in metrics
+    assert "kmesh_istiod_nacks_total 1.0" in metrics
+    assert any(line.startswith("kmesh_rejected_resource{") and bad in line for line in metrics)
     mesh.clear(type_url=ADDRESS_TYPE)
     mesh.push()
     node.until(lambda: contents(node) == Contents(), "not all is gone")

@@ -3,6 +3,7 @@
 #ifndef KMESH_ADDRESS_H
 #define KMESH_ADDRESS_H
 
+#include <kmesh/compiler.h>
 #include <kmesh/types.h>
 #include <bpf/bpf_endian.h>
 

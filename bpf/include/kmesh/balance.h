@@ -14,6 +14,7 @@
 #ifndef KMESH_BALANCE_H
 #define KMESH_BALANCE_H
 
+#include <kmesh/compiler.h>
 #include <kmesh/maps.h>
 
 struct kmesh_choice {
@@ -48,7 +49,7 @@ static __always_inline int kmesh_draw(__u32 class, __u32 count, struct kmesh_cho
 {
 	struct kmesh_slot_key key = {.cluster = choice->cluster};
 
-	for (int i = 0; i < KMESH_DRAWS; i++) {
+	for (kmesh_counter i = 0; i < KMESH_DRAWS; i++) {
 		key.slot = class << KMESH_CLASS_SHIFT | kmesh_below(count);
 		if (kmesh_read_slot(&key, &choice->endpoint))
 			return -1;
@@ -69,7 +70,7 @@ static __always_inline int kmesh_try_pick(struct kmesh_choice *choice)
 	if (!cluster || !cluster->total)
 		return 1;
 	left = kmesh_below(cluster->total);
-	for (__u32 class = 0; class < KMESH_CLASSES; class ++) {
+	for (kmesh_counter class = 0; class < KMESH_CLASSES; class ++) {
 		__u32 weight = cluster->weights[class];
 
 		if (left < weight)
@@ -82,7 +83,7 @@ static __always_inline int kmesh_try_pick(struct kmesh_choice *choice)
 /* Choose an endpoint of choice->cluster; 0, or 1 when it has none. */
 static __always_inline int kmesh_pick(struct kmesh_choice *choice)
 {
-	for (int i = 0; i < KMESH_RETRIES; i++) {
+	for (kmesh_counter i = 0; i < KMESH_RETRIES; i++) {
 		int result = kmesh_try_pick(choice);
 
 		if (result >= 0)

@@ -17,7 +17,7 @@ static __always_inline bool kmesh_find_flow(struct kmesh_flows *flows,
 	bool found = false;
 
 	bpf_spin_lock(&flows->lock);
-	for (int i = 0; i < KMESH_FLOWS; i++) {
+	for (kmesh_counter i = 0; i < KMESH_FLOWS; i++) {
 		struct kmesh_flow *flow = &flows->flows[i];
 
 		if (flow->service_port == service->port &&
@@ -51,7 +51,7 @@ static __always_inline void kmesh_keep_flow(struct kmesh_flows *flows,
 
 	bpf_spin_lock(&flows->lock);
 	at = flows->next;
-	for (__u32 i = 0; i < KMESH_FLOWS; i++) {
+	for (kmesh_counter i = 0; i < KMESH_FLOWS; i++) {
 		flow = &flows->flows[i];
 		if (flow->service_port == service->port &&
 		    kmesh_same_address(flow->service, service->address)) {
@@ -83,6 +83,8 @@ static __always_inline enum kmesh_outcome kmesh_send(struct bpf_sock_addr *ctx,
 	if (!kmesh_find_cluster(service, choice))
 		return KMESH_PASS;
 	flows = sk ? bpf_sk_storage_get(&udp_flows, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+	/* Or clang 13 tests another copy of it than the one that it uses. */
+	asm volatile("" : "+r"(flows));
 	if (flows && kmesh_find_flow(flows, service, &flow) && kmesh_flow_holds(&flow, choice))
 		return KMESH_REWRITE;
 	if (kmesh_pick(choice))
@@ -114,7 +116,7 @@ static __always_inline bool kmesh_receive(struct bpf_sock_addr *ctx,
 	if (!flows)
 		return false;
 	bpf_spin_lock(&flows->lock);
-	for (int i = 0; i < KMESH_FLOWS; i++) {
+	for (kmesh_counter i = 0; i < KMESH_FLOWS; i++) {
 		struct kmesh_flow *flow = &flows->flows[i];
 
 		if (flow->endpoint_port == from->port &&

@@ -21,7 +21,7 @@ static __always_inline bool kmesh_find_cluster(const struct kmesh_frontend_key *
 					       struct kmesh_choice *choice)
 {
 	/* See balance.h. After an update in this very moment the second look is the right one. */
-	for (int i = 0; i < 2; i++) {
+	for (kmesh_counter i = 0; i < 2; i++) {
 		struct kmesh_frontend *found = bpf_map_lookup_elem(&frontends, service);
 
 		if (!found)

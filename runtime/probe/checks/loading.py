@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.bpf.attach import Link, attach_to_map
+from runtime.bpf.info import VERIFIER_LIMIT, loaded_program
 from runtime.bpf.lib import BpfError
 from runtime.bpf.objects import BpfObject, Program
 from runtime.objects import uapi
@@ -43,8 +44,7 @@ def probe(context: Context, shipped: Shipped) -> Iterator[Evidence]:
         with BpfObject(shipped.info.path) as opened:
             _prepare(opened, shipped.info)
             opened.load()
-            count = len(opened.programs())
-            summary = f"loaded {count} programs"
+            summary = f"loaded {len(opened.programs())} programs{_effort(opened)}"
             yield Evidence(level=Level.LOAD, verdict=Verdict.PRESENT, summary=summary)
             yield from _attach(context, opened)
     except BpfError as error:
@@ -58,6 +58,18 @@ def _prepare(opened: BpfObject, info: ObjectInfo) -> None:
             opened.set_pin_path(item.name, None)
         if item.max_entries > _LARGE and item.key_size:
             opened.set_max_entries(item.name, _LARGE)
+
+
+def _effort(opened: BpfObject) -> str:
+    """How far the verifier was from giving up."""
+    loaded = [loaded_program(one.fd) for one in opened.programs().values() if one.fd >= 0]
+    most = max(loaded, key=lambda one: one.verified, default=None)
+    if most is None or not most.verified:  # before kernel 5.16 it is not told
+        return ""
+    return (
+        f"; the verifier walked at most {most.verified:,} instructions ({most.name}) of the "
+        f"{VERIFIER_LIMIT:,} that it allows"
+    )
 
 
 def _attach(context: Context, opened: BpfObject) -> Iterator[Evidence]:

@@ -20,12 +20,13 @@ class IstiodConfig:
         node: who we say we are.
         credentials: TLS and token, or plaintext.
         on_demand: hold only the addresses that were asked for, instead of the whole mesh.
+        whole_for_policies: hold the whole mesh after all from the first policy on: it may be about anyone.
         backoff_first: bound of the random wait before the first new attempt; it doubles each time.
         backoff_most: bound of the wait before any attempt.
         keepalive: between pings on a silent connection.
         keepalive_timeout: after which a ping without an answer ends the connection.
         rotation_check: between looks at the root certificate.
-        hostname_refresh: how long a resolved hostname is believed.
+        hostname_refresh: how long a resolved hostname is believed where DNS does not say.
         largest_request: bytes that Istiod takes in one message (ISTIO_GPRC_MAXRECVMSGSIZE, 4 MiB).
         hostname_wait: how long the first update may wait for hostnames to be resolved.
     """
@@ -34,6 +35,7 @@ class IstiodConfig:
     address: str = SECURE_ADDRESS
     credentials: Credentials = field(default_factory=Credentials)
     on_demand: bool = False
+    whole_for_policies: bool = False
     backoff_first: float = 0.5
     backoff_most: float = 30.0
     keepalive: float = 30.0

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Workloads that have a hostname instead of addresses: resolved, and resolved again.
 
-The system's resolver is used, so that a node's own DNS rules hold. It does not tell how long an
-answer may be believed; each is refreshed after a fixed time, spread at random so that a thousand
-names are not looked up in one moment. An answer that cannot be had leaves the last one in place.
+The system's resolver is used, so that a node's own DNS rules hold. Each answer is refreshed when DNS
+says that it expires (time_to_live.py), or after a fixed time where DNS does not say; spread at random
+so that a thousand names are not looked up in one moment. An answer that cannot be had leaves the last
+one in place.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from runtime.model.mesh import IPAddress, Workload
 
 _AT_ONCE = 8
 _SPREAD = 0.2
+_LEAST, _MOST = 1.0, 3600.0  # seconds: no answer is believed for less, whatever DNS says, or more
 _log = log.get("source.istiod")
 Lookup = Callable[[str], Awaitable[tuple[IPAddress, ...]]]
+Life = Callable[[str], Awaitable[float | None]]
 
 
 async def system_lookup(hostname: str) -> tuple[IPAddress, ...]:
@@ -73,8 +76,9 @@ class Hostnames:
     Args:
         changed: called with a workload whose addresses have changed.
         unresolved: kept up to date with the reason for each name that cannot be resolved.
-        refresh: seconds for which an answer is believed.
+        refresh: seconds for which an answer is believed where nobody says how long.
         lookup: resolves one name, raises OSError or ValueError when it cannot.
+        life: says for how many seconds an answer about a name holds, None where it cannot.
     """
 
     def __init__(
@@ -84,7 +88,9 @@ class Hostnames:
         unresolved: dict[str, str],
         refresh: float,
         lookup: Lookup = system_lookup,
+        life: Life | None = None,
     ) -> None:
+        self._life = life
         self._changed = changed
         self._unresolved = unresolved
         self._refresh = refresh
@@ -157,8 +163,14 @@ class Hostnames:
             async with self._slots:
                 await self._look_up(name)
             self._tried[name].set()
-            spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311
-            await asyncio.sleep(self._refresh * spread)
+            await asyncio.sleep(await self._believed_for(name))
+
+    async def _believed_for(self, name: str) -> float:
+        """Seconds to the next look-up; never before the answer expires, where that is known."""
+        life = await self._life(name) if self._life and name not in self._unresolved else None
+        if life is None:
+            return self._refresh * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311
+        return min(max(life, _LEAST), _MOST) * random.uniform(1, 1 + _SPREAD)  # noqa: S311
 
     async def _look_up(self, name: str) -> None:
         try:

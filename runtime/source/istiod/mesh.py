@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from runtime import log
+from runtime.model.mesh import NetworkAddress
 from runtime.source.istiod.client import Sleep
 from runtime.source.istiod.config import IstiodConfig
 from runtime.source.istiod.hostname import Lookup, system_lookup
@@ -73,6 +74,14 @@ class IstiodMesh:
         self._http: Any = None  # the updates of ADS, while somebody takes them
         self._begun = False
         self._left: list[Update] = []  # what had come when nobody took updates any more
+
+    async def demand(self, address: NetworkAddress) -> bool:
+        """On demand: ask for what is at an address; see IstiodSource."""
+        return await self.workloads.demand(address)
+
+    def release(self, address: NetworkAddress) -> None:
+        """On demand: stop following an address."""
+        self.workloads.release(address)
 
     def want_http(self) -> None:
         """Open ADS too. May be called from any thread."""

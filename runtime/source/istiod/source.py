@@ -18,6 +18,7 @@ from runtime.source.istiod.on_demand import Demands
 from runtime.source.istiod.pending import Pending
 from runtime.source.istiod.status import IstiodStatus
 from runtime.source.istiod.subscription import Outcome, Subscription
+from runtime.source.istiod.time_to_live import time_to_live
 from runtime.source.update import Update
 
 _log = log.get("source.istiod")
@@ -41,7 +42,7 @@ class IstiodSource:
         lookup: Lookup = system_lookup,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self.status = IstiodStatus(address=config.address)
+        self.status = IstiodStatus(address=config.address, on_demand=config.on_demand)
         self._config = config
         self._kind = AddressKind()
         self._addresses = Subscription(self._kind, on_demand=config.on_demand)
@@ -53,6 +54,7 @@ class IstiodSource:
             unresolved=self.status.unresolved,
             refresh=config.hostname_refresh,
             lookup=lookup,
+            life=time_to_live if lookup is system_lookup else None,
         )
         self._client = Client(
             config,
@@ -101,11 +103,18 @@ class IstiodSource:
         """
         if not self._config.on_demand:
             raise KmeshError("this source is not on demand: it holds every address already")
-        return await self._demands.demand(address)
+        return await self._demands.demand(address) if self._addresses.on_demand else True
 
     def release(self, address: NetworkAddress) -> None:
         """With `on_demand`: stop following an address."""
-        self._demands.release(address)
+        if self._addresses.on_demand:
+            self._demands.release(address)
+
+    def _want_all(self) -> None:
+        """A policy asks who a connection is from, and that may be anyone: nobody may be unknown."""
+        _log.warning("on demand no more: there are policies, which may be about any workload")
+        self._client.send(self._addresses.want_all())
+        self.status.on_demand = False
 
     def _ask(self, add: Sequence[str], drop: Sequence[str]) -> None:
         self._client.send(self._addresses.ask(add=add, drop=drop))
@@ -115,6 +124,9 @@ class IstiodSource:
         self._pending.merge(Changes(workloads=self._hostnames.take(outcome.changes.workloads)))
         if subscription is self._addresses and self._config.on_demand:
             self._demands.answered(found=outcome.found, missing=outcome.missing)
+        unknown = self._addresses.on_demand and self._config.whole_for_policies
+        if unknown and self._policies.versions:
+            self._want_all()
         self._count()
         if not self.status.synced and self._addresses.synced and self._policies.synced:
             self.status.synced = True

@@ -45,8 +45,10 @@ class IstiodStatus(StreamStatus):
     Attributes:
         services, workloads, policies: how many are held.
         unresolved: the reason for each hostname that cannot be resolved now.
+        on_demand: only what was asked for is held.
     """
 
+    on_demand: bool = False
     services: int = 0
     workloads: int = 0
     policies: int = 0

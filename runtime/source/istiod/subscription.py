@@ -108,6 +108,13 @@ class Subscription:
             resource_names_unsubscribe=dropped,
         )
 
+    def want_all(self) -> Any:
+        """Want everything from now on; returns the request that says so."""
+        self.on_demand = False
+        return DeltaDiscoveryRequest(
+            type_url=self.kind.type_url, resource_names_subscribe=[_WILDCARD]
+        )
+
     def answer(self, response: Any, outcome: Outcome) -> Any:
         """The ACK of a response, or its NACK that names what was refused and why."""
         request = DeltaDiscoveryRequest(type_url=self.kind.type_url, response_nonce=response.nonce)

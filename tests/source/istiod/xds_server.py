@@ -163,6 +163,7 @@ class XdsServer:
             stream.names[kind] = set()
             # An empty first subscription is the wildcard.
             stream.wildcard[kind] = not request.resource_names_subscribe
+        turned = "*" in request.resource_names_subscribe and not stream.wildcard[kind]
         if "*" in request.resource_names_subscribe:
             stream.wildcard[kind] = True
         if "*" in request.resource_names_unsubscribe:
@@ -170,7 +171,7 @@ class XdsServer:
         asked = set(request.resource_names_subscribe) - {"*"}
         stream.names[kind] |= asked
         stream.names[kind] -= set(request.resource_names_unsubscribe)
-        if first or asked:
+        if first or asked or turned:
             self._push_type(stream, kind, always=True, asked=asked)
 
     def _push_type(
