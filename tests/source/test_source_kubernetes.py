@@ -91,6 +91,8 @@ async def test_bad_object_costs_only_itself_and_its_last_good_version_serves(api
 async def test_list_after_a_forgotten_version_removes_what_went_meanwhile(api: FakeApi) -> None:
     updates = KubernetesSource(api, settle=0).updates()
     await nth(updates)
+    while len(api._watches) < 2:  # noqa: ASYNC110 - before that there is nothing to be forgotten
+        await asyncio.sleep(0.01)
     with api._lock:
         del api._kinds[SLICES][f"{SLICES}/web-1"]
         api.end_watches(forget=True)
