@@ -44,50 +44,62 @@ static __always_inline int kmesh_read_slot(const struct kmesh_slot_key *key,
 	return bpf_map_lookup_elem(&slots, key) == found ? 0 : -1;
 }
 
-/* 0, or -1 when an update took the slot away meanwhile. */
-static __always_inline int kmesh_draw(__u32 class, __u32 count, struct kmesh_choice *choice)
+#define KMESH_SLOT_NONE 0xffffffff /* the cluster has no endpoint */
+#define KMESH_SLOT_GONE 0xfffffffe /* an update got in the way */
+
+static __always_inline __u32 kmesh_draw(__u64 number, __u32 class, __u32 count)
 {
-	struct kmesh_slot_key key = {.cluster = choice->cluster};
+	struct kmesh_slot_key key = {.cluster = number};
+	struct kmesh_endpoint drawn;
 
 	for (kmesh_counter i = 0; i < KMESH_DRAWS; i++) {
 		key.slot = class << KMESH_CLASS_SHIFT | kmesh_below(count);
-		if (kmesh_read_slot(&key, &choice->endpoint))
-			return -1;
-		if (!class || kmesh_below(2u << class) < choice->endpoint.weight)
+		if (!class) /* all of it weigh one */
+			break;
+		if (kmesh_read_slot(&key, &drawn))
+			return KMESH_SLOT_GONE;
+		if (kmesh_below(2u << class) < drawn.weight)
 			break;
 	}
-	choice->slot = key.slot;
-	return 0;
+	return key.slot;
 }
 
-/* 0 with an endpoint, 1 when the cluster has none, -1 when an update got in the way. */
-static __always_inline int kmesh_try_pick(struct kmesh_choice *choice)
+/*
+ * Draw a slot of a cluster. Not inlined and not static, so that the verifier judges it once and not
+ * for every program and attempt (since 5.6, 51c39bb1d5d1); 5.10 takes no arguments but numbers.
+ */
+__attribute__((noinline)) __u32 kmesh_pick_slot(__u64 number)
 {
-	struct kmesh_cluster_key key = {.cluster = choice->cluster};
+	struct kmesh_cluster_key key = {.cluster = number};
 	struct kmesh_cluster *cluster = bpf_map_lookup_elem(&clusters, &key);
 	__u32 left;
 
 	if (!cluster || !cluster->total)
-		return 1;
+		return KMESH_SLOT_NONE;
 	left = kmesh_below(cluster->total);
 	for (kmesh_counter class = 0; class < KMESH_CLASSES; class ++) {
 		__u32 weight = cluster->weights[class];
 
 		if (left < weight)
-			return kmesh_draw(class, cluster->counts[class], choice);
+			return kmesh_draw(number, class, cluster->counts[class]);
 		left -= weight;
 	}
-	return -1;
+	return KMESH_SLOT_GONE;
 }
 
 /* Choose an endpoint of choice->cluster; 0, or 1 when it has none. */
 static __always_inline int kmesh_pick(struct kmesh_choice *choice)
 {
-	for (kmesh_counter i = 0; i < KMESH_RETRIES; i++) {
-		int result = kmesh_try_pick(choice);
+	struct kmesh_slot_key key = {.cluster = choice->cluster};
 
-		if (result >= 0)
-			return result;
+	for (kmesh_counter i = 0; i < KMESH_RETRIES; i++) {
+		key.slot = kmesh_pick_slot(choice->cluster);
+		if (key.slot == KMESH_SLOT_NONE)
+			return 1;
+		if (key.slot == KMESH_SLOT_GONE || kmesh_read_slot(&key, &choice->endpoint))
+			continue;
+		choice->slot = key.slot;
+		return 0;
 	}
 	return 1;
 }

@@ -89,8 +89,6 @@ static __always_inline void kmesh_unbar(const __be32 *address, __be16 port)
 		bpf_map_delete_elem(&barred, &key);
 }
 
-#define KMESH_NO_SLOT 0xffffffff
-
 /*
  * The slot of an instance that is not barred, looked for from anywhere in a class on. Not inlined
  * and not static, so that the verifier judges it by itself (since 5.6, 51c39bb1d5d1).
@@ -104,7 +102,7 @@ __attribute__((noinline)) __u32 kmesh_another_slot(__u64 number, __u32 class)
 	__u32 index;
 
 	if (!cluster)
-		return KMESH_NO_SLOT;
+		return KMESH_SLOT_NONE;
 	class &= KMESH_CLASSES - 1;
 	index = kmesh_below(cluster->counts[class]);
 	for (int i = 0; i < KMESH_LOOKS; i++) {
@@ -118,7 +116,7 @@ __attribute__((noinline)) __u32 kmesh_another_slot(__u64 number, __u32 class)
 		if (!kmesh_read_slot(&at, &other) && !kmesh_is_barred(&other))
 			return at.slot;
 	}
-	return KMESH_NO_SLOT;
+	return KMESH_SLOT_NONE;
 }
 
 /* Put an instance that is not barred in place of one that is. */
@@ -128,7 +126,7 @@ static __always_inline void kmesh_pick_another(struct kmesh_choice *choice)
 	struct kmesh_endpoint other;
 
 	at.slot = kmesh_another_slot(choice->cluster, choice->slot >> KMESH_CLASS_SHIFT);
-	if (at.slot == KMESH_NO_SLOT || kmesh_read_slot(&at, &other))
+	if (at.slot == KMESH_SLOT_NONE || kmesh_read_slot(&at, &other))
 		return;
 	choice->endpoint = other;
 	choice->slot = at.slot;
