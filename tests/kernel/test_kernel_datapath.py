@@ -16,6 +16,7 @@ import pytest
 from runtime.bpf.info import ids
 from runtime.bpf.lib import BpfError
 from runtime.bpf.maps import BpfMap
+from runtime.kernel import programs
 from runtime.kernel.apply import ApplyError
 from runtime.kernel.bpffs import BpffsError, ensure_bpffs
 from runtime.kernel.cgroup import CgroupError
@@ -294,7 +295,7 @@ def test_missing_objects_leave_nothing_behind(pins: Path, tmp_path: Path) -> Non
 def test_objects_of_another_version_are_refused(
     objects: Path, pins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.kernel.programs.DIGEST", "another")
+    monkeypatch.setitem(programs._DIGESTS, "compat", "another")
     with pytest.raises(ObjectsError, match="lay their maps out otherwise"):
         DataPath.open(objects, pins=pins)
     assert list(pins.iterdir()) == []
