@@ -21,7 +21,7 @@ from ci.matrix.plan import QUICK_SCENARIOS, SKIPS, chosen, stages, suites, unexp
 from ci.matrix.results import DOCUMENT, TEMPLATE, document, kept, merged, read
 from ci.matrix.update import differences
 from runtime.errors import KmeshError
-from runtime.probe.run import probe_offline
+from runtime.probe.run import probe, probe_offline
 
 KERNEL = Kernel(release="6.1.0", image=Path("/x"), config=Path("/y"))
 GOOD: dict[str, Any] = {
@@ -171,6 +171,12 @@ def test_a_contradiction_between_offline_and_live_is_named(objects: Path, checko
     assert agreement(offline, live).differences == ("jit: offline present, live absent",)
     live["findings"].remove(found)
     assert "nothing found out" in agreement(offline, live).differences[0]
+
+
+def test_what_scenarios_expect_is_looked_at(objects: Path) -> None:
+    looked_at = {finding.capability for finding in probe(objects=objects, quick=True).findings}
+    for name, scenario in SCENARIOS.items():
+        assert set(scenario.expected) <= looked_at, name
 
 
 SCENARIO = Scenario(
