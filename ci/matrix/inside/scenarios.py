@@ -120,7 +120,9 @@ SCENARIOS: dict[str, Scenario] = {
         apply=_no_btf,
         expected={
             "btf": Expected(verdict="absent", reason="vmlinux", remedy="CONFIG_DEBUG_INFO_BTF"),
-            "telemetry": Expected(verdict="absent", reason="BTF", remedy="BTF"),
+            "fields.telemetry.telemetry": Expected(
+                verdict="absent", reason="BTF", remedy="BTF|headers"
+            ),
         },
     ),
     "without-bpf": Scenario(title="without CAP_BPF (SYS_ADMIN held)", apply=_without("BPF")),
