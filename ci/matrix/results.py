@@ -131,7 +131,7 @@ def _skipped(rows: Sequence[Row]) -> Iterator[str]:
             for why in each.get("reasons", ()):
                 found.setdefault(why, []).append(_short(row))
     if found:
-        yield "Skipped, and failures anywhere else (ci/matrix/skips.list):"
+        yield "What is skipped; anywhere else that is a failure (`ci/matrix/skips.list`):"
         yield ""
         yield from (f"- on {', '.join(kernels)}: {why}" for why, kernels in found.items())
         yield ""
