@@ -13,56 +13,34 @@ import pytest
 
 from runtime.probe import bcc_adapter
 from runtime.probe.bcc_adapter import Headers, HeadersError, constants
+from tests.probe.header_tree import build, common
 
 needs_bcc = pytest.mark.skipif(
     bcc_adapter._interpreter() is None,
     reason="needs the distribution's bcc (python3-bpfcc)",
 )
 RELEASE = "1.2.3-test"
-KCONFIG = """\
-#include <generated/autoconf.h>
-typedef unsigned long long u64;
-"""
+PAD = "#define CONFIG_PAD 12\n"
 SOCK = """\
 struct sock { char pad[CONFIG_PAD]; int sk_sndbuf; struct { long a; unsigned char b; } inner; };
 """
 
 
-def build(root: Path, *, release: str = RELEASE, config: str = "#define CONFIG_PAD 12\n") -> Path:
-    """What configuring a kernel makes, as Debian has it in a directory of its own."""
-    for name, text in {
-        "include/generated/autoconf.h": config,
-        "include/generated/utsrelease.h": f'#define UTS_RELEASE "{release}"\n',
-        "include/linux/version.h": "#define LINUX_VERSION_CODE 66051\n",
-    }.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
-
-
-def common(root: Path, *, sock: str = SOCK) -> Path:
-    """What all configurations share."""
-    for name, text in {
-        "include/linux/kconfig.h": KCONFIG,
-        "include/uapi/linux/bpf.h": "",
-        "include/net/sock.h": sock,
-        **{f"include/linux/{name}.h": "" for name in ("tcp", "skmsg", "net", "fs")},
-    }.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
-
-
 @pytest.fixture
 def split(tmp_path: Path) -> Headers:
-    return Headers((build(tmp_path / "build"), common(tmp_path / "common")))
+    return Headers(
+        (
+            build(tmp_path / "build", release=RELEASE, config=PAD),
+            common(tmp_path / "common", sock=SOCK),
+        )
+    )
 
 
 def installed(root: Path, *, release: str = RELEASE) -> Path:
     build(root / f"usr/src/linux-headers-{RELEASE}", release=release)
     makefile = root / f"usr/src/linux-headers-{RELEASE}/Makefile"
     makefile.write_text("include /usr/src/common/Makefile\n")
-    common(root / "usr/src/common")
+    common(root / "usr/src/common", sock=SOCK)
     modules = root / f"lib/modules/{RELEASE}"
     modules.mkdir(parents=True)
     (modules / "build").symlink_to(f"/usr/src/linux-headers-{RELEASE}")
@@ -92,7 +70,7 @@ def test_the_archive_that_a_kernel_carries(tmp_path: Path) -> None:
 def test_headers_that_were_said_count_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = build(tmp_path / "said")
+    said = build(tmp_path / "said", release=RELEASE)
     installed(tmp_path / "root")
     monkeypatch.setenv("BCC_KERNEL_SOURCE", str(said))
     assert bcc_adapter.headers(RELEASE, root=tmp_path / "root") == Headers((said,))
@@ -131,7 +109,7 @@ def test_constants_under_a_configuration(split: Headers) -> None:
 
 @needs_bcc
 def test_another_configuration_has_other_constants(tmp_path: Path, split: Headers) -> None:
-    build(tmp_path / "build", config="#define CONFIG_PAD 40\n")
+    build(tmp_path / "build", release=RELEASE, config="#define CONFIG_PAD 40\n")
     values, _ = constants(ASKED, found=split)
     assert values["sock.sk_sndbuf"][0] == 40
 
@@ -164,7 +142,7 @@ def test_an_archive_is_unpacked_and_removed_again(tmp_path: Path, split: Headers
 @pytest.mark.parametrize(
     ("config", "sock", "said"),
     [
-        ("#define CONFIG_PAD 12\n#define CONFIG_RANDSTRUCT 1\n", SOCK, "randomized"),
+        (f"{PAD}#define CONFIG_RANDSTRUCT 1\n", SOCK, "randomized"),
         (
             "#define CONFIG_PAD 12\n",
             "struct sock { damaged }",
@@ -173,7 +151,9 @@ def test_an_archive_is_unpacked_and_removed_again(tmp_path: Path, split: Headers
     ],
 )
 def test_headers_that_cannot_be_used(tmp_path: Path, config: str, sock: str, said: str) -> None:
-    found = Headers((build(tmp_path / "b", config=config), common(tmp_path / "c", sock=sock)))
+    found = Headers(
+        (build(tmp_path / "b", release=RELEASE, config=config), common(tmp_path / "c", sock=sock))
+    )
     with pytest.raises(HeadersError, match=said):
         constants(ASKED, found=found)
 
