@@ -24,10 +24,14 @@ from runtime.compile.evidence import header_places
 from runtime.errors import KmeshError
 from runtime.process import run
 
-INSTALL_BCC = "install the distribution's bcc for Python (Debian: python3-bpfcc; generic image)"
+_OR_BTF = "or use a kernel with BTF (CONFIG_DEBUG_INFO_BTF=y)"
+INSTALL_BCC = (
+    "use the generic image (kmesh), which has bcc, or install the distribution's bcc for Python"
+    f" (Debian: python3-bpfcc), {_OR_BTF}"
+)
 INSTALL_HEADERS = (
     "install the headers of this very kernel (Debian: linux-headers-$(uname -r)); in a container"
-    " mount the host's /lib/modules and /usr/src"
+    f" mount the host's /lib/modules and /usr/src; {_OR_BTF}"
 )
 _KHEADERS = Path("sys/kernel/kheaders.tar.xz")  # CONFIG_IKHEADERS
 _CHILD = Path(__file__).with_name("bcc_child.py")

@@ -101,6 +101,7 @@ def _run(before: Callable[[], None]) -> dict[str, Any]:
         ended = daemon.end()
     return {
         "mode": status["mode"],
+        "beside": {name: status[name] for name in ("telemetry", "acceleration") if name in status},
         "answers": dict(answers),
         "status": ended.status,
         "left": node.leftovers(),
