@@ -116,7 +116,7 @@ def constants(
     with _unpacked(found) as places:
         while True:
             names = list(wanted)
-            code, complaints = _compile([wanted[name] for name in names], places)
+            code, complaints, last = _compile([wanted[name] for name in names], places)
             if code is not None:
                 values = iter(map(_value, code))
                 return {name: [next(values) for _ in wanted[name]] for name in names}, unknown
@@ -124,7 +124,7 @@ def constants(
             if others or not complaints:
                 raise HeadersError(
                     f"bcc cannot compile with the headers in {found}"
-                    f" ({others[0] if others else 'it did not say why'})",
+                    f" ({others[0] if others else last})",
                     hint="use a kernel with BTF (CONFIG_DEBUG_INFO_BTF=y)",
                 )
             unknown += sorted({names[int(line) - 1] for _, line, _ in complaints})
@@ -133,13 +133,15 @@ def constants(
 
 def _compile(
     asked: Sequence[Sequence[str]], places: Sequence[Path]
-) -> tuple[list[bytes] | None, list[tuple[str, str, str]]]:
-    """The code of a function for each expression, or what the compiler said: file, line, words."""
+) -> tuple[list[bytes] | None, list[tuple[str, str, str]], str]:
+    """The code of a function for each expression, or what the compiler said: file, line, words; how it ended."""
     interpreter = _interpreter()
     if interpreter is None:
         raise HeadersError("bcc for Python is not installed", hint=INSTALL_BCC)
     text, count = _text(asked)
-    source = next((one for one in places if (one / "include/linux/kconfig.h").is_file()), places[0])
+    source = next((one for one in places if (one / "include/linux/kconfig.h").is_file()), None)
+    if source is None:  # bcc would look elsewhere, and try modprobe
+        raise HeadersError(f"the headers in {places[0]} are not whole", hint=INSTALL_HEADERS)
     request = {
         "text": text,
         "flags": [*_FLAGS, *_KBUILD, *_generated(place for place in places if place != source)],
@@ -153,8 +155,9 @@ def _compile(
         check=False,
     )
     if done.returncode:
-        return None, _ERROR.findall(done.stderr)
-    return [bytes.fromhex(item) for item in json.loads(done.stdout)], []
+        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        return None, _ERROR.findall(done.stderr), last
+    return [bytes.fromhex(item) for item in json.loads(done.stdout)], [], ""
 
 
 def _text(asked: Sequence[Sequence[str]]) -> tuple[str, int]:

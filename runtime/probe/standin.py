@@ -20,7 +20,8 @@ from runtime.probe import cache
 from runtime.probe.facts import Facts
 from runtime.version import package_version
 
-_KEPT, _BLOB = "fields-cache.json", "fields.btf"
+# As runtime/control/rundir.py removes them.
+_KEPT, _BLOB = "fields-cache.json", "fields-cache.json-{}.btf"
 _LAST_INTEGER, _POINTER, _STRUCT, _UNION = 4, 5, 12, 13  # __builtin_classify_type()
 _POINTER_SIZE = 8
 
@@ -154,10 +155,10 @@ def _key(facts: Facts, fields: Iterable[str], where: str) -> str:
 def _kept(key: str) -> StandIn | None:
     with suppress(OSError, ValueError, LookupError, TypeError):
         data = cache.read_json(_KEPT)
-        blob = cache.read(_BLOB)
-        if data["key"] == key and data["sha256"] == hashlib.sha256(blob).hexdigest():
+        name = _BLOB.format(data["sha256"])
+        if data["key"] == key and data["sha256"] == hashlib.sha256(cache.read(name)).hexdigest():
             return StandIn(
-                path=cache.directory() / _BLOB,
+                path=cache.directory() / name,
                 where=str(data["where"]),
                 missing=tuple(data["missing"]),
             )
@@ -165,9 +166,11 @@ def _kept(key: str) -> StandIn | None:
 
 
 def _keep(key: str, blob: bytes, *, where: str, missing: tuple[str, ...]) -> StandIn:
+    # Under its own name: a daemon opens objects with it long after another run had another one.
     digest = hashlib.sha256(blob).hexdigest()
+    name = _BLOB.format(digest)
     about = {"key": key, "sha256": digest, "where": where, "missing": missing}
-    if not (cache.write(_BLOB, blob) and cache.write_json(_KEPT, about)):
+    if not (cache.write(name, blob) and cache.write_json(_KEPT, about)):
         why_not = f"what the headers in {where} tell cannot be kept in {cache.directory()}"
         return StandIn(where=where, why_not=why_not, remedy="make that directory writable")
-    return StandIn(path=cache.directory() / _BLOB, where=where, missing=missing)
+    return StandIn(path=cache.directory() / name, where=where, missing=missing)

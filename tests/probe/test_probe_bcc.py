@@ -159,6 +159,23 @@ def test_headers_that_cannot_be_used(tmp_path: Path, config: str, sock: str, sai
 
 
 @needs_bcc
+def test_headers_that_are_not_whole(tmp_path: Path) -> None:
+    with pytest.raises(HeadersError, match="are not whole"):
+        constants(ASKED, found=Headers((build(tmp_path / "b", release=RELEASE, config=PAD),)))
+
+
+@needs_bcc
+def test_a_compiler_that_is_killed(
+    split: Headers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed.py"
+    killed.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    monkeypatch.setattr(bcc_adapter, "_CHILD", killed)
+    with pytest.raises(HeadersError, match="status -9"):
+        constants(ASKED, found=split)
+
+
+@needs_bcc
 def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     archive = tmp_path / "kheaders.tar.xz"
     archive.write_bytes(b"\0" * 100)
