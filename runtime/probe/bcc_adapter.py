@@ -22,7 +22,7 @@ from pathlib import Path
 
 from runtime.compile.evidence import header_places
 from runtime.errors import KmeshError
-from runtime.process import run
+from runtime.process import CommandError, run
 
 _OR_BTF = "or use a kernel with BTF (CONFIG_DEBUG_INFO_BTF=y)"
 INSTALL_BCC = (
@@ -35,7 +35,7 @@ INSTALL_HEADERS = (
 )
 _KHEADERS = Path("sys/kernel/kheaders.tar.xz")  # CONFIG_IKHEADERS
 _CHILD = Path(__file__).with_name("bcc_child.py")
-_SECONDS = 90.0
+_SECONDS = 120.0  # two of them natively; emulated and busy, a minute
 _SYSTEM = (Path("/usr/bin/python3"), Path("/usr/lib/python3/dist-packages/bcc/__init__.py"))
 # bcc brings a linux/bpf.h and helpers of its own time along, which newer headers do not go with.
 _FLAGS = ("-w", "-ferror-limit=0", "-D_UAPI__LINUX_BPF_H__", "-D__BPF_HELPERS_H")
@@ -147,13 +147,16 @@ def _compile(
         "flags": [*_FLAGS, *_KBUILD, *_generated(place for place in places if place != source)],
         "functions": [f"kmesh_{number}" for number in range(count)],
     }
-    done = run(
-        [str(interpreter), "-I", str(_CHILD)],
-        env={**os.environ, "BCC_KERNEL_SOURCE": str(source)},
-        stdin=json.dumps(request).encode(),
-        timeout=_SECONDS,
-        check=False,
-    )
+    try:
+        done = run(
+            [str(interpreter), "-I", str(_CHILD)],
+            env={**os.environ, "BCC_KERNEL_SOURCE": str(source)},
+            stdin=json.dumps(request).encode(),
+            timeout=_SECONDS,
+            check=False,
+        )
+    except CommandError as error:
+        raise HeadersError(f"bcc did not compile: {str(error).splitlines()[0]}") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         return None, _ERROR.findall(done.stderr), last

@@ -12,7 +12,7 @@ import resource
 import sys
 
 _MEMORY = 4 << 30
-_SECONDS = 60
+_SECONDS = 120
 
 
 def main() -> int:

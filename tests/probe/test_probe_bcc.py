@@ -176,6 +176,18 @@ def test_a_compiler_that_is_killed(
 
 
 @needs_bcc
+def test_a_compiler_that_does_not_end(
+    split: Headers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    endless = tmp_path / "endless.py"
+    endless.write_text("while True: pass")
+    monkeypatch.setattr(bcc_adapter, "_CHILD", endless)
+    monkeypatch.setattr(bcc_adapter, "_SECONDS", 0.2)
+    with pytest.raises(HeadersError, match="no end after"):
+        constants(ASKED, found=split)
+
+
+@needs_bcc
 def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     archive = tmp_path / "kheaders.tar.xz"
     archive.write_bytes(b"\0" * 100)
