@@ -70,6 +70,13 @@ def test_objects_ask_for_nothing_but_fields(objects: Path) -> None:
     assert kinds == {0}  # BPF_CORE_FIELD_BYTE_OFFSET
 
 
+def test_no_object_calls_what_a_kernel_built_without_btf_refuses(objects: Path) -> None:
+    """Helpers that return a pointer with a type of the kernel's BTF ("invalid return type of func")."""
+    called = {use.name for path in objects.rglob("*.bpf.o") for use in inspect_object(path).helpers}
+    assert called
+    assert not [name for name in called if name.startswith("skc_to_")]
+
+
 def code(opened: BpfObject) -> dict[str, bytes]:
     found = {}
     for handle in opened._each("bpf_object__next_program"):
