@@ -17,6 +17,7 @@
 #include <kmesh/accelerate.h>
 #include <kmesh/flow_control.h>
 #include <kmesh/kernel_socket.h>
+#include <kmesh/optional.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -292,6 +293,8 @@ int kmesh_follow(struct bpf_sock_ops *ctx)
  * begins to listen, a client when it is connected. What comes after concerns enrolled sockets only.
  * bpf_get_netns_cookie() in sockops programs: since 5.15, 6cf1770d63dd; loaded only where it is.
  */
+KMESH_OPTIONAL_PROGRAM(kmesh_follow_netns);
+
 SEC("sockops")
 int kmesh_follow_netns(struct bpf_sock_ops *ctx)
 {

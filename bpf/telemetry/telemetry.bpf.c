@@ -5,6 +5,7 @@
  *
  * Whoever reads the ring buffer may be slow or gone: then events are lost, and counted.
  */
+#include <kmesh/optional.h>
 #include <kmesh/telemetry.h>
 #include <kmesh/kernel_socket.h>
 #include <bpf/bpf_core_read.h>
@@ -236,6 +237,8 @@ int kmesh_telemetry(struct bpf_sock_ops *ctx)
  * The same for the root cgroup, where the network namespace tells who is managed.
  * bpf_get_netns_cookie() in sockops programs: since 5.15, 6cf1770d63dd; loaded only where it is.
  */
+KMESH_OPTIONAL_PROGRAM(kmesh_telemetry_netns);
+
 SEC("sockops")
 int kmesh_telemetry_netns(struct bpf_sock_ops *ctx)
 {

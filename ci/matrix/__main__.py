@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ci.matrix [--write] [--quick] [KERNEL...]`: every listed kernel booted, and everything tried.
+"""`python -m ci.matrix [--write] [--quick] [--jobs N] [KERNEL...]`: every listed kernel booted, all tried.
 
 A kernel is named by its suite or the beginning of its release: bookworm, 6.12. Exit status 1: something
 was not as it should be on one of them.
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from ci.kernels.debian import Wanted, fetch, wanted
+from ci.kernels.debian import Kernel, Wanted, fetch, wanted
 from ci.matrix.accelerator import accelerator, boots_under_kvm
 from ci.matrix.measure import Row, measure
 from ci.matrix.plan import chosen
@@ -32,6 +34,8 @@ def main() -> int:
     parser.add_argument("kernels", nargs="*", metavar="KERNEL")
     parser.add_argument("--quick", action="store_true", help="only what `make test` has time for")
     parser.add_argument("--write", action="store_true", help="keep the results in docs/")
+    # A booted kernel takes one CPU of its host.
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="boots at a time")
     options = parser.parse_args()
     try:
         return _run(options)
@@ -46,12 +50,8 @@ def _run(options: argparse.Namespace) -> int:
     # The newest first: what it leaves to the others has a verdict in it that was kept, which older kernels
     # with open questions do not leave.
     picked = chosen(wanted(), options.kernels)[::-1]
-    with tempfile.TemporaryDirectory(prefix="kmesh-disk-") as name:
-        disk = Path(name)
-        rows = [
-            _one(each, depth=depth, disk=disk, also=_update_stages(number, len(picked)))
-            for number, each in enumerate(picked)
-        ]
+    with tempfile.TemporaryDirectory(prefix="kmesh-disk-") as disk:
+        rows = _all(picked, depth=depth, disk=Path(disk), jobs=options.jobs)
     failed = [(row["release"], line) for row in rows for line in row["failures"]]
     if len(picked) > 1:
         failed += [("update", line) for line in check_update(rows[0], rows[-1])]
@@ -72,9 +72,27 @@ def _update_stages(number: int, count: int) -> Sequence[str]:
     return {0: BEFORE, count - 1: AFTER}.get(number, ())
 
 
-def _one(listed: Wanted, *, depth: str, disk: Path, also: Sequence[str]) -> Row:
-    [kernel] = fetch([listed])
-    with_ = accelerator(kernel, prove=boots_under_kvm)
+def _all(picked: Sequence[Wanted], *, depth: str, disk: Path, jobs: int) -> list[Row]:
+    """The rows of all, some boots at a time; the last one starts from what the first one left."""
+    ready = [(kernel, accelerator(kernel, prove=boots_under_kvm)) for kernel in fetch([*picked])]
+    running: list[Future[Row]] = []
+
+    def one(number: int) -> Row:
+        also = _update_stages(number, len(picked))
+        if also is AFTER:
+            running[0].result()
+        kernel, with_ = ready[number]
+        return _one(kernel, picked[number], with_=with_, depth=depth, disk=disk, also=also)
+
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        for number in range(len(picked)):
+            running.append(pool.submit(one, number))  # the first is there before the last asks  # noqa: PERF401
+        return [each.result() for each in running]
+
+
+def _one(
+    kernel: Kernel, listed: Wanted, *, with_: str, depth: str, disk: Path, also: Sequence[str]
+) -> Row:
     print(f"{kernel.release}: booting under {with_}", flush=True)
     began = time.monotonic()
     row = measure(

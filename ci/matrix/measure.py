@@ -12,7 +12,7 @@ from typing import Any
 from ci.kernels.debian import Kernel
 from ci.matrix.agree import agreement, judge_offline
 from ci.matrix.boot import Outcome, boot
-from ci.matrix.plan import stages
+from ci.matrix.plan import stages, unexpected_skips
 from runtime.errors import KmeshError
 
 Row = dict[str, Any]
@@ -121,6 +121,8 @@ def failures(row: Mapping[str, Any]) -> list[str]:
         found.append(f"kmesh run did not serve well: {served}")
     for suite in row["tests"]:
         found += [f"{name} failed: {suite['tail']}" for name in suite["failed"]]
+        unexpected = unexpected_skips(suite["skipped"], row["suite"])
+        found += [f"{number} tests skipped: {why}" for why, number in unexpected.items()]
     for scenario in row["degraded"]:
         found += [f"{scenario['scenario']}: {line}" for line in scenario["complaints"]]
     return found

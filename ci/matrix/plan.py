@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from ci.kernels.debian import Wanted
 from ci.matrix.inside.scenarios import SCENARIOS
 from runtime.errors import KmeshError
 
+_CHECKOUT = Path(__file__).resolve().parents[2]
 LIST = Path(__file__).with_name("suites.list")
+SKIPS = Path(__file__).with_name("skips.list")
 # Those that `make test` has time for, on each kernel that it boots.
 QUICK_SCENARIOS = ("no-btf", "without-bpf-sys-admin", "cgroup-v1", "small-memlock", "lockdown")
 
@@ -27,10 +29,32 @@ class Suite:
 
 
 def suites(depth: str, *, path: Path = LIST) -> list[Suite]:
-    """The suites of a depth, in the order of the list."""
+    """The suites of a depth, in the order of the list.
+
+    Raises:
+        KmeshError: what is listed is not there.
+    """
     lines = (line.split("#")[0].split() for line in path.read_text().splitlines())
-    found = [Suite(line[0], line[1], tuple(line[2:])) for line in lines if line]
+    found = [Suite(line[0], line[1], tuple(_files(line[2:]))) for line in lines if line]
     return [suite for suite in found if suite.depth == depth]
+
+
+def _files(patterns: Sequence[str]) -> Iterator[str]:
+    for pattern in patterns:
+        found = sorted(_CHECKOUT.glob(pattern))
+        if not found:
+            raise KmeshError(f"no {pattern} in this checkout", hint=f"correct {LIST.name}")
+        yield from (str(each.relative_to(_CHECKOUT)) for each in found)
+
+
+def unexpected_skips(
+    skipped: Mapping[str, int], suite: str, *, path: Path = SKIPS
+) -> dict[str, int]:
+    """The skipped tests that no line of skips.list allows on the kernel of a distribution's suite."""
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    allowed = [line.partition(" ") for line in lines if line]
+    starts = tuple(reason.strip() for kernel, _, reason in allowed if kernel == suite)
+    return {why: number for why, number in skipped.items() if not why.startswith(starts)}
 
 
 def stages(depth: str, *, also: Sequence[str] = ()) -> list[str]:

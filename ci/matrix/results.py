@@ -35,17 +35,26 @@ def kept(row: Row) -> dict[str, Any]:
         "served": row["served"]["mode"],
         "offline_decided": row["offline"]["decided"],
         "verdicts": dict(sorted(row["verdicts"].items())),
-        "tests": {
-            each["path"]: {
-                "passed": each["passed"],
-                "skipped": sum(each["skipped"].values()),
-            }
-            for each in row["tests"]
-        },
+        "tests": {path: _total(row["tests"], path) for path in _paths(row)},
         "degraded": {
             each["scenario"]: {"title": each["title"], "mode": each["ran"]["mode"]}
             for each in row["degraded"]
         },
+    }
+
+
+def _paths(row: Row) -> list[str]:
+    return list(dict.fromkeys(each["path"] for each in row["tests"]))
+
+
+def _total(tests: Iterable[Row], path: str) -> dict[str, Any]:
+    """What came of all suites of a path, with the reasons of what was skipped."""
+    suites = [each for each in tests if each["path"] == path]
+    reasons = sorted({why for each in suites for why in each["skipped"]})
+    return {
+        "passed": sum(each["passed"] for each in suites),
+        "skipped": sum(sum(each["skipped"].values()) for each in suites),
+        **({"reasons": reasons} if reasons else {}),
     }
 
 
@@ -79,6 +88,7 @@ def document(rows: Sequence[Row], template: str, *, listed: Sequence[str]) -> st
         "missing": [f"Listed, and not measured yet (`make matrix`): {', '.join(missing)}.", ""]
         if missing
         else [],
+        "skipped": _skipped(rows),
         "degraded": _degraded(rows),
     }
     for name, lines in tables.items():
@@ -111,6 +121,20 @@ def _matrix_row(row: Row) -> tuple[str, ...]:
     return (
         row["release"], row["version"], f"{row['served']}, serves", row["kernel_mode"], tests, decided,
     )  # fmt: skip
+
+
+def _skipped(rows: Sequence[Row]) -> Iterator[str]:
+    """Which kernels skip tests for a reason."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for each in row["tests"].values():
+            for why in each.get("reasons", ()):
+                found.setdefault(why, []).append(_short(row))
+    if found:
+        yield "Skipped, and failures anywhere else (ci/matrix/skips.list):"
+        yield ""
+        yield from (f"- on {', '.join(kernels)}: {why}" for why, kernels in found.items())
+        yield ""
 
 
 def _short(row: Row) -> str:

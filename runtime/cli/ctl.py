@@ -11,11 +11,12 @@ import click
 
 from runtime import ui
 from runtime.cli import ctl_maps
-from runtime.cli.ctl_cluster import cluster_options, complete_node, completion, nodes, pods
+from runtime.cli.ctl_cluster import complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
 from runtime.cli.ctl_log import log_
 from runtime.cli.ctl_routes import routes
 from runtime.cli.ctl_waypoint import waypoint
+from runtime.cli.kubeconfig import cluster_options
 from runtime.cli.options import daemon, pins_option, run_dir_option
 from runtime.server.client import DaemonDownError
 

@@ -1,50 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`kmeshctl` against a cluster: nodes, pods, and the options with which one is found."""
+"""`kmeshctl` against a cluster: nodes and pods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from runtime import ui
+from runtime.cli.kubeconfig import user_cluster
 from runtime.cli.options import daemon, run_dir_option
 from runtime.errors import KmeshError
 
-if TYPE_CHECKING:
-    from runtime.cluster.client import Cluster
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 Json = Mapping[str, Any]
-
-
-def cluster_options(function: _Command) -> _Command:
-    """`--kubeconfig` and `--context`, for the whole of kmeshctl."""
-    function = click.option(
-        "--context",
-        metavar="NAME",
-        help="The context of the kubeconfig, where not its current one.",
-    )(function)
-    return click.option(
-        "--kubeconfig",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="Without: KUBECONFIG, or ~/.kube/config.",
-    )(function)
-
-
-def user_cluster() -> Cluster:
-    """The cluster of the user's kubeconfig.
-
-    Raises:
-        ApiError: there is none that can be used.
-    """
-    from runtime.cluster.client import Cluster
-
-    options = click.get_current_context().find_root().params
-    return Cluster.by_kubeconfig(options.get("kubeconfig"), context=options.get("context"))
 
 
 def complete_node(

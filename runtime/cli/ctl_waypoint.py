@@ -11,7 +11,7 @@ import click
 import yaml
 
 from runtime import ui
-from runtime.cli.ctl_cluster import user_cluster
+from runtime.cli.kubeconfig import user_cluster
 from runtime.cluster import waypoint as waypoints
 from runtime.errors import KmeshError
 

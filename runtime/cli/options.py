@@ -41,7 +41,7 @@ def daemon(run_dir: Path) -> Client:
     node = context.find_root().params.get("node") if context else None
     if node is None:
         return Client(run_dir / "kmesh.sock")
-    from runtime.cli.ctl_cluster import user_cluster
+    from runtime.cli.kubeconfig import user_cluster
     from runtime.control.fleet import Fleet
 
     return Fleet(user_cluster()).client(node)

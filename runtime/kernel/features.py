@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from runtime.bpf.attach import AttachType
 from runtime.bpf.btf import Btf, Kind
-from runtime.bpf.lib import BpfError, lib
+from runtime.bpf.helpers import may_call
+from runtime.bpf.lib import BpfError
 from runtime.tables.layout import Config
 
 _SOCK_ADDR = 18  # BPF_PROG_TYPE_CGROUP_SOCK_ADDR
@@ -12,7 +14,7 @@ _SOCK_OPS = 13  # BPF_PROG_TYPE_SOCK_OPS
 _GET_NETNS_COOKIE, _SET_RETVAL = 122, 187  # the numbers that the programs call
 
 
-def _has_helper(name: str, number: int, program_type: int) -> bool:
+def _has_helper(name: str, number: int, program_type: int, attach_type: int) -> bool:
     """Whether a helper has this number, by the kernel's own word, and loads in this program type."""
     try:
         with Btf() as btf:
@@ -21,14 +23,18 @@ def _has_helper(name: str, number: int, program_type: int) -> bool:
                 return False
     except BpfError:
         return False  # no BTF: the number may mean something else here
-    return int(lib().libbpf_probe_bpf_helper(program_type, number, None)) == 1
+    return may_call(program_type, number, attach_type=attach_type)
 
 
 def config() -> Config:
     """The read-only data that the programs are loaded with."""
-    return Config(can_set_retval=int(_has_helper("set_retval", _SET_RETVAL, _SOCK_ADDR)))
+    return Config(
+        can_set_retval=int(
+            _has_helper("set_retval", _SET_RETVAL, _SOCK_ADDR, AttachType.CGROUP_INET4_CONNECT)
+        )
+    )
 
 
 def netns_in_sockops() -> bool:
     """Whether a sockops program can ask for the network namespace (5.15, 6cf1770d63dd)."""
-    return _has_helper("get_netns_cookie", _GET_NETNS_COOKIE, _SOCK_OPS)
+    return _has_helper("get_netns_cookie", _GET_NETNS_COOKIE, _SOCK_OPS, AttachType.CGROUP_SOCK_OPS)

@@ -77,6 +77,8 @@ class ObjectInfo:
         core_fields: "struct.field" of the kernel that its CO-RE relocations cannot do without.
         optional_helpers: names of helpers that it calls only where the loader says that they are
             there (section .kmesh.optional, names end with NUL; see bpf/include/kmesh/drift.h).
+        optional_programs: names of programs that are left out where a helper of theirs is not for
+            programs of their type (section .kmesh.optional.programs; bpf/include/kmesh/optional.h).
     """
 
     path: Path
@@ -91,6 +93,7 @@ class ObjectInfo:
     kfuncs: tuple[str, ...] = ()
     core_fields: tuple[str, ...] = ()
     optional_helpers: tuple[str, ...] = ()
+    optional_programs: tuple[str, ...] = ()
 
     @property
     def helpers(self) -> tuple[HelperUse, ...]:
@@ -128,7 +131,7 @@ def info_from_json(data: dict[str, Any], *, path: Path) -> ObjectInfo:
         )
         for item in data["programs"]
     )
-    lists = ("kfuncs", "core_fields", "optional_helpers")
+    lists = ("kfuncs", "core_fields", "optional_helpers", "optional_programs")
     return ObjectInfo(
         **{
             **data,

@@ -74,14 +74,15 @@ def _inspect(path: Path, data: bytes, elf: Elf, licence: str) -> ObjectInfo:
         maps=maps,
         kfuncs=tuple(sorted({name for program in programs for name in program.kfuncs})),
         core_fields=fields,
-        optional_helpers=_optional(elf),
+        optional_helpers=_names(elf, ".kmesh.optional"),
+        optional_programs=_names(elf, ".kmesh.optional.programs"),
     )
 
 
-def _optional(elf: Elf) -> tuple[str, ...]:
-    section = elf.section(".kmesh.optional")
+def _names(elf: Elf, name: str) -> tuple[str, ...]:
+    section = elf.section(name)
     names = section.data.split(b"\0") if section else ()
-    return tuple(sorted({name.decode("ascii", "replace") for name in names if name}))
+    return tuple(sorted({each.decode("ascii", "replace") for each in names if each}))
 
 
 def _licence(path: Path, elf: Elf) -> str:

@@ -68,6 +68,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reachable]:
     made.port = int(server.where.rpartition(":")[2])
     monkeypatch.setattr("runtime.cli.ctl_cluster.user_cluster", lambda: made)
     monkeypatch.setattr("runtime.cli.ctl_waypoint.user_cluster", lambda: made)
+    monkeypatch.setattr("runtime.cli.kubeconfig.user_cluster", lambda: made)
     yield made
     server.close()
 

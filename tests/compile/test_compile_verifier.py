@@ -12,7 +12,6 @@ import pytest
 from runtime.bpf.info import VERIFIER_LIMIT, loaded_program
 from runtime.bpf.objects import BpfObject
 from runtime.compile import compile_tree
-from runtime.kernel import features
 from runtime.objects.inspect import inspect_object
 from runtime.probe.checks.loading import _prepare
 from runtime.probe.run import probe
@@ -26,7 +25,6 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 COMPILERS = {"clang-13": VERIFIER_LIMIT * 2 // 5, "clang": VERIFIER_LIMIT // 10}
 # What the compat path is made of; the enhanced path's matcher has bounds of its own.
 GROUPS = ("compat", "authorize", "telemetry", "accelerate")
-_TELEMETRY_NETNS = "kmesh_telemetry_netns"
 
 
 class Compiled(NamedTuple):
@@ -51,8 +49,6 @@ def efforts(path: Path) -> dict[str, int]:
     """Instructions that the verifier walked, by program."""
     with BpfObject(path) as opened:
         _prepare(opened, inspect_object(path))
-        if _TELEMETRY_NETNS in opened.programs():
-            opened.set_autoload(_TELEMETRY_NETNS, load=features.netns_in_sockops())
         opened.load()
         return {
             name: loaded_program(one.fd).verified

@@ -17,18 +17,19 @@ from ci.matrix.inside.expect import complaints
 from ci.matrix.inside.scenarios import SCENARIOS, Expected, Scenario
 from ci.matrix.inside.suites import count
 from ci.matrix.measure import failures, parse
-from ci.matrix.plan import QUICK_SCENARIOS, chosen, stages, suites
-from ci.matrix.results import DOCUMENT, TEMPLATE, document, merged, read
+from ci.matrix.plan import QUICK_SCENARIOS, SKIPS, chosen, stages, suites, unexpected_skips
+from ci.matrix.results import DOCUMENT, TEMPLATE, document, kept, merged, read
 from ci.matrix.update import differences
 from runtime.errors import KmeshError
-from runtime.probe.run import probe_offline
+from runtime.probe.run import probe, probe_offline
 
 KERNEL = Kernel(release="6.1.0", image=Path("/x"), config=Path("/y"))
 GOOD: dict[str, Any] = {
     "mode": "compat",
     "offline": {"differences": []},
     "served": {"mode": "compat", "answers": {"blue": 1, "green": 1}, "status": 0, "left": []},
-    "tests": [{"path": "compat", "failed": [], "tail": ""}],
+    "suite": "bullseye-security",
+    "tests": [{"path": "compat", "failed": [], "skipped": {}, "tail": ""}],
     "degraded": [{"scenario": "no-btf", "complaints": []}],
 }
 
@@ -70,6 +71,42 @@ def test_suites_name_tests_that_are_there(checkout: Path) -> None:
             assert all((checkout / test).exists() for test in suite.tests)
 
 
+def test_a_listed_test_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    listed = tmp_path / "list"
+    listed.write_text("compat full tests/dataplane/test_dataplane_*.py  # all\n")
+    [suite] = suites("full", path=listed)
+    assert "tests/dataplane/test_dataplane_connect.py" in suite.tests
+    listed.write_text("compat full tests/dataplane/test_nothing_*.py\n")
+    with pytest.raises(KmeshError, match="no tests/dataplane/test_nothing_"):
+        suites("full", path=listed)
+
+
+def test_skipped_is_only_what_is_listed_for_that_kernel(tmp_path: Path) -> None:
+    listed = tmp_path / "list"
+    listed.write_text("# why\nold it is old\nold not told\n")
+    skipped = {"it is old: 5.10": 2, "other": 1}
+    assert unexpected_skips(skipped, "old", path=listed) == {"other": 1}
+    assert unexpected_skips(skipped, "new", path=listed) == skipped
+
+
+def test_each_kernel_that_may_skip_is_listed() -> None:
+    lines = [line for line in SKIPS.read_text().splitlines() if line and line[0] != "#"]
+    assert {line.split()[0] for line in lines} <= set(SUITES)
+
+
+def test_the_suites_of_a_path_are_one_line_of_the_results() -> None:
+    suite = {"path": "compat", "passed": 2, "skipped": {"why": 1}}
+    row = {
+        **dict.fromkeys(("suite", "release", "depth", "version", "mode", "kernel_mode"), ""),
+        "served": {"mode": ""},
+        "offline": {"decided": 0},
+        "verdicts": {},
+        "degraded": [],
+        "tests": [suite, {"path": "compat", "passed": 3, "skipped": {}}],
+    }
+    assert kept(row)["tests"] == {"compat": {"passed": 5, "skipped": 1, "reasons": ["why"]}}
+
+
 def test_what_lasts_is_tried_last() -> None:
     for depth in ("quick", "full"):
         order = [SCENARIOS[word[8:]] for word in stages(depth) if word.startswith("degrade=")]
@@ -102,6 +139,7 @@ def test_kernels_are_chosen_by_suite_or_release() -> None:
         (("served", "status"), 1, "did not serve well"),
         (("served", "left"), ["/sys/fs/bpf/kmesh"], "did not serve well"),
         (("tests", 0, "failed"), ["a::b"], "a::b failed"),
+        (("tests", 0, "skipped"), {"no IPv6": 3}, "3 tests skipped: no IPv6"),
         (("degraded", 0, "complaints"), ["btf is present"], "no-btf: btf is present"),
     ],
 )
@@ -128,11 +166,17 @@ def test_a_contradiction_between_offline_and_live_is_named(objects: Path, checko
     }
     assert agreement(offline, live).differences == ()
     assert agreement(offline, live).decided > 10
-    found = next(each for each in live["findings"] if each["capability"] == "telemetry")
+    found = next(each for each in live["findings"] if each["capability"] == "jit")
     found["verdict"] = "absent"
-    assert agreement(offline, live).differences == ("telemetry: offline present, live absent",)
+    assert agreement(offline, live).differences == ("jit: offline present, live absent",)
     live["findings"].remove(found)
     assert "nothing found out" in agreement(offline, live).differences[0]
+
+
+def test_what_scenarios_expect_is_looked_at(objects: Path) -> None:
+    looked_at = {finding.capability for finding in probe(objects=objects, quick=True).findings}
+    for name, scenario in SCENARIOS.items():
+        assert set(scenario.expected) <= looked_at, name
 
 
 SCENARIO = Scenario(

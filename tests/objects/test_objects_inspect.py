@@ -140,3 +140,13 @@ def test_a_linked_file_is_refused(tmp_path: Path, sample: Path) -> None:
     data = bytearray(sample.read_bytes())
     struct.pack_into("<H", data, 16, 2)
     assert refused(written(tmp_path, bytes(data))) == "not a relocatable object (ELF type 2)"
+
+
+def test_what_is_left_out_where_the_kernel_lacks_a_helper_is_known(objects: Path) -> None:
+    for group, name in (
+        ("telemetry", "kmesh_telemetry_netns"),
+        ("accelerate", "kmesh_follow_netns"),
+    ):
+        info = inspect_object(objects / group / f"{group}.bpf.o")
+        assert info.optional_programs == (name,)
+        assert name in {program.name for program in info.programs}

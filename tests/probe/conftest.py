@@ -15,6 +15,7 @@ import pytest
 
 from runtime.process import run
 
+_HEADERS = Path(__file__).parents[2] / "bpf/include"
 RUNNING_BTF = Path("/sys/kernel/btf/vmlinux")
 SNPRINTF = """
 #include <linux/bpf.h>
@@ -62,7 +63,7 @@ def compile_one(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         source = directory / "f.bpf.c"
         source.write_text(text)
         target = directory / "compat" / "f.bpf.o"
-        flags = ["-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu"]
+        flags = ["-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu", f"-I{_HEADERS}"]
         run(["clang", *flags, "-c", str(source), "-o", str(target)], timeout=60)
         return directory
 

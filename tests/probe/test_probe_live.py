@@ -263,6 +263,42 @@ int f(struct bpf_sock_addr *ctx)
     assert report.mode.mode == "none"
 
 
+_WITH_OPTIONAL = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <kmesh/optional.h>
+char LICENSE[] SEC("license") = "GPL";
+SEC("cgroup/connect4")
+int f(struct bpf_sock_addr *ctx)
+{
+	return 1;
+}
+%
+SEC("cgroup/connect4")
+int g(struct bpf_sock_addr *ctx)
+{
+	return bpf_msg_cork_bytes((void *)ctx, 1); /* for another type of program */
+}
+"""
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_program_that_may_be_left_out_is(
+    compile_one: Callable[[str], Path], *, declared: bool
+) -> None:
+    text = _WITH_OPTIONAL.replace("%", "KMESH_OPTIONAL_PROGRAM(g);" if declared else "")
+    report = probe(objects=compile_one(text), quick=True)
+    finding = report.finding("load.compat.f")
+    assert finding is not None
+    said = finding.evidence[0].summary
+    if declared:
+        assert finding.verdict is Verdict.PRESENT
+        assert "loaded 1 programs without g" in said
+    else:
+        assert finding.verdict is Verdict.ABSENT
+        assert "bpf_msg_cork_bytes" in said
+
+
 def test_enhanced_objects_make_the_mode_enhanced(
     compile_one: Callable[[str], Path], objects: Path, tmp_path: Path
 ) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.bpf.attach import Link, attach_to_map
+from runtime.bpf.helpers import may_call
 from runtime.bpf.info import VERIFIER_LIMIT, loaded_program
 from runtime.bpf.lib import BpfError
 from runtime.bpf.objects import BpfObject, Program
 from runtime.objects import uapi
-from runtime.objects.info import ObjectInfo
+from runtime.objects.info import ObjectInfo, ProgramInfo
 from runtime.probe.capability import Context, Shipped, object_capability
 from runtime.probe.denial import why_denied
 from runtime.probe.loadcgroup import load_cgroup
@@ -42,22 +43,42 @@ def probe(context: Context, shipped: Shipped) -> Iterator[Evidence]:
         return
     try:
         with BpfObject(shipped.info.path) as opened:
-            _prepare(opened, shipped.info)
+            left_out = _prepare(opened, shipped.info)
             opened.load()
-            summary = f"loaded {len(opened.programs())} programs{_effort(opened)}"
+            without = f" without {', '.join(left_out)}" if left_out else ""
+            number = len(opened.programs()) - len(left_out)
+            summary = f"loaded {number} programs{without}{_effort(opened)}"
             yield Evidence(level=Level.LOAD, verdict=Verdict.PRESENT, summary=summary)
             yield from _attach(context, opened)
     except BpfError as error:
         yield _refused(context, error)
 
 
-def _prepare(opened: BpfObject, info: ObjectInfo) -> None:
-    """Load nothing onto the host's bpffs, and no large maps."""
+def _prepare(opened: BpfObject, info: ObjectInfo) -> list[str]:
+    """Load nothing onto the host's bpffs, no large maps, and no program that this kernel has no use for.
+
+    Returns:
+        the programs that are left out, as the data path does (optional.h).
+    """
     for item in info.maps:
         if item.pinning:
             opened.set_pin_path(item.name, None)
         if item.max_entries > _LARGE and item.key_size:
             opened.set_max_entries(item.name, _LARGE)
+    left_out = [
+        item.name
+        for item in info.programs
+        if item.name in info.optional_programs and not _may_load(opened.programs()[item.name], item)
+    ]
+    for name in left_out:
+        opened.set_autoload(name, load=False)
+    return left_out
+
+
+def _may_load(program: Program, info: ProgramInfo) -> bool:
+    return all(
+        may_call(program.type, use.id, attach_type=program.attach_type) for use in info.helpers
+    )
 
 
 def _effort(opened: BpfObject) -> str:
