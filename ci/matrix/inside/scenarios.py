@@ -132,7 +132,6 @@ SCENARIOS: dict[str, Scenario] = {
         apply=_no_btf,
         expected={
             "btf": Expected(verdict="absent", reason="vmlinux", remedy="CONFIG_DEBUG_INFO_BTF"),
-            "compile.bcc": Expected(verdict="present", reason="read from the headers in /"),
             **{
                 f"fields.{name}.{name}": Expected(
                     verdict="present", reason="by the kernel's headers"
