@@ -34,8 +34,7 @@ def main() -> int:
     parser.add_argument("kernels", nargs="*", metavar="KERNEL")
     parser.add_argument("--quick", action="store_true", help="only what `make test` has time for")
     parser.add_argument("--write", action="store_true", help="keep the results in docs/")
-    # A booted kernel takes one CPU of its host.
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="boots at a time")
+    parser.add_argument("--jobs", type=int, default=_room(), help="boots at a time")
     options = parser.parse_args()
     try:
         return _run(options)
@@ -43,6 +42,12 @@ def main() -> int:
         hint = f"\n  hint: {error.hint}" if error.hint else ""
         print(f"matrix: {error}{hint}", file=sys.stderr)
         return 1
+
+
+def _room() -> int:
+    """How many booted kernels this host has room for: each takes one CPU, and 4 GB."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(os.cpu_count() or 1, memory // 4_000_000_000))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether programs of a type may call a helper, by the kernel's own word.
 
-libbpf 1.1 knows two wordings of a refusal, and takes the one that kernels have since 6.11 for consent.
+libbpf 1.1 knows two wordings of a refusal, and takes that of newer kernels (6.18) for consent.
 """
 
 from __future__ import annotations
