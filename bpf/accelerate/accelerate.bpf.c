@@ -16,6 +16,7 @@
  */
 #include <kmesh/accelerate.h>
 #include <kmesh/flow_control.h>
+#include <kmesh/kernel_socket.h>
 #include <kmesh/optional.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -70,17 +71,6 @@ static __always_inline void as_server(struct bpf_sock_ops *ctx, struct kmesh_con
 	key->client_port = bpf_ntohl(ctx->remote_port);
 }
 
-static __always_inline __u64 kernel_socket(struct bpf_sock *sk)
-{
-	struct tcp_sock *found = (void *)bpf_skc_to_tcp_sock(sk);
-
-	if (!found)
-		return 0;
-	/* Or clang drops the test, which the verifier wants to see. */
-	asm volatile("" : "+r"(found));
-	return (__u64)(long)found;
-}
-
 /*
  * Only a socket that listens from now on announces: its flag is inherited by what it accepts. A
  * server that may block in accept() will block in recv() too: it is left alone.
@@ -91,7 +81,7 @@ static __always_inline void listen(struct bpf_sock_ops *ctx)
 
 	if (!sk)
 		return;
-	if (kmesh_never_blocks(kernel_socket(sk)))
+	if (kmesh_never_blocks(kmesh_kernel_socket(sk)))
 		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags |
 						       BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 	else
@@ -137,7 +127,7 @@ static __always_inline struct kmesh_end *enrol(struct bpf_sock_ops *ctx)
 	if (!end)
 		return NULL;
 	end->self.cookie = bpf_get_socket_cookie(ctx);
-	end->self.sock = kernel_socket(sk);
+	end->self.sock = kmesh_kernel_socket(sk);
 	/* What was sent before the two knew of each other went over TCP: that comes first. */
 	end->over_tcp = 1;
 	if (bpf_sock_ops_cb_flags_set(
@@ -171,7 +161,7 @@ static __always_inline void connected(struct bpf_sock_ops *ctx)
 	bpf_map_delete_elem(&announced, &key);
 	if (goes_to_a_waypoint(sk))
 		return;
-	if (!kmesh_never_blocks(kernel_socket(sk))) {
+	if (!kmesh_never_blocks(kmesh_kernel_socket(sk))) {
 		count(KMESH_CLIENT_BLOCKS);
 		return;
 	}

@@ -7,6 +7,7 @@
  */
 #include "socket.h"
 #include <bpf/bpf_core_read.h>
+#include <kmesh/kernel_socket.h>
 
 #define CORE __attribute__((preserve_access_index))
 
@@ -62,7 +63,7 @@ int keep(struct bpf_sock_ops *ctx)
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		address = (__u64)(long)bpf_skc_to_tcp_sock(sk);
+		address = kmesh_kernel_socket(sk);
 		bpf_map_update_elem(&kernel_sockets, &cookie, &address, BPF_ANY);
 		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 		break;

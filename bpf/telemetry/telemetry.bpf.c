@@ -7,6 +7,8 @@
  */
 #include <kmesh/optional.h>
 #include <kmesh/telemetry.h>
+#include <kmesh/kernel_socket.h>
+#include <bpf/bpf_core_read.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -114,16 +116,12 @@ static __always_inline void copy_service(struct bpf_sock *sk, struct kmesh_tcp_f
 static __always_inline void measure(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
 				    struct kmesh_tcp_event *event)
 {
-	struct tcp_sock *tcp = (void *)bpf_skc_to_tcp_sock(sk);
-	__u64 fin = 0;
+	struct tcp_sock *tcp = (void *)(long)kmesh_kernel_socket(sk);
+	__u64 flags = BPF_CORE_READ(tcp, inet_conn.icsk_inet.sk.__sk_common.skc_flags);
+	__u64 fin = flags >> SOCK_DONE & 1;
 
-	event->sent = 0;
-	event->lost = 0;
-	if (tcp) {
-		event->sent = tcp->bytes_sent - tcp->bytes_retrans;
-		event->lost = tcp->lost;
-		fin = tcp->inet_conn.icsk_inet.sk.__sk_common.skc_flags >> SOCK_DONE & 1;
-	}
+	event->sent = BPF_CORE_READ(tcp, bytes_sent) - BPF_CORE_READ(tcp, bytes_retrans);
+	event->lost = BPF_CORE_READ(tcp, lost);
 	event->received = ctx->bytes_received - fin;
 	event->smoothed_rtt_us = ctx->srtt_us >> 3;
 	event->min_rtt_us = ctx->rtt_min == ~0U ? 0 : ctx->rtt_min;

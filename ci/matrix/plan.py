@@ -65,7 +65,9 @@ def stages(depth: str, *, also: Sequence[str] = ()) -> list[str]:
         also: more of them, before the host is made poorer.
     """
     scenarios = (
-        QUICK_SCENARIOS if depth == "quick" else [name for name in SCENARIOS if name != "plain"]
+        QUICK_SCENARIOS
+        if depth == "quick"
+        else [name for name, one in SCENARIOS.items() if name != "plain" and not one.headers]
     )
     lasting_last = sorted(scenarios, key=lambda name: SCENARIOS[name].lasting)
     return [

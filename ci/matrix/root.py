@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from builder.cache import cache_dir
@@ -66,13 +66,13 @@ def _cached(kind: str, content: bytes, build: Callable[[Path], None]) -> Path:
     return archive
 
 
-def _distribution(root: Path) -> None:
+def _distribution(root: Path, packages: Sequence[str] = _PACKAGES) -> None:
     excluded = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
     run(
         [
             "mmdebstrap",
             "--variant=minbase",
-            f"--include={','.join(_PACKAGES)}",
+            f"--include={','.join(packages)}",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in excluded),
             "--customize-hook=rm -rf $1/var/lib/apt/lists $1/var/cache/apt",
             _SUITE,
@@ -127,6 +127,18 @@ def _checkout_archive(scratch: Path) -> Path:
     archive = scratch / "checkout.cpio"
     pack(root, archive)
     return archive
+
+
+def with_bcc() -> Path:
+    """An archive of the distribution with bcc in it, to be unpacked over the one without.
+
+    Raises:
+        CommandError: a package mirror cannot be reached, or a tool is missing.
+    """
+    packages = (*_PACKAGES, "python3-bpfcc")
+    return _cached(
+        "bcc", repr((_SUITE, packages)).encode(), lambda root: _distribution(root, packages)
+    )
 
 
 def archives(scratch: Path) -> list[Path]:

@@ -41,6 +41,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_program__expected_attach_type": (c_int, (c_void_p,)),
     "bpf_program__set_autoload": (c_int, (c_void_p, ctypes.c_bool)),
     "bpf_program__insn_cnt": (c_size_t, (c_void_p,)),
+    "bpf_program__insns": (c_void_p, (c_void_p,)),
     "bpf_map__name": (c_char_p, (c_void_p,)),
     "bpf_map__fd": (c_int, (c_void_p,)),
     "bpf_map__type": (c_int, (c_void_p,)),

@@ -48,21 +48,35 @@ class Program:
         check(result, f"cannot pin program {self.name} at {path}")
 
 
+_stand_in: Path | None = None
+
+
+def relocate_against(btf: Path | None) -> None:
+    """Say what stands in for the running kernel's BTF, for all objects that are opened from now on.
+
+    Args:
+        btf: a file with raw BTF, or None for what the kernel shows.
+    """
+    global _stand_in  # noqa: PLW0603 - there is one running kernel
+    _stand_in = btf
+
+
 class BpfObject:
     """An object file in libbpf's hands, a context manager that closes it.
 
     Args:
         path: the compiled object.
-        btf: the BTF to relocate against, or None for the running kernel's.
+        btf: the BTF to relocate against, or None for the running kernel's or what stands in for it.
 
     Raises:
         BpfError: it is no BPF object.
     """
 
     def __init__(self, path: Path, *, btf: Path | None = None) -> None:
+        known = btf or _stand_in
         options = _OpenOptions(
             sz=ctypes.sizeof(_OpenOptions),
-            btf_custom_path=os.fsencode(btf) if btf else None,
+            btf_custom_path=os.fsencode(known) if known else None,
         )
         self.path = path
         with captured_log() as log:

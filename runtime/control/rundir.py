@@ -211,7 +211,8 @@ class RunDir:
 
 def _is_cache(path: Path) -> bool:
     """Whether it is what the prober keeps, or a draft of that."""
-    return path.name.lstrip(".").startswith(("probe-cache.json", "objects-cache.json"))
+    kept = ("probe-cache.json", "objects-cache.json", "fields-cache.json")
+    return path.name.lstrip(".").startswith(kept)
 
 
 def _is_ours(path: Path) -> bool:

@@ -18,8 +18,8 @@ from runtime.probe.verdict import Finding, Verdict
 _log = log.get("launch")
 
 # Without these bytes are lost, piled up or out of order, or programs stall: never without them.
+# What it reads of the kernel (fields.accelerate.*) is in BTF, or in what stands in for it.
 NEEDS = (
-    "btf",
     "sockops",
     "sk_storage",
     "sockmap.ingress",

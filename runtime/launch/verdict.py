@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime import log
+from runtime.bpf.objects import relocate_against
 from runtime.errors import KmeshError
 from runtime.launch import online
 from runtime.launch.aside import Aside
@@ -110,6 +111,7 @@ def _installed() -> Path | None:
 def _judged(objects: Path | None, report: Report) -> Judged:
     kept = f", findings kept from {report.taken_at}" if report.cached else ""
     _log.info("probed kernel %s in %d ms%s", report.facts.release, report.duration_ms, kept)
+    relocate_against(report.stand_in)
     return Judged(report=report, objects=objects)
 
 

@@ -66,10 +66,13 @@ def known_facts(context: Context, findings: Iterable[Finding]) -> frozenset[str]
     """What checks may need, as they name it: "map.sockhash", "cgroup.connect4", "btf".
 
     What is denied or open counts as known: trying then tells why. Without BTF the kernel's types are
-    not known, and are all taken to be there: trying decides.
+    not known, and are all taken to be there: trying decides. What stands in for BTF is as good as BTF to
+    what only reads fields.
     """
     disproved = (Verdict.ABSENT, Verdict.BROKEN)
     known = {item.capability for item in findings if item.verdict not in disproved}
+    if context.stand_in is not None and context.stand_in.path is not None:
+        known.add("btf")
     types = context.types
     maps = types.map_types if types.available else uapi.names("map_types")
     attach = types.attach_types if types.available else uapi.names("attach_types")

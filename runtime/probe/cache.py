@@ -64,7 +64,7 @@ def cache_key(
 def load(key: str) -> Cached | None:
     """The findings kept under this key, None when there are none that can be believed."""
     try:
-        data = _read(_FINDINGS)
+        data = read_json(_FINDINGS)
         if data["key"] != key:
             return None
         findings = tuple(finding_from_json(item) for item in data["findings"])
@@ -83,7 +83,7 @@ def store(key: str, findings: Iterable[Finding], *, taken_at: str) -> bool:
     if any(finding.verdict in _NEVER_KEPT for finding in kept):
         return False
     found = [finding_json(item) for item in kept]
-    return _write(_FINDINGS, {"key": key, "taken_at": taken_at, "findings": found})
+    return write_json(_FINDINGS, {"key": key, "taken_at": taken_at, "findings": found})
 
 
 class Inspections:
@@ -98,7 +98,7 @@ class Inspections:
         self._known: dict[str, dict[str, Any]] = {}
         self._new = False
         with suppress(OSError, ValueError, LookupError, TypeError):
-            data = _read(_INSPECTIONS) if enabled else {}
+            data = read_json(_INSPECTIONS) if enabled else {}
             if data.get("code") == _code_digest(_OBJECTS):
                 self._known = dict(data["objects"])
 
@@ -122,30 +122,48 @@ class Inspections:
     def keep(self) -> None:
         """Write what was learnt, where that is possible."""
         if self._enabled and self._new:
-            _write(_INSPECTIONS, {"code": _code_digest(_OBJECTS), "objects": self._known})
+            write_json(_INSPECTIONS, {"code": _code_digest(_OBJECTS), "objects": self._known})
 
 
-def _read(name: str) -> dict[str, Any]:
-    """A file of ours, refused when somebody else could have written it."""
-    with (_directory() / name).open("rb") as file:
+def read(name: str) -> bytes:
+    """A file of ours.
+
+    Raises:
+        OSError: it is not there, or somebody else could have written it.
+    """
+    with (directory() / name).open("rb") as file:
         status = os.fstat(file.fileno())
         if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise PermissionError(f"{name} can be written by others")
-        data = json.load(file)
+        return file.read()
+
+
+def read_json(name: str) -> dict[str, Any]:
+    """A file of ours that holds an object.
+
+    Raises:
+        OSError, ValueError, TypeError: it does not, or cannot be believed.
+    """
+    data = json.loads(read(name))
     if not isinstance(data, dict):
         raise TypeError(f"{name} is no object")
     return data
 
 
-def _write(name: str, data: dict[str, Any]) -> bool:
-    directory = _directory()
-    part = directory / f".{name}.{os.getpid()}"
+def write_json(name: str, data: dict[str, Any]) -> bool:
+    return write(name, json.dumps(data).encode())
+
+
+def write(name: str, data: bytes) -> bool:
+    """Replace a file of ours in one step; whether that could be."""
+    place = directory()
+    part = place / f".{name}.{os.getpid()}"
     try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        place.mkdir(mode=0o755, parents=True, exist_ok=True)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(data, file)
-        part.replace(directory / name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        part.replace(place / name)
     except OSError:
         with suppress(OSError):
             part.unlink()
@@ -168,7 +186,7 @@ def _code_digest(package: Path) -> str:
     return _digest("\n".join(lines).encode())
 
 
-def _directory() -> Path:
+def directory() -> Path:
     """/run goes with the kernel that was probed; a user's own cache where /run is not ours."""
     said = os.environ.get("KMESH_RUN_DIR")
     if said:

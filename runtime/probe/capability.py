@@ -15,6 +15,7 @@ from pathlib import Path
 from runtime.objects.info import ObjectInfo
 from runtime.probe.facts import Facts
 from runtime.probe.names import KernelTypes
+from runtime.probe.standin import StandIn
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict, combine, deciding
 
 
@@ -39,6 +40,7 @@ class Context:
     Attributes:
         live: the kernel is the running one and may be asked.
         inspect: reads what an object needs (it may remember).
+        stand_in: what stands in for the running kernel's BTF, where that is not there.
     """
 
     facts: Facts
@@ -46,6 +48,7 @@ class Context:
     inspect: Callable[[Path], ObjectInfo]
     objects: tuple[Shipped, ...] = ()
     live: bool = True
+    stand_in: StandIn | None = None
 
 
 _SIDE_BY_SIDE = 4

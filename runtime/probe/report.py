@@ -30,6 +30,7 @@ class Report:
         quick: the behaviour battery was left out.
         taken_at: when the findings were made, ISO 8601 UTC.
         cached: the findings are from an earlier run under the same key.
+        stand_in: the BTF that the objects were relocated against, where the kernel has none.
     """
 
     facts: Facts
@@ -42,6 +43,7 @@ class Report:
     offline: bool = False
     quick: bool = False
     cached: bool = False
+    stand_in: Path | None = None
     schema_version: int = SCHEMA_VERSION
 
     def finding(self, capability: str) -> Finding | None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runtime.bpf.objects import relocate_against
 from runtime.errors import KmeshError
 from runtime.objects.info import ObjectError
 from runtime.objects.locate import object_files
@@ -24,6 +26,7 @@ from runtime.probe.facts import Facts, offline_facts, running_facts
 from runtime.probe.mode import choose
 from runtime.probe.names import KernelTypes
 from runtime.probe.report import Report
+from runtime.probe.standin import StandIn, stand_in
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict, combine
 from runtime.version import package_version
 
@@ -64,24 +67,48 @@ def probe(
     _check(overrides)
     facts, inspections = running_facts(), kept.Inspections(enabled=cache)
     btf = Path(facts.btf_source) if facts.btf_source else None
+    found = None if btf else _stand_in(facts, objects, inspections, believe=cache)
+    relocate_against(found.path if found else None)
     key = ""
     if cache:
+        known = [found.identity] if found else []
         digest = kept.objects_digest(_files(objects, (*GROUPS, "probe")))
         key = kept.cache_key(
-            facts, btf=btf, objects=digest, version=package_version(), variant=overrides
+            facts,
+            btf=btf,
+            objects=digest,
+            version=package_version(),
+            variant=[*overrides, *known],
         )
         if (old := kept.load(key)) is not None:
+            inspections.keep()
             report = _report(facts, old.findings, overrides=overrides, began=began, tried=True)
-            return replace(report, cached=True, taken_at=old.taken_at)
+            return replace(
+                report,
+                cached=True,
+                taken_at=old.taken_at,
+                stand_in=found.path if found else None,
+            )
     types = KernelTypes(btf, reason="" if btf else "there is no /sys/kernel/btf/vmlinux")
-    context = _context(facts, types, objects, inspections, live=True)
+    context = replace(_context(facts, types, objects, inspections, live=True), stand_in=found)
     findings = _probe(context, objects, overrides=overrides, quick=quick)
     tried = not quick and objects is not None
     report = _report(facts, findings, overrides=overrides, began=began, tried=tried)
     inspections.keep()
     if key and not quick:
         kept.store(key, findings, taken_at=report.taken_at)
-    return replace(report, quick=quick)
+    return replace(report, quick=quick, stand_in=found.path if found else None)
+
+
+def _stand_in(
+    facts: Facts, objects: Path | None, inspections: kept.Inspections, *, believe: bool
+) -> StandIn | None:
+    """What stands in for BTF, for all fields that any object reads; None when none reads any."""
+    wanted: set[str] = set()
+    for path in _files(objects, (*GROUPS, "probe")):
+        with suppress(ObjectError):  # it is told with the other findings
+            wanted.update(inspections.inspect(path).core_fields)
+    return stand_in(facts, wanted, believe=believe) if wanted else None
 
 
 def probe_offline(

@@ -159,10 +159,10 @@ class Waypoints:
             if cluster is None:
                 continue  # there never was room for it
             self._clusters.retire(cluster)
-            for part in target.parts:
-                del self._open[part.owner][target.id]
-                if not self._open[part.owner]:
-                    del self._open[part.owner]
+            for owner in {part.owner for part in target.parts}:  # two may be of one service
+                del self._open[owner][target.id]
+                if not self._open[owner]:
+                    del self._open[owner]
         fitting = [self._ensure(target) for target in after.values()]  # each, not up to the first
         return all(fitting)
 

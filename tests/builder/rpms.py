@@ -112,7 +112,7 @@ def sign(repository: str, home: Path) -> None:
     environment = {**os.environ, "GNUPGHOME": str(home)}
     command(["rpmsign", "--addsign", *defines, *packages], env=environment)
     subprocess.run(["gpgconf", "--kill", "all"], env=environment, check=False)
-    command(["createrepo_c", "-q", "--update", str(place)])
+    command(["createrepo_c", "-q", str(place)])
 
 
 def command(argv: Sequence[str], *, env: dict[str, str] | None = None) -> None:

@@ -100,6 +100,7 @@ def test_a_directory_of_others_things_is_left_as_it_is(tmp_path: Path) -> None:
     """`--run-dir .` in a checkout, or `--run-dir /tmp`."""
     (tmp_path / "bpf").mkdir()
     (tmp_path / "my-cache.json").touch()
+    (tmp_path / "fields-cache.json-0123.btf").touch()
     tmp_path.chmod(0o1777)
     rundir = RunDir(tmp_path)
     rundir.lock()

@@ -122,6 +122,7 @@ def test_every_volume_that_is_mounted_is_there() -> None:
         ("source=kubernetes",),
         ("cni.enabled=false",),
         ("nodeFeature.enabled=true",),
+        ("kernelHeaders=true",),
     ):
         for key, item in render(*settings).items():
             if key[0] != "DaemonSet":

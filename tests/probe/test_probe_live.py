@@ -15,12 +15,17 @@ from typing import Any
 
 import pytest
 
+from runtime.bpf.btf import Btf
 from runtime.bpf.lib import lib
 from runtime.errors import KmeshError
-from runtime.probe import loadcgroup
+from runtime.objects.inspect import inspect_object
+from runtime.probe import bcc_adapter, loadcgroup
 from runtime.probe.facts import running_facts
 from runtime.probe.run import probe, probe_offline
+from runtime.probe.standin import questions
 from runtime.probe.verdict import Level, Verdict
+from tests.probe.header_tree import build, common, declared
+from tests.probe.layouts import answers
 
 pytestmark = pytest.mark.root
 Probe = Callable[..., dict[str, Any]]
@@ -169,6 +174,42 @@ def test_hidden_btf(probe_json: Probe) -> None:
     assert found["sockmap.flow_control.btf"] == "absent"
     assert found["compile.bcc"] == "absent"
     assert report["mode"]["mode"] == "compat"
+
+
+def headers_like_this_kernel(root: Path, objects: Path) -> Path:
+    """Headers that lay out what our objects read as this kernel does, which none are installed of."""
+    wanted = {
+        name for path in objects.rglob("*.bpf.o") for name in inspect_object(path).core_fields
+    }
+    with Btf() as btf:
+        text = declared(answers(btf, questions(wanted)))
+    return common(build(root, release=running_facts().release), sock=text)
+
+
+@pytest.mark.skipif(bcc_adapter._interpreter() is None, reason="needs bcc (python3-bpfcc)")
+def test_hidden_btf_with_headers(
+    probe_json: Probe, objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads the kernel works as with BTF: loaded, and tried."""
+    with_btf = verdicts(probe_json())
+    tree = headers_like_this_kernel(tmp_path / "headers", objects)
+    monkeypatch.setenv("BCC_KERNEL_SOURCE", str(tree))
+    report = probe_json(behind=hidden("/sys/kernel/btf"))
+    found = verdicts(report)
+    assert found["btf"] == "absent"
+    assert found["compile.bcc"] == "present"
+    for name in (
+        *(
+            f"{what}.{one}.{one}"
+            for what in ("fields", "load")
+            for one in ("accelerate", "telemetry")
+        ),
+        "sockmap.flow_control.btf",
+        "sockmap.flow_control.shortcut",
+    ):
+        assert found[name] == with_btf[name] == "present", name
+    [fields] = [f for f in report["findings"] if f["capability"] == "fields.telemetry.telemetry"]
+    assert str(tree) in fields["evidence"][0]["summary"]
 
 
 def test_cgroup2_not_mounted(probe_json: Probe) -> None:

@@ -138,16 +138,16 @@ def test_a_helper_that_only_telemetry_and_acceleration_call(
     patch_btf: Callable[..., Path], objects: Path
 ) -> None:
     """What runs beside the paths is judged like them, and stops none of them."""
-    hidden = patch_btf({"BPF_FUNC_skc_to_tcp_sock": "XXX_FUNC_skc_to_tcp_sock"})
+    hidden = patch_btf({"BPF_FUNC_probe_read_kernel": "XXX_FUNC_probe_read_kernel"})
     report = offline(objects, hidden)
     assert report.mode.mode == "compat"
     for group in ("telemetry", "accelerate"):
         finding = report.finding(f"helpers.{group}.{group}")
         assert finding is not None
         assert finding.verdict is Verdict.ABSENT
-        assert "skc_to_tcp_sock" in finding.evidence[0].summary
+        assert "probe_read_kernel" in finding.evidence[0].summary
         assert "traffic is served as otherwise" in finding.consequence
-        assert "skc_to_tcp_sock" in lacking(report.findings, group)
+        assert "probe_read_kernel" in lacking(report.findings, group)
     assert verdict(report, "helpers.authorize.authorize") is Verdict.PRESENT
 
 

@@ -234,6 +234,16 @@ def test_weighted_waypoints_share_by_weight_and_their_instances_among_themselves
     assert (percents(world)["10.244.9.2"], percents(world)["10.244.8.2"]) == (90, 2.5)
 
 
+def test_two_ports_of_one_service_as_weighted_waypoints() -> None:
+    world = World()
+    second = replace(HEAVY, port=15009, weight=1)
+    world.apply(WP, *INSTANCES, replace(SHARED, waypoints=(HEAVY, second)))
+    assert len(world.goes_to("10.96.0.1", 80)[1]) == 4  # two instances on two ports
+    world.apply(removed=(SHARED.key,))
+    world.apply(removed=("ns/wp", "wp1", "wp2"))
+    assert world.tables.used == {"frontends": 0, "clusters": 0, "slots": 0}
+
+
 def test_a_waypoint_without_weight_gets_nothing_and_one_without_instances_leaves_its_share() -> (
     None
 ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -66,6 +67,8 @@ def _in_child(work: Callable[[], Any]) -> Any:
             with os.fdopen(writer, "wb") as pipe:
                 pickle.dump(work(), pipe)
             os._exit(0)
+        except BaseException:  # noqa: BLE001 - the console is where anybody will look
+            traceback.print_exc()
         finally:
             os._exit(70)
     os.close(writer)
@@ -101,6 +104,7 @@ def _run(before: Callable[[], None]) -> dict[str, Any]:
         ended = daemon.end()
     return {
         "mode": status["mode"],
+        "beside": {name: status[name] for name in ("telemetry", "acceleration") if name in status},
         "answers": dict(answers),
         "status": ended.status,
         "left": node.leftovers(),

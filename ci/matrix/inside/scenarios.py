@@ -43,6 +43,7 @@ class Scenario:
         refusal: a pattern of what it then says.
         before: only kernels older than this have the trouble; others must not mind.
         lasting: it cannot be undone: the last of a boot.
+        headers: it takes a root with bcc and the kernel's headers (python -m ci.matrix.headers).
     """
 
     title: str
@@ -52,6 +53,7 @@ class Scenario:
     refusal: str = ""
     before: Version | None = None
     lasting: bool = False
+    headers: bool = False
 
 
 def _without(*capabilities: str) -> Callable[[], None]:
@@ -124,6 +126,24 @@ SCENARIOS: dict[str, Scenario] = {
                 verdict="absent", reason="BTF", remedy="BTF|headers"
             ),
         },
+    ),
+    "no-btf-headers": Scenario(
+        title="no BTF, the kernel's headers and bcc",
+        apply=_no_btf,
+        expected={
+            "btf": Expected(verdict="absent", reason="vmlinux", remedy="CONFIG_DEBUG_INFO_BTF"),
+            **{
+                f"fields.{name}.{name}": Expected(
+                    verdict="present", reason="by the kernel's headers"
+                )
+                for name in ("accelerate", "telemetry")
+            },
+            **{
+                f"load.{name}.{name}": Expected(verdict="present")
+                for name in ("accelerate", "telemetry")
+            },
+        },
+        headers=True,
     ),
     "without-bpf": Scenario(title="without CAP_BPF (SYS_ADMIN held)", apply=_without("BPF")),
     "without-perfmon": Scenario(

@@ -64,6 +64,14 @@ capabilities:
 - name: features
   mountPath: /host/features.d
 {{- end }}
+{{- if .Values.kernelHeaders }}
+- name: modules
+  mountPath: /lib/modules
+  readOnly: true
+- name: sources
+  mountPath: /usr/src
+  readOnly: true
+{{- end }}
 {{- end }}
 
 {{- define "kmesh.hostVolumes" -}}
@@ -102,6 +110,14 @@ capabilities:
   hostPath:
     path: {{ .Values.nodeFeature.dir }}
     type: DirectoryOrCreate
+{{- end }}
+{{- if .Values.kernelHeaders }}
+- name: modules
+  hostPath:
+    path: /lib/modules
+- name: sources
+  hostPath:
+    path: /usr/src
 {{- end }}
 {{- end }}
 

@@ -37,19 +37,21 @@ def clang(context: Context) -> Iterator[Evidence]:
 
 @capability(
     "compile.bcc",
-    title="compiling against kernel headers through bcc",
+    title="the kernel's structures looked up in its headers, through bcc",
     consequence="this kernel has no BTF, and its structures cannot be looked up in headers either:"
-    " programs that read them cannot be made for it",
+    " programs that read them cannot be loaded",
     remedy="install the distribution's bcc for Python (Debian: python3-bpfcc) and the kernel's"
-    " headers (Debian: linux-headers-$(uname -r))",
+    " headers (Debian: linux-headers-$(uname -r)), or use a kernel with BTF",
 )
 def bcc(context: Context) -> Iterator[Evidence]:
-    from runtime.probe import bcc_adapter
-
-    if context.live and not context.types.available:
-        why_not = bcc_adapter.unavailable(context.facts.release)
+    found = context.stand_in
+    if found is None:  # there is BTF, or nothing reads any field
+        return
+    if found.path is None:
         yield Evidence(
-            level=Level.FACT,
-            verdict=Verdict.ABSENT if why_not else Verdict.PRESENT,
-            summary=why_not or f"bcc and {bcc_adapter.headers(context.facts.release)}",
+            level=Level.FACT, verdict=Verdict.ABSENT, summary=found.why_not, remedy=found.remedy
         )
+        return
+    lost = f"; not in them: {', '.join(found.missing)}" if found.missing else ""
+    summary = f"read from the headers in {found.where}, kept in {found.path}{lost}"
+    yield Evidence(level=Level.FACT, verdict=Verdict.PRESENT, summary=summary)

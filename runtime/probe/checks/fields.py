@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from runtime.errors import KmeshError
 from runtime.probe.capability import Context, Shipped, object_capability
 from runtime.probe.verdict import Evidence, Level, Verdict
 
@@ -34,18 +33,22 @@ def probe(context: Context, shipped: Shipped) -> Iterator[Evidence]:
 
 
 def _without_btf(context: Context, wanted: tuple[str, ...]) -> Evidence:
-    """The shipped object cannot be relocated; the kernel's headers may still know the fields."""
-    from runtime.probe import bcc_adapter
+    """The kernel's headers may know the fields, and libbpf takes it from them."""
+    found = context.stand_in
+    if found is None or found.path is None:
+        summary = "reading them takes the kernel's BTF, which is not there"
+        summary += f"; nor can its headers be asked: {found.why_not}" if found else ""
+        return _seen(Verdict.ABSENT, summary, remedy=found.remedy if found else "")
+    missing = [path for path in wanted if path in found.missing]
+    if missing:
+        summary = f"not in the kernel's headers ({found.where}): {', '.join(missing)}"
+        return _seen(Verdict.ABSENT, summary)
+    summary = (
+        f"all {len(wanted)} are here, by the kernel's headers in {found.where}, which bcc compiled:"
+        " there is no BTF"
+    )
+    return _seen(Verdict.PRESENT, summary)
 
-    summary, remedy = "reading them takes the kernel's BTF, which is not there", ""
-    if context.live and bcc_adapter.unavailable(context.facts.release) is None:
-        try:
-            missing = bcc_adapter.missing_fields(context.facts.release, wanted)
-        except KmeshError as error:
-            summary += f"; {error}"
-        else:
-            summary += f"; its headers lack {', '.join(missing)}" if missing else ""
-            remedy = (
-                "" if missing else "the kernel's headers have them: compile online (kmesh image)"
-            )
-    return Evidence(level=Level.NAME, verdict=Verdict.ABSENT, summary=summary, remedy=remedy)
+
+def _seen(verdict: Verdict, summary: str, *, remedy: str = "") -> Evidence:
+    return Evidence(level=Level.NAME, verdict=verdict, summary=summary, remedy=remedy)

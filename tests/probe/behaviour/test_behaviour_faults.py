@@ -248,7 +248,7 @@ def _faulty(probes: Path, checkout: Path, scratch: Path, fault: Fault) -> Path:
     for source in sources.glob("*.bpf.c"):
         if fault.file in (source.name, "socket.h"):
             target = objects / "probe" / source.name.replace(".bpf.c", ".bpf.o")
-            compile_object(source, target, include=[])
+            compile_object(source, target, include=[checkout / "bpf" / "include"])
     return objects
 
 
