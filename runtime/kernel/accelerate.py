@@ -156,14 +156,12 @@ class Accelerator:
 
     def release_cgroup(self, path: Path) -> None:
         """Follow no new connections of a cgroup; those that are short-cut stay so."""
-        scope = self._links.find(_CGROUP, path)
-        if scope is not None:
-            scope.remove()
+        self._links.release(_CGROUP, path)
 
     @property
     def cgroups(self) -> list[Path]:
         """The cgroups that are enrolled."""
-        return [scope.cgroup for scope in self._links.scopes() if scope.kind == _CGROUP]
+        return self._links.cgroups(_CGROUP)
 
     def follow_namespaces(self, *, follow: bool) -> bool:
         """Follow the connections of the network namespaces that the data path manages, or no longer.
@@ -175,9 +173,7 @@ class Accelerator:
         if follow and programs:
             self._links.attach(_NETNS, cgroup2_root(), programs)
             return True
-        scope = self._links.find(_NETNS, cgroup2_root())
-        if scope is not None:
-            scope.remove()
+        self._links.release(_NETNS, cgroup2_root())
         return False
 
     def counters(self) -> Counters:

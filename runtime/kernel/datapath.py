@@ -190,14 +190,12 @@ class DataPath:
 
     def release_cgroup(self, path: Path) -> None:
         """Manage a cgroup no more; nothing happens when it is not enrolled."""
-        scope = self._links.find(_CGROUP, path)
-        if scope is not None:
-            scope.remove()
+        self._links.release(_CGROUP, path)
 
     @property
     def cgroups(self) -> list[Path]:
         """The cgroups that are enrolled."""
-        return [scope.cgroup for scope in self._links.scopes() if scope.kind == _CGROUP]
+        return self._links.cgroups(_CGROUP)
 
     def enroll_netns(self, cookie: int) -> None:
         """Manage the processes of a network namespace, wherever their cgroup is. Idempotent.
@@ -245,9 +243,7 @@ class DataPath:
         return dict(zip(COUNTERS, values, strict=True))
 
     def release_gate(self, cgroup: Path) -> None:
-        scope = self._links.find(_GATE, cgroup)
-        if scope is not None:
-            scope.remove()
+        self._links.release(_GATE, cgroup)
 
     @property
     def namespaces(self) -> list[int]:

@@ -82,6 +82,16 @@ class Links:
                 return scope
         return None
 
+    def cgroups(self, kind: str) -> list[Path]:
+        """The cgroups that have a scope of a kind."""
+        return [scope.cgroup for scope in self.scopes() if scope.kind == kind]
+
+    def release(self, kind: str, cgroup: Path) -> None:
+        """Remove the scope of a cgroup; nothing happens where there is none."""
+        scope = self.find(kind, cgroup)
+        if scope is not None:
+            scope.remove()
+
     def prune(self) -> list[Path]:
         """Remove the scopes of cgroups that are gone."""
         dead = [scope for scope in self.scopes() if not scope.is_alive]

@@ -142,9 +142,7 @@ class Observer:
 
     def release_cgroup(self, path: Path) -> None:
         """Follow no new connections of a cgroup; nothing happens when it is not enrolled."""
-        scope = self._links.find(_CGROUP, path)
-        if scope is not None:
-            scope.remove()
+        self._links.release(_CGROUP, path)
 
     def match(self, cgroups: Iterable[Path]) -> None:
         """Follow these cgroups and no others: those that the data path found enrolled."""
@@ -157,7 +155,7 @@ class Observer:
     @property
     def cgroups(self) -> list[Path]:
         """The cgroups that are followed."""
-        return [scope.cgroup for scope in self._links.scopes() if scope.kind == _CGROUP]
+        return self._links.cgroups(_CGROUP)
 
     def follow_namespaces(self, *, follow: bool) -> bool:
         """Follow the network namespaces that the data path manages, or no longer.
@@ -169,9 +167,7 @@ class Observer:
         if follow and programs:
             self._links.attach(_NETNS, cgroup2_root(), programs)
             return True
-        scope = self._links.find(_NETNS, cgroup2_root())
-        if scope is not None:
-            scope.remove()
+        self._links.release(_NETNS, cgroup2_root())
         return False
 
     def close(self) -> None:
