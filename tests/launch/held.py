@@ -87,6 +87,17 @@ def say(number: int, text: str) -> str:
     return _held[number].recv(65536).hex()
 
 
+def hear(number: int, ending: str) -> str:
+    """Read until this has come: what a stream gives in one piece is the kernel's to choose."""
+    heard = b""
+    while not heard.endswith(ending.encode()):
+        more = _held[number].recv(65536)
+        if not more:
+            break
+        heard += more
+    return heard.hex()
+
+
 def send_to(number: int, host: str, port: int, text: str) -> list[Any]:
     """The answer to a datagram, and whom it is from."""
     _held[number].sendto(text.encode(), (host, port))
