@@ -27,6 +27,7 @@
 struct watch {
 	int fd;
 	uint32_t events;
+	bool muted;
 	void (*ready)(struct watch *watch, uint32_t events);
 };
 
@@ -34,6 +35,7 @@ extern uint64_t loop_now; /* ms, CLOCK_MONOTONIC, of this round */
 void loop_init(void);
 void loop_add(struct watch *watch, uint32_t events);
 void loop_set(struct watch *watch, uint32_t events);
+void loop_mute(struct watch *watch);	/* for nothing, its end neither, until loop_set() */
 void loop_remove(struct watch *watch);	/* and closes */
 void loop_release(struct watch *watch); /* and leaves the descriptor open */
 void loop_free_later(void *memory);	/* when no event of this round can name it any more */
@@ -113,7 +115,12 @@ void pool_out(struct upstream *upstream);
 void pool_release(struct pool *pool);
 
 /* upstream.c */
-enum upstream_state { UPSTREAM_DIALLING, UPSTREAM_IDLE, UPSTREAM_BUSY };
+enum upstream_state {
+	UPSTREAM_DIALLING,
+	UPSTREAM_IDLE,
+	UPSTREAM_BUSY,
+	UPSTREAM_HELD, /* idle, and for the kernel alone to use, for one client */
+};
 
 struct upstream {
 	struct watch watch;
@@ -123,6 +130,7 @@ struct upstream {
 	uint64_t since;			  /* it is in this state */
 	uint64_t acked;			  /* bytes, before the first */
 	uint64_t sent;			  /* bytes, by the gate */
+	uint64_t held_at;		  /* bytes, by the kernel, when it was held last */
 	uint32_t id;
 	uint32_t offer; /* its number among the idle ones */
 	uint8_t state;
@@ -136,6 +144,8 @@ struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange);
 struct upstream *upstream_adopt(struct pool *pool, int fd, uint32_t id, uint64_t acked,
 				uint64_t sent);
 void upstream_idle(struct upstream *upstream);
+void upstream_rest(struct upstream *upstream); /* idle: in its pool, or with its client */
+bool upstream_is_idle(const struct upstream *upstream);
 void upstream_forget(struct upstream *upstream); /* another gate has it */
 void upstream_taken(struct upstream *upstream);
 void upstream_close(struct upstream *upstream, bool reset);
