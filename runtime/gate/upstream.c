@@ -204,7 +204,10 @@ static struct session *taker_of(struct upstream *upstream)
 	return slots_shared[session->slot].upstream == upstream->id ? session : NULL;
 }
 
-/* Of a held one: while no program runs. True: it is the gate's. False: the kernel has it, and a response will come. */
+/*
+ * True: it is the gate's. False: the kernel has it, and a response will come. A held one can be
+ * taken back only while no program runs.
+ */
 bool upstream_take_back(struct upstream *upstream)
 {
 	bool mine = !taker_of(upstream);
@@ -246,12 +249,17 @@ void upstream_close(struct upstream *upstream, bool reset)
 {
 	struct linger now = {.l_onoff = 1, .l_linger = 0};
 	struct pool *pool = upstream->pool;
+	uint64_t cookie = 0;
 
 	if (upstream->state == UPSTREAM_IDLE)
 		pool_out(upstream);
+	if (upstream->state == UPSTREAM_DIALLING)
+		cookie = socket_cookie(upstream->watch.fd);
 	if (reset)
 		setsockopt(upstream->watch.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 	loop_remove(&upstream->watch);
+	if (cookie)
+		maps_socket(cookie); /* it may have been established, and nobody has asked */
 	upstreams[upstream->id] = NULL;
 	__atomic_store_n(&upstreams_shared[upstream->id].cookie, 0, __ATOMIC_RELEASE);
 	loop_free_later(upstream);
@@ -277,10 +285,7 @@ void upstream_watch(struct upstream *upstream)
 
 	if (upstream->exchange && exchange_has_unsent(upstream->exchange))
 		events |= EPOLLOUT;
-	if (events)
-		loop_set(&upstream->watch, events);
-	else
-		loop_mute(&upstream->watch);
+	loop_set(&upstream->watch, events);
 }
 
 /* The kernel has sent a request to it: whose? */

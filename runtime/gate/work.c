@@ -35,7 +35,8 @@ static bool reads(const struct session *session)
  */
 void session_watch(struct session *session)
 {
-	uint32_t events = session->watch.events & EPOLLIN;
+	/* A client that leaves is always to be heard of. */
+	uint32_t events = (session->watch.events & EPOLLIN) | EPOLLERR;
 
 	if (reads(session))
 		events |= EPOLLIN;
