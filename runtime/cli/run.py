@@ -33,7 +33,7 @@ from runtime.launch.lastrun import STATE_DIR, default_state_dir
     metavar="KIND:WHERE",
     help="Where Services come from. files:DIR: Kubernetes YAML in a directory, watched. "
     "istiod, istiod:HOST:PORT: Istiod's workload API (TLS; plaintext on port 15010). "
-    "kubernetes: Services and EndpointSlices straight from the API server, without Istio.",
+    "kubernetes: Services, EndpointSlices and HTTPRoutes straight from the API server, without Istio.",
 )
 @click.option(
     "--keep-datapath",

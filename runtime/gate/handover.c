@@ -253,6 +253,7 @@ bool handover_take(const char *path)
 	}
 	while (read_letter(fd, &letter, descriptors, &count) > 0 && letter.kind != LETTER_END)
 		adopt_or_close(&letter, descriptors, count);
+	pools_forget_unknown();
 	settings_shared->paused = 0;
 	if (letter.kind != LETTER_END && !spaces) {
 		close(fd);

@@ -191,12 +191,17 @@ void upstream_close(struct upstream *upstream, bool reset)
 {
 	struct linger now = {.l_onoff = 1, .l_linger = 0};
 	struct pool *pool = upstream->pool;
+	uint64_t cookie = 0;
 
 	if (upstream->state == UPSTREAM_IDLE)
 		pool_out(upstream);
+	if (upstream->state == UPSTREAM_DIALLING)
+		cookie = socket_cookie(upstream->watch.fd);
 	if (reset)
 		setsockopt(upstream->watch.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 	loop_remove(&upstream->watch);
+	if (cookie)
+		maps_socket(cookie); /* it may have been established, and nobody has asked */
 	upstreams[upstream->id] = NULL;
 	__atomic_store_n(&upstreams_shared[upstream->id].cookie, 0, __ATOMIC_RELEASE);
 	loop_free_later(upstream);

@@ -31,7 +31,7 @@ static bool reads(const struct session *session)
 
 void session_watch(struct session *session)
 {
-	uint32_t events = 0;
+	uint32_t events = EPOLLERR; /* a client that leaves is always to be heard of */
 
 	if (reads(session))
 		events |= EPOLLIN;

@@ -69,7 +69,7 @@ class HttpPorts:
         rows = route_rows(table, compiled.rough)
         self._write(compiled, rows)
         key = FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP)
-        value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number)
+        value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0)
         self._maps["http_ports"].update(key.pack(), value.pack())
         self.sweep()
         return dict(rows.waypoint)

@@ -221,18 +221,19 @@ class HttpHead(NamedTuple):
         return cls(flat[0], flat[1], flat[2], flat[3:35], flat[35:67])
 
 
-_HTTP_PORT = Struct("=QQQ")
+_HTTP_PORT = Struct("=QQQQ")
 
 
 class HttpPort(NamedTuple):
-    """struct kmesh_http_port, 24 bytes."""
+    """struct kmesh_http_port, 32 bytes."""
 
     grammar: int
     graph: int
     table: int
+    waypoint: int
 
     def pack(self) -> bytes:
-        return _HTTP_PORT.pack(self.grammar, self.graph, self.table)
+        return _HTTP_PORT.pack(self.grammar, self.graph, self.table, self.waypoint)
 
     @classmethod
     def unpack(cls, data: bytes) -> HttpPort:
@@ -577,14 +578,14 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "ad07a428bfa30ed5dd47b3818237bf21f528a46f55a50c5b6bed703d8fac5cb0"
+DIGEST = "fc526cf5ba153fd7d798a570dac119e637b6709bfdbe67d5bd0a218d99dfdae1"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
-    "client_states": "754b3f5cab6a71b88184150f057b6a77e5a6c0c92d314b6481e4e7e95662c16f",
-    "clients": "ba7a32d191eecfba23f06bcffbb3547e8106fd3c734789ce7cb947f80927f63d",
-    "introductions": "c47774ee5f933f7381276fafc499aa24a5f5f2a3a06e7be0ecd0922f1e0f9624",
+    "client_states": "bcaff77ddc1e3fa0bf244e2036ba26a14f8ea485ee3d92be110a04055b51fedf",
+    "clients": "89488268293d76f2b6b6c2b64eacb1a94a7d739f21f1ea6c075696a0dd557800",
+    "introductions": "28ca3df585155fbb1577ce98cf08afeb82b4dcf12561ff6cdb1cd409c91b0f0e",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
-    "upstreams": "c067c583ff95cabd68b1012a0fd8dccbe46ad7d6dc2216a697953a7ca6a65f5d",
+    "upstreams": "aa2eeb30dc3ecd6d9048ef98b9ff6e2d05bab947710766a88c0c5829ed3a5ad9",
 }

@@ -119,6 +119,7 @@ struct kmesh_http_port {
 	__u64 grammar;
 	__u64 graph;
 	__u64 table;
+	__u64 waypoint; /* the cluster of its waypoint's instances (the loader writes); 0: none */
 };
 
 struct kmesh_route_key {
