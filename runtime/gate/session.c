@@ -84,6 +84,7 @@ void session_abort(struct session *session)
 	} else if (session_kernel_is_busy(session)) {
 		struct upstream *upstream = session_upstream_of_kernel(session);
 
+		stat_unanswered(session, session_slot(session)->upstream);
 		if (upstream)
 			upstream_close(upstream, true);
 	}

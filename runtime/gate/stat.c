@@ -158,3 +158,12 @@ void stat_refused(const struct session *session, uint32_t stat, int status, size
 	stat_head(&measure, status);
 	stat_end(&measure, session);
 }
+
+void stat_unanswered(const struct session *session, uint32_t upstream)
+{
+	struct measure measure = {};
+
+	stat_begin_taken(&measure, upstream % KMESH_UPSTREAMS);
+	log_taken(&measure, upstream);
+	stat_end(&measure, session);
+}

@@ -33,6 +33,8 @@ void stat_head(struct measure *measure, unsigned int status); /* the response's 
 void stat_end(struct measure *measure, const struct session *session);
 /* What could not be made an exchange; the gate's answer has so many bytes. */
 void stat_refused(const struct session *session, uint32_t stat, int status, size_t length);
+/* A request that the kernel took, whose client has gone. */
+void stat_unanswered(const struct session *session, uint32_t upstream);
 void stat_verdict(int verdict); /* a head was not routed */
 
 void stat_log_dropped(uint32_t lines);

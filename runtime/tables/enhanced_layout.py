@@ -618,7 +618,7 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQII8xQII")
+_UPSTREAM = Struct("=QQQQIII4xQII")
 
 
 class Upstream(NamedTuple):
@@ -630,6 +630,7 @@ class Upstream(NamedTuple):
     sent: int
     slot: int
     flags: int
+    recalled: int
     since: int
     stat: int
     size: int
@@ -642,6 +643,7 @@ class Upstream(NamedTuple):
             self.sent,
             self.slot,
             self.flags,
+            self.recalled,
             self.since,
             self.stat,
             self.size,
@@ -696,14 +698,14 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "b6d9ea72894c1371c495152592051d44acc0d92abbde9dfdb2bf16ed8711e656"
+DIGEST = "cb5531cb941c1974d13c178340a56f7f7aabeeab3b457e7394794a6fe98bae36"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
-    "client_states": "f93cddcb93dce64d1ff70bde381a65287a4e1d782d89c444a268a924695abad8",
-    "clients": "de82ad889ae24b583c6601132eeee6bb80f33c05e191752417c9a6f0a5a0a360",
-    "introductions": "61f72a6c3ebb5c04134d2a002b09637dbeb6ede939b94fd4535a360bdaf7eaff",
+    "client_states": "bd4d3af14c99274c4c33c568092773217d755aea2ba7a4124426e8305c509fb4",
+    "clients": "d8a43d0761a8fde8d6e13c729316261de70d56af2ddc1bef7342ac7d6b84cf96",
+    "introductions": "33fcbe4cc666ad9dbe005407f9fcb9dcf46ad1a860a2192028e866c987edc15d",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
-    "upstreams": "8ad240e61dc333360a5c199c4b92577e705e873fe91983aae6c257131e716190",
+    "upstreams": "5e598ffaad46910fbc1188bd9b959a35906d56b6a80498f34b9f4af19338e3a6",
 }
