@@ -72,7 +72,7 @@ bool exchange_finish(struct exchange *exchange)
 		    exchange_has_unsent(exchange) || handing_over)
 			upstream_close(upstream, false);
 		else
-			upstream_idle(upstream);
+			upstream_rest(upstream);
 	}
 	if (exchange->closes)
 		session_close(session);
