@@ -116,7 +116,12 @@ void pool_release(struct pool *pool);
 void pools_forget_unknown(void); /* numbers that a gate before this one gave */
 
 /* upstream.c */
-enum upstream_state { UPSTREAM_DIALLING, UPSTREAM_IDLE, UPSTREAM_BUSY };
+enum upstream_state {
+	UPSTREAM_DIALLING,
+	UPSTREAM_IDLE,
+	UPSTREAM_BUSY,
+	UPSTREAM_HELD, /* idle, and for the kernel alone to use, for one client */
+};
 
 struct upstream {
 	struct watch watch;
@@ -126,6 +131,7 @@ struct upstream {
 	uint64_t since;			  /* it is in this state */
 	uint64_t acked;			  /* bytes, before the first */
 	uint64_t sent;			  /* bytes, by the gate */
+	uint64_t held_at;		  /* bytes, by the kernel, when it was held last */
 	uint32_t id;
 	uint32_t offer; /* its number among the idle ones */
 	uint8_t state;
@@ -139,6 +145,8 @@ struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange);
 struct upstream *upstream_adopt(struct pool *pool, int fd, uint32_t id, uint64_t acked,
 				uint64_t sent);
 void upstream_idle(struct upstream *upstream);
+void upstream_rest(struct upstream *upstream); /* idle: in its pool, or with its client */
+bool upstream_is_idle(const struct upstream *upstream);
 void upstream_forget(struct upstream *upstream); /* another gate has it */
 void upstream_taken(struct upstream *upstream);
 void upstream_close(struct upstream *upstream, bool reset);
@@ -213,6 +221,7 @@ struct route {
 	int status;
 	const char *reason;
 	uint64_t cluster;
+	uint32_t stat; /* where its requests are counted */
 	struct kmesh_endpoint endpoint;
 };
 

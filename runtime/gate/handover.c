@@ -144,7 +144,7 @@ static void hand_over_the_rest(void)
 			post_space(space);
 	space_stop_listening();
 	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++)
-		if (all_goes && upstreams[id] && upstreams[id]->state == UPSTREAM_IDLE)
+		if (all_goes && upstreams[id] && upstream_is_idle(upstreams[id]))
 			post_upstream(upstreams[id]);
 	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++)
 		if (sessions[slot])
