@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Whose connection is it that has come, and where was it going? */
-#include "gate.h"
+#include "waypoint.h"
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -11,23 +10,9 @@
 static bool find(struct space *space, int fd, struct kmesh_session *from)
 {
 	struct kmesh_session_key key = {.netns = space->cookie};
-	union {
-		struct sockaddr any;
-		struct sockaddr_in ip4;
-		struct sockaddr_in6 ip6;
-	} peer;
-	socklen_t size = sizeof(peer);
 
-	if (getpeername(fd, &peer.any, &size))
+	if (!socket_address(fd, true, key.address, &key.port))
 		return false;
-	if (peer.any.sa_family == AF_INET) {
-		key.address[2] = htonl(0xffff);
-		key.address[3] = peer.ip4.sin_addr.s_addr;
-		key.port = peer.ip4.sin_port;
-	} else {
-		memcpy(key.address, &peer.ip6.sin6_addr, sizeof(key.address));
-		key.port = peer.ip6.sin6_port;
-	}
 	return maps_take_session(&key, from) && from->slot < KMESH_SLOTS && !sessions[from->slot];
 }
 

@@ -51,7 +51,7 @@ int main(int count, char **arguments)
 	signal(SIGINT, on_signal);
 	have_many_descriptors();
 	loop_init();
-	if (maps_open(arguments[1]))
+	if (maps_open(arguments[1]) || enrolled_open(arguments[1]))
 		return 1;
 	is_first = !settings_shared->prepared;
 	if (is_first)
