@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ci.bench import accelerate, images, probe, restart, sync, traffic
+from ci.bench import accelerate, enhanced, images, probe, restart, sync, traffic
 from ci.bench.measure import Result
 from runtime import ui
 
@@ -28,6 +28,7 @@ _ALL = {
     "sync": sync.measure,
     "restart": restart.measure,
     "traffic": traffic.measure,
+    "enhanced": enhanced.measure,
     "accelerate": _accelerate,
 }
 
@@ -53,6 +54,8 @@ def _cell(row: Mapping[str, object], column: str) -> str:
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def bench(only: str | None, rounds: int, output: str) -> None:
     """Measure prober, pipeline, sync and restart, what a request costs, and same-node acceleration.
+
+    `python -m ci.bench.enhanced --full` measures HTTP requests at every size and number of connections.
 
     Needs root, nginx, wrk, clang, a Docker engine or the right to start one, and the compiled objects
     (`make bpf`). Medians of several rounds

@@ -15,6 +15,21 @@ from runtime.launch.config import Config
 from runtime.launch.lastrun import STATE_DIR, default_state_dir
 
 
+def _port_pairs(
+    _context: click.Context, _parameter: click.Parameter, text: str
+) -> tuple[tuple[int, int], ...]:
+    """From "15008:15019,..." to pairs of ports."""
+    pairs: dict[int, int] = {}
+    for part in text.split(",") if text not in ("", "none") else ():
+        numbers = [int(each) if each.isdecimal() else 0 for each in part.strip().split(":")]
+        if len(numbers) != 2 or not all(0 < each < 0x10000 for each in numbers):
+            raise click.BadParameter(f"{part!r} is no pair of ports such as 15008:15019")
+        if numbers[0] in pairs:
+            raise click.BadParameter(f"port {numbers[0]} is named twice")
+        pairs[numbers[0]] = numbers[1]
+    return tuple(pairs.items())
+
+
 @click.command()
 @click.option(
     "--mode",
@@ -33,7 +48,7 @@ from runtime.launch.lastrun import STATE_DIR, default_state_dir
     metavar="KIND:WHERE",
     help="Where Services come from. files:DIR: Kubernetes YAML in a directory, watched. "
     "istiod, istiod:HOST:PORT: Istiod's workload API (TLS; plaintext on port 15010). "
-    "kubernetes: Services and EndpointSlices straight from the API server, without Istio.",
+    "kubernetes: Services, EndpointSlices and HTTPRoutes straight from the API server, without Istio.",
 )
 @click.option(
     "--keep-datapath",
@@ -94,6 +109,18 @@ from runtime.launch.lastrun import STATE_DIR, default_state_dir
     show_envvar=True,
     help="Follow HTTP routes (Istiod's ADS) also where no path here needs them: `kmeshctl routes` then "
     "tells where each would run.",
+)
+@click.option(
+    "--waypoint-ports",
+    default="15008:15019",
+    show_default=True,
+    envvar="KMESH_WAYPOINT_PORTS",
+    show_envvar=True,
+    metavar="NAMED:PORT",
+    callback=_port_pairs,
+    help="Connect to a waypoint at another port than it is named with: Istio names that for HBONE, a tunnel which is "
+    "not spoken here, and its own waypoints take our PROXY header at 15019 once l7-envoyfilter.yaml is applied. "
+    "Several pairs with commas; none: always the port that is named.",
 )
 @click.option(
     "--on-demand",
@@ -191,6 +218,7 @@ def run(  # noqa: PLR0913 - one argument an option
     locality: str,
     acceleration: bool | None,
     telemetry: bool,
+    waypoint_ports: tuple[tuple[int, int], ...],
     on_demand: bool,
     cluster: bool,
     cni_bin: Path | None,
@@ -235,6 +263,7 @@ def run(  # noqa: PLR0913 - one argument an option
             locality=locality,
             acceleration=acceleration,
             telemetry=telemetry,
+            waypoint_ports=waypoint_ports,
             on_demand=on_demand,
             cluster=cluster,
             cni_bin=cni_bin,

@@ -15,6 +15,7 @@ NODES = "/api/v1/nodes"
 SERVICES = "/api/v1/services"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 GATEWAYS = "/apis/gateway.networking.k8s.io/v1"
+ROUTES = f"{GATEWAYS}/httproutes"
 
 
 class ApiError(KmeshError):

@@ -80,6 +80,8 @@ def follow(
                 _log.debug("%s: version %s is gone: listing again", path, version)
                 version = ""
             else:
+                if error.is_missing:  # a kind that went: what comes back has a history of its own
+                    version = ""
                 yield Trouble(error)
             failures += 1
         # A server that ends every watch at once must not be asked in a tight loop.

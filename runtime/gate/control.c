@@ -91,8 +91,7 @@ static void status(int fd)
 	uint32_t busy = 0, idle = 0, count = 0;
 
 	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++) {
-		if (upstreams[id] && (upstreams[id]->state == UPSTREAM_IDLE ||
-				      upstreams[id]->state == UPSTREAM_KEPT))
+		if (upstreams[id] && upstream_is_idle(upstreams[id]))
 			idle++;
 		else if (upstreams[id])
 			busy++;

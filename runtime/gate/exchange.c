@@ -76,7 +76,7 @@ bool exchange_finish(struct exchange *exchange)
 		else if (upstream->owner)
 			waypoint_keep(upstream);
 		else
-			upstream_idle(upstream);
+			upstream_rest(upstream);
 	}
 	if (exchange->closes)
 		session_close(session);
@@ -139,6 +139,8 @@ static void forward(struct exchange *exchange, const char *data, size_t length)
 		sent = send(upstream->watch.fd, data, length, MSG_NOSIGNAL);
 		if (sent < 0 && errno != EAGAIN && errno != EINTR) {
 			exchange->discards = true; /* it may have answered all the same */
+			if (exchange->tunnel)
+				session_abort(exchange->session);
 			return;
 		}
 		sent = sent < 0 ? 0 : sent;

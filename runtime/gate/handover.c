@@ -148,7 +148,8 @@ static void hand_over_the_rest(void)
 			post_space(space);
 	space_stop_listening();
 	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++)
-		if (all_goes && upstreams[id] && upstreams[id]->state == UPSTREAM_IDLE)
+		if (all_goes && upstreams[id] && upstream_is_idle(upstreams[id]) &&
+		    !upstreams[id]->owner)
 			post_upstream(upstreams[id]);
 	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++)
 		if (sessions[slot])
@@ -259,6 +260,7 @@ bool handover_take(const char *path)
 	}
 	while (read_letter(fd, &letter, descriptors, &count) > 0 && letter.kind != LETTER_END)
 		adopt_or_close(&letter, descriptors, count);
+	pools_forget_unknown();
 	settings_shared->paused = 0;
 	if (letter.kind != LETTER_END && !spaces) {
 		close(fd);

@@ -33,27 +33,31 @@ static bool is_loopback(const __be32 *address)
 	return !address[0] && !address[1] && !address[2] && address[3] == htonl(1);
 }
 
+void peer_address(const union peer *peer, __be32 *address, __be16 *port)
+{
+	if (peer->any.sa_family == AF_INET6) {
+		memcpy(address, &peer->ip6.sin6_addr, sizeof(peer->ip6.sin6_addr));
+		*port = peer->ip6.sin6_port;
+		return;
+	}
+	address[0] = address[1] = 0;
+	address[2] = htonl(0xffff);
+	address[3] = peer->ip4.sin_addr.s_addr;
+	*port = peer->ip4.sin_port;
+}
+
+/* False: it has none of TCP's. */
 bool socket_address(int fd, bool peer, __be32 *address, __be16 *port)
 {
-	union {
-		struct sockaddr any;
-		struct sockaddr_in ip4;
-		struct sockaddr_in6 ip6;
-	} found;
+	union peer found;
 	socklen_t size = sizeof(found);
 
 	if (peer ? getpeername(fd, &found.any, &size) : getsockname(fd, &found.any, &size))
 		return false;
-	if (found.any.sa_family == AF_INET6) {
-		memcpy(address, &found.ip6.sin6_addr, sizeof(found.ip6.sin6_addr));
-		*port = found.ip6.sin6_port;
-		return true;
-	}
-	address[0] = address[1] = 0;
-	address[2] = htonl(0xffff);
-	address[3] = found.ip4.sin_addr.s_addr;
-	*port = found.ip4.sin_port;
-	return found.any.sa_family == AF_INET;
+	if (found.any.sa_family != AF_INET && found.any.sa_family != AF_INET6)
+		return false;
+	peer_address(&found, address, port);
+	return true;
 }
 
 /* Clients reach the gate over loopback, which says nothing about who they are to others. */

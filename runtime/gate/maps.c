@@ -272,6 +272,20 @@ void maps_forget_pool(const struct kmesh_pool_key *key, uint32_t pool)
 	used_pools[pool] = 0;
 }
 
+void maps_forget_pools(bool (*is_known)(const struct kmesh_pool_key *key))
+{
+	struct kmesh_pool_key key, next;
+
+	for (bool more = next_key(&pool_numbers, NULL, &key); more; key = next) {
+		struct kmesh_pool_number *found = gate_map_lookup(&pool_numbers, &key);
+		uint32_t pool = found ? found->pool % KMESH_POOLS : 0;
+
+		more = next_key(&pool_numbers, &key, &next);
+		if (found && !is_known(&key))
+			maps_forget_pool(&key, pool);
+	}
+}
+
 bool maps_offer(uint32_t pool, uint32_t number, uint32_t upstream)
 {
 	struct kmesh_idle_key key = {.pool = pool, .number = number};

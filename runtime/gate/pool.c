@@ -40,6 +40,19 @@ struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint)
 	return pool;
 }
 
+static bool is_known(const struct kmesh_pool_key *key)
+{
+	for (struct pool *pool = buckets[bucket_of(key)]; pool; pool = pool->chain)
+		if (pool->numbered && !memcmp(&pool->key, key, sizeof(*key)))
+			return true;
+	return false;
+}
+
+void pools_forget_unknown(void)
+{
+	maps_forget_pools(is_known);
+}
+
 static void leave_list(struct upstream *upstream)
 {
 	if (upstream->previous)

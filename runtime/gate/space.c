@@ -74,7 +74,10 @@ static int listen_on(int netns, int family, uint16_t *port)
 static void accept_some(struct space *space, struct watch *watch)
 {
 	for (int i = 0; i < ACCEPTS; i++) {
-		int fd = accept4(watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		union peer peer;
+		socklen_t size = sizeof(peer);
+		/* Asked later, a connection that was reset meanwhile does not say whose it was. */
+		int fd = accept4(watch->fd, &peer.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd < 0) {
 			/* spaces_tick() comes back to it, when others may have gone. */
@@ -82,7 +85,7 @@ static void accept_some(struct space *space, struct watch *watch)
 				loop_set(watch, 0);
 			return;
 		}
-		session_accept(space, fd);
+		session_accept(space, fd, &peer);
 	}
 }
 

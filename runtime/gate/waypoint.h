@@ -28,6 +28,7 @@ int waypoint_connect_again(int fd, bool *later);
 
 /* introduce.c: says who is there, before all else. False: the connection does not take it. */
 bool waypoint_introduce(const struct session *session, const struct upstream *upstream);
+void peer_address(const union peer *peer, __be32 *address, __be16 *port);
 bool socket_address(int fd, bool peer, __be32 *address, __be16 *port);
 
 /* addresses.c: the address by which a namespace's workload is known, in the family of another. */

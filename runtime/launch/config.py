@@ -24,6 +24,7 @@ class Config:
         overrides: known bugs that the user vouches for.
         node: this node's name, for services that prefer or insist on their own node.
         acceleration: short-cut sockets of this node: on, off, or None for where nobody can be hurt.
+        waypoint_ports: for a port that Istio names for its waypoints, the one to connect to instead.
         routes: follow HTTP routes from the start; without it, as soon as a path serves that needs them.
         on_demand: hold of the mesh only what managed workloads connect to.
         telemetry: follow connections, for metrics and the access log.
@@ -57,3 +58,4 @@ class Config:
     exempt_node: bool = True
     state_dir: Path = STATE_DIR
     routes: bool = False
+    waypoint_ports: tuple[tuple[int, int], ...] = ((15008, 15019),)

@@ -241,7 +241,15 @@ def whereabouts(config: Config, *, cluster: str = "", network: str | None = None
     """This node's place as far as it is told, by its settings and by its source."""
     region, zone, subzone, *_ = [*config.locality.split("/"), "", "", ""]
     locality = Locality(region, zone, subzone)
-    return Whereabouts(Place(node=config.node, locality=locality, cluster=cluster, network=network))
+    return Whereabouts(
+        Place(
+            node=config.node,
+            locality=locality,
+            cluster=cluster,
+            network=network,
+            waypoint_ports=config.waypoint_ports,
+        )
+    )
 
 
 def _place(place: Place) -> Json:

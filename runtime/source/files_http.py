@@ -11,15 +11,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.model.http_picture import HttpChange, HttpPicture
+from runtime.model.http_picture import HttpChange
 from runtime.model.mesh import Service, Workload
 from runtime.model.policy import Policy
-from runtime.source.gateway_join import change_between, join_routes
-from runtime.source.gateway_route import GatewayRoute
+from runtime.source.gateway_picture import ROUTE, RoutePicture
 from runtime.source.kubernetes_join import Changes, Identity, Join
 from runtime.source.recorded import HTTP, POLICIES, SERVICES, WORKLOADS
-
-ROUTE = "HTTPRoute"
 
 
 class Beyond:
@@ -31,9 +28,8 @@ class Beyond:
 
     def __init__(self, join: Join) -> None:
         self._join = join
-        self._routes: dict[Identity, GatewayRoute] = {}
+        self._routes = RoutePicture()
         self._recorded: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-        self._told = HttpPicture()
 
     def take(self, objects: Mapping[Identity, Any], changes: Changes) -> dict[str, Policy | None]:
         """Take objects that are new, changed, or gone (None), and what changed of manifests.
@@ -49,9 +45,11 @@ class Beyond:
         for identity, state in objects.items():
             kind, _, name = identity
             if kind == ROUTE:
-                _put(self._routes, identity, state)
+                self._routes.put(identity, state)
+            elif state is None:
+                self._recorded[kind].pop(name, None)
             else:
-                _put(self._recorded[kind], name, state)
+                self._recorded[kind][name] = state
             if kind == POLICIES:
                 policies[name] = state
             elif kind == SERVICES and name not in self._join.services:
@@ -73,13 +71,10 @@ class Beyond:
         """What changed of HTTP since the last time; the first time it is the whole picture."""
         services: dict[str, Service] = self._recorded[SERVICES] | self._join.services
         workloads: dict[str, Workload] = self._recorded[WORKLOADS] | self._join.workloads
-        routes = [self._routes[identity] for identity in sorted(self._routes)]
-        picture = join_routes(routes, services=services, workloads=workloads.values())
-        for kind in HTTP.values():
-            setattr(picture, kind, {**getattr(picture, kind), **self._recorded[kind]})
-        change = change_between(self._told, picture)
-        self._told = picture
-        return change
+        recorded = {kind: self._recorded[kind] for kind in HTTP.values()}
+        return self._routes.change(
+            services=services, workloads=workloads.values(), recorded=recorded
+        )
 
     def names(self, identity: Identity) -> list[str]:
         """The names by which what an object tells of is known to people."""
@@ -88,10 +83,3 @@ class Beyond:
             return [f"{ROUTE} {namespace}/{name}"]
         label = {"clusters": "cluster ", "listeners": "listener ", "tables": "route table "}
         return [label.get(kind, "endpoints " if kind == "endpoints" else "") + name]
-
-
-def _put(held: dict[Any, Any], key: Any, state: Any) -> None:
-    if state is None:
-        held.pop(key, None)
-    else:
-        held[key] = state

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--source kubernetes`: Services and EndpointSlices straight from the API server, for a cluster without Istio.
+"""`--source kubernetes`: Services, EndpointSlices and HTTPRoutes straight from the API server, without Istio.
 
 Objects become the model in the very way that they do from files; the watches hand over what changed,
-and an object that cannot be accepted costs only itself: its last good version keeps serving.
+and an object that cannot be accepted costs only itself: its last good version keeps serving. A cluster
+need not know the Gateway API: its routes are then asked for again, and taken once they are there.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime import log
-from runtime.cluster.api import SERVICES, SLICES, Api
+from runtime.cluster.api import ROUTES, SERVICES, SLICES, Api
 from runtime.cluster.follow import Changed, Event, Listed, Trouble, follow
 from runtime.source.fields import Field, FieldError
-from runtime.source.kubernetes_join import Changes, Identity, Join, Manifest
+from runtime.source.kubernetes_join import Changes, Identity, Join
 from runtime.source.kubernetes_service import parse_service
 from runtime.source.kubernetes_slice import parse_slice
+from runtime.source.kubernetes_yaml import parse_http_route
 from runtime.source.update import Rejection, Update
+
+if TYPE_CHECKING:
+    from runtime.model.http_picture import HttpChange
+    from runtime.source.gateway_picture import RoutePicture
 
 _SETTLE_SECONDS = 0.05  # changes that come together are brought in together
 
@@ -29,12 +35,20 @@ _log = log.get("source.kubernetes")
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
+    """A kind of objects; one that is `optional` need not be known to the API server."""
+
     name: str
     path: str
-    parse: Callable[..., Manifest]
+    parse: Callable[..., Any]
+    optional: bool = False
 
 
-_KINDS = (_Kind("Service", SERVICES, parse_service), _Kind("EndpointSlice", SLICES, parse_slice))
+_ROUTE = _Kind("HTTPRoute", ROUTES, parse_http_route, optional=True)
+_KINDS = (
+    _Kind("Service", SERVICES, parse_service),
+    _Kind("EndpointSlice", SLICES, parse_slice),
+    _ROUTE,
+)
 # Of a kind that has nothing to balance, and no fault of anybody's.
 _PASSED_OVER = ("ExternalName",)
 _SERVICE_LABEL = "kubernetes.io/service-name"
@@ -56,6 +70,7 @@ class State:
     """What all objects say together, and what of it cannot be accepted."""
 
     join: Join = field(default_factory=Join)
+    _routes: RoutePicture | None = None  # from the first route on
     _there: dict[str, set[Identity]] = field(default_factory=dict)
     _rejected: dict[str, str] = field(default_factory=dict)
     _heard: set[str] = field(default_factory=set)
@@ -63,7 +78,7 @@ class State:
 
     def take(self, news: list[tuple[_Kind, Event]]) -> Update | None:
         """Take what happened, in its order; None until every kind was listed once."""
-        objects: dict[Identity, Manifest | None] = {}
+        objects: dict[Identity, Any] = {}
         rejected = dict(self._rejected)
         for kind, event in news:
             if isinstance(event, Listed):
@@ -77,18 +92,41 @@ class State:
             elif isinstance(event, Changed):
                 now = None if event.gone else event.object
                 self._put(kind, _identity(kind, event.object), now, objects, rejected)
+        routes = {each: objects.pop(each) for each in list(objects) if each[0] == _ROUTE.name}
         changes = self.join.apply(objects)
+        self._put_routes(routes)
         if len(self._heard) < len(_KINDS):
             self._rejected = rejected
             return None
-        return self._update(changes, rejected)
+        http = self._http() if routes or changes.services or changes.workloads else None
+        return self._update(changes, rejected, http)
+
+    def has_heard_of(self, kind: str) -> bool:
+        """Whether objects of a kind were listed."""
+        return kind in self._heard
+
+    def _put_routes(self, routes: Mapping[Identity, Any]) -> None:
+        if self._routes is None and any(routes.values()):
+            from runtime.source.gateway_picture import RoutePicture
+
+            self._routes = RoutePicture()
+        if self._routes is not None:
+            for identity, route in routes.items():
+                self._routes.put(identity, route)
+
+    def _http(self) -> HttpChange | None:
+        if self._routes is None:
+            return None
+        return self._routes.change(
+            services=self.join.services, workloads=self.join.workloads.values()
+        )
 
     def _put(
         self,
         kind: _Kind,
         identity: Identity,
         document: Mapping[str, Any] | None,
-        objects: dict[Identity, Manifest | None],
+        objects: dict[Identity, Any],
         rejected: dict[str, str],
     ) -> None:
         resource = f"{kind.name} {identity[1]}/{identity[2]}"
@@ -106,7 +144,9 @@ class State:
         else:
             objects[identity] = manifest
 
-    def _update(self, changes: Changes, rejected: dict[str, str]) -> Update:
+    def _update(
+        self, changes: Changes, rejected: dict[str, str], http: HttpChange | None
+    ) -> Update:
         new = [item for item in rejected.items() if self._rejected.get(item[0]) != item[1]]
         gone = self._rejected.keys() - rejected.keys()
         self._rejected = rejected
@@ -117,6 +157,7 @@ class State:
                 workloads=tuple(self.join.workloads.values()),
                 rejections=tuple(Rejection(resource=n, reason=w) for n, w in rejected.items()),
                 complete=True,
+                http=http,
             )
         return Update(
             services=tuple(s for s in changes.services.values() if s),
@@ -125,6 +166,7 @@ class State:
             removed_workloads=tuple(k for k, w in changes.workloads.items() if not w),
             rejections=tuple(Rejection(resource=name, reason=why) for name, why in new),
             accepted=tuple(sorted(gone)),
+            http=http,
         )
 
 
@@ -134,14 +176,20 @@ def _identity(kind: _Kind, document: Mapping[str, Any]) -> Identity:
 
 
 def _is_passed_over(kind: _Kind, document: Mapping[str, Any]) -> bool:
+    spec = document.get("spec") or {}
     if kind.name == "Service":
-        return (document.get("spec") or {}).get("type") in _PASSED_OVER
+        return spec.get("type") in _PASSED_OVER
+    if kind is _ROUTE:  # for gateways alone: theirs to judge
+        return not any(
+            (ref.get("group"), ref.get("kind")) == ("", "Service")
+            for ref in spec.get("parentRefs") or ()
+        )
     labels = document["metadata"].get("labels") or {}
     return _SERVICE_LABEL not in labels or document.get("addressType") == "FQDN"
 
 
 class KubernetesSource:
-    """The API server as a source of services and workloads.
+    """The API server as a source of services, workloads and HTTP routes.
 
     Args:
         api: the API server.
@@ -154,6 +202,7 @@ class KubernetesSource:
         self._api = api
         self._settle = settle
         self._state = State()
+        self._without: dict[str, str] = {}  # optional kinds that are not there → why
 
     async def updates(self) -> AsyncIterator[Update]:
         """The whole picture first, then changes as they happen; never ends by itself."""
@@ -177,14 +226,35 @@ class KubernetesSource:
             stop.set()
 
     def _take(self, batch: list[tuple[_Kind, Event]]) -> Update | None:
-        for kind, event in batch:
+        news = [(kind, self._excused(kind, event)) for kind, event in batch]
+        for kind, event in news:
             if isinstance(event, Trouble):
                 if self.status.last_error != str(event.error):
                     _log.warning("%s: %s; what was said last keeps serving", kind.name, event.error)
                 self.status.last_error = str(event.error)
             else:
                 self.status.last_error = ""
-        return self._state.take(batch)
+        return self._state.take(news)
+
+    def _excused(self, kind: _Kind, event: Event) -> Event:
+        """Of a kind that need not be there, that it is not means that there are no such objects."""
+        if not kind.optional:
+            return event
+        if not isinstance(event, Trouble):
+            if self._without.pop(kind.name, None):
+                _log.info("%s: the API server has them now", kind.name)
+            return event
+        missing, without = event.error.is_missing, self._without.get(kind.name)
+        # Who may not read them goes on without; who could until now keeps what was said last.
+        may_go = event.error.status == 403 and (without or not self._state.has_heard_of(kind.name))
+        if not missing and not may_go:
+            return event
+        why = "the API server does not know them" if missing else str(event.error)
+        if without != why:
+            log_it = _log.info if missing else _log.warning
+            log_it("%s: %s; going on without, until that changes", kind.name, why)
+        self._without[kind.name] = why
+        return Listed(())
 
     def _watch(
         self,

@@ -21,17 +21,17 @@ from runtime.source.kubernetes_slice import parse_slice
 from runtime.source.yaml_document import load_document
 
 
-def _parse_http_route(document: Field, *, name: str, namespace: str) -> Any:
+def parse_http_route(document: Field, *, name: str, namespace: str) -> Any:
     """Who has no HTTPRoute does not wait for what it takes to read one."""
-    from runtime.source.gateway_route import parse_http_route
+    from runtime.source import gateway_route
 
-    return parse_http_route(document, name=name, namespace=namespace)
+    return gateway_route.parse_http_route(document, name=name, namespace=namespace)
 
 
 _PARSERS: dict[str, Callable[..., Any]] = {
     "Service": parse_service,
     "EndpointSlice": parse_slice,
-    "HTTPRoute": _parse_http_route,
+    "HTTPRoute": parse_http_route,
 }
 _VERSIONS = {
     "Service": ("v1",),

@@ -517,7 +517,7 @@ class SourceTlvs(NamedTuple):
         return cls._make(_SOURCE_TLVS.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQII24x")
+_UPSTREAM = Struct("=QQQQIII4x16x")
 
 
 class Upstream(NamedTuple):
@@ -529,9 +529,12 @@ class Upstream(NamedTuple):
     sent: int
     slot: int
     flags: int
+    recalled: int
 
     def pack(self) -> bytes:
-        return _UPSTREAM.pack(self.cookie, self.sock, self.client, self.sent, self.slot, self.flags)
+        return _UPSTREAM.pack(
+            self.cookie, self.sock, self.client, self.sent, self.slot, self.flags, self.recalled
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Upstream:
@@ -578,14 +581,14 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "fc526cf5ba153fd7d798a570dac119e637b6709bfdbe67d5bd0a218d99dfdae1"
+DIGEST = "e5886fa10bb6720574019859caed0bb0f51b584b5dcddf1cb6287890373191ba"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
-    "client_states": "bcaff77ddc1e3fa0bf244e2036ba26a14f8ea485ee3d92be110a04055b51fedf",
-    "clients": "89488268293d76f2b6b6c2b64eacb1a94a7d739f21f1ea6c075696a0dd557800",
-    "introductions": "28ca3df585155fbb1577ce98cf08afeb82b4dcf12561ff6cdb1cd409c91b0f0e",
+    "client_states": "43677ef073c9a488c3ef6c4f29f9d25b8d625c1b21376ff4f86bea01e19b74e1",
+    "clients": "8065a38be4e21f7f35de8523d0fb685c7d4422a946bc1cfb456f2ca93530de84",
+    "introductions": "fc956d2bf22e9289bd59a678c1c6d3bd0682efb9e12c6fa45d6228d2ee126757",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
-    "upstreams": "aa2eeb30dc3ecd6d9048ef98b9ff6e2d05bab947710766a88c0c5829ed3a5ad9",
+    "upstreams": "c82c67eb457050372d7a363c65348aac45c7af4845d33f097e015ecb9ae9227a",
 }

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from runtime.cluster.api import NAMESPACES, NODES, PODS, ApiError
+from runtime.cluster.api import NAMESPACES, NODES, PODS, ROUTES, ApiError
 
 Json = dict[str, Any]
-_LISTS = ("pods", "namespaces", "nodes", "services", "endpointslices", "gateways")
+_LISTS = ("pods", "namespaces", "nodes", "services", "endpointslices", "gateways", "httproutes")
 
 
 def merge(target: Json, patch: Mapping[str, Any]) -> None:
@@ -41,6 +41,8 @@ class FakeApi:
         self.patched: list[tuple[str, Json]] = []
         self.posted: list[tuple[str, Json]] = []
         self.down = False
+        self.unknown = {ROUTES}  # kinds that the server does not know
+        self.forbidden: set[str] = set()
         self.gets = 0
 
     # What a test does.
@@ -108,12 +110,16 @@ class FakeApi:
             if path == kind:
                 events.put({"type": event, "object": copy.deepcopy(value)})
 
-    def _check(self) -> None:
+    def _check(self, path: str = "") -> None:
         if self.down:
             raise ApiError("the API server does not answer")
+        if path in self.unknown:
+            raise ApiError(f"GET {path}: 404 page not found", status=404)
+        if path in self.forbidden:
+            raise ApiError(f"GET {path}: is forbidden", status=403)
 
     def get(self, path: str, **query: Any) -> Any:
-        self._check()
+        self._check(path)
         with self._lock:
             self.gets += 1
             for objects in self._kinds.values():
@@ -128,7 +134,7 @@ class FakeApi:
         raise ApiError(f"no {path}", status=404)
 
     def events(self, path: str, **query: Any) -> Iterator[Any]:
-        self._check()
+        self._check(path)
         events: queue.Queue[Json | None] = queue.Queue()
         with self._lock:
             since = int(query["resourceVersion"])

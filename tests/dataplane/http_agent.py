@@ -26,8 +26,10 @@ WAIT = 60  # seconds until a client gives up: a hang is a failure, and never a h
 class Client:
     """One connection, read byte by byte as the responses say."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.sock = socket.create_connection((host, port), timeout=WAIT)
+    def __init__(self, host: str, port: int, source: int = 0) -> None:
+        self.sock = socket.create_connection(
+            (host, port), timeout=WAIT, source_address=("", source)
+        )
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.stream = self.sock.makefile("rb")
 
@@ -85,8 +87,8 @@ def serve(host: str, name: str, port: int = 0) -> int:
 _clients: list[Client] = []
 
 
-def connect(host: str, port: int) -> int:
-    _clients.append(Client(host, port))
+def connect(host: str, port: int, source: int = 0) -> int:
+    _clients.append(Client(host, port, source))
     return len(_clients) - 1
 
 
@@ -110,6 +112,21 @@ def abort(number: int) -> None:
 
 def send(number: int, data: str) -> None:
     _clients[number].sock.sendall(data.encode("latin-1"))
+
+
+_crowds: dict[int, list[socket.socket]] = {}
+
+
+def crowded(host: str) -> int:
+    """A port where others wait already: a connection is not established before they are let in."""
+    listener = socket.create_server((host, 0), backlog=0)
+    port = int(listener.getsockname()[1])
+    _crowds[port] = [listener, socket.create_connection((host, port))]
+    return port
+
+
+def let_in(port: int) -> None:
+    _crowds[port].append(_crowds[port][0].accept()[0])
 
 
 def end_sending(number: int) -> None:
@@ -267,7 +284,8 @@ def pid() -> int:
 COMMANDS = {
     function.__name__: function
     for function in (
-        serve, connect, ask, peer, close, abort, send, end_sending, read, head, take, at_end, block, whole,
+        serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, head, take,
+        at_end, block, whole,
         pieces, pipeline, slow_reader, storm, load, pid,
     )
 }  # fmt: skip

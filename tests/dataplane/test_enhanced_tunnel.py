@@ -57,7 +57,7 @@ def rest(recorder: Recorder, number: int, length: int) -> bytes:
     """What follows the introduction, when it is that long."""
 
     def found() -> bytes:
-        return parse(bytes(recorder.bytes[number]))["rest"]
+        return bytes(parse(bytes(recorder.bytes[number]))["rest"])
 
     wait_for(lambda: len(recorder.bytes) > number and len(recorder.bytes[number]) > 300, "a header")
     wait_for(lambda: len(found()) >= length, "all bytes")

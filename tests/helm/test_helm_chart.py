@@ -81,10 +81,12 @@ def test_rights_are_the_fewest() -> None:
         "nodes": ["get", "patch"],
         "events": ["create"],
     }
-    assert verbs(render("source=kubernetes")) | {
-        "services": ["list", "watch"],
-        "endpointslices": ["list", "watch"],
-    } == verbs(render("source=kubernetes"))
+    read = ["list", "watch"]
+    assert verbs(render("source=kubernetes")) == verbs(render()) | {
+        "services": read,
+        "endpointslices": read,
+        "httproutes": read,
+    }
     assert render("enrolment.enabled=false")["ClusterRole", "kmesh-system-kmesh"]["rules"] is None
 
 
@@ -141,6 +143,16 @@ def test_change_of_configuration_is_another_pod() -> None:
 
     assert checksum() == checksum()
     assert checksum() != checksum("logLevel=debug")
+
+
+def test_waypoints_are_connected_to_where_the_filter_listens() -> None:
+    def ports(*settings: str) -> str:
+        value: str = render(*settings)["ConfigMap", "kmesh"]["data"]["KMESH_WAYPOINT_PORTS"]
+        return value
+
+    assert ports() == "15008:15019"
+    assert ports("waypointFilter.port=15020") == "15008:15020"
+    assert ports("waypointFilter.insteadOf=0") == "none"
 
 
 def test_what_outlives_the_daemon_is_kept_over_updates() -> None:

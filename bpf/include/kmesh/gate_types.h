@@ -67,6 +67,7 @@ struct kmesh_slot {
 /* What a request was that the kernel sent to an upstream. */
 #define KMESH_REQUEST_HEAD  1 /* its response has no body */
 #define KMESH_REQUEST_CLOSE 2 /* the connection ends with its response */
+#define KMESH_REQUEST_HELD  4 /* the connection stays with the client afterwards */
 
 struct kmesh_upstream {
 	/* the gate's */
@@ -77,7 +78,10 @@ struct kmesh_upstream {
 	__u64 sent;   /* bytes, in all */
 	__u32 slot;
 	__u32 flags;
-	__u64 pad[3];
+	/* the gate's */
+	__u32 recalled; /* no client may hold it any more */
+	__u32 pad0;
+	__u64 pad[2];
 };
 
 /* An endpoint of one network namespace. */

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a keep-alive HTTP request costs by each way: throughput, latency, processor time, memory.
+
+    python -m ci.bench.enhanced [--full] [--rounds N] [--seconds N]
+
+The ways take turns within a round, and ratios are taken within a round: what else the machine does
+then weighs on all of them alike. Processor time is that of client, server and proxies, and of all of
+the kernel's threads, which carry what a redirect leaves to them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ci.bench.measure import Result, median_row
+from ci.bench.ways import BODIES, PLACES, Way, Ways, compile_all
+from runtime import ui
+
+_UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
+_QUICK = (("loopback", "0 B", 1), ("loopback", "0 B", 16), ("loopback", "10 MB", 16))
+_CONNECTIONS = (1, 16, 128)
+
+
+def _nanoseconds(process: Path) -> int:
+    """Processor time of a process's threads; none when it has just ended."""
+    spent = 0
+    for thread in process.glob("task/*/schedstat"):
+        try:
+            spent += int(thread.read_text(encoding="ascii").split()[0])
+        except (OSError, IndexError):
+            continue
+    return spent
+
+
+def _is_kernels(process: Path) -> bool:
+    try:
+        return not (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _with_children(pids: Iterable[int]) -> list[Path]:
+    found = []
+    for pid in pids:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        found += [Path(f"/proc/{one}") for one in (pid, *map(int, children.split()))]
+    return found
+
+
+def _cpu_us(ways: Ways, way: Way) -> float:
+    ours = _with_children([ways.server, *way.processes])
+    kernels = [path for path in Path("/proc").glob("[0-9]*") if _is_kernels(path)]
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = sum(map(_nanoseconds, [*ours, *kernels])) / 1e3
+    return spent + (children.ru_utime + children.ru_stime) * 1e6
+
+
+def _memory_kb(way: Way) -> int:
+    total = 0
+    for path in _with_children(way.processes):
+        found = re.search(r"^Pss:\s+(\d+)", (path / "smaps_rollup").read_text(), re.MULTILINE)
+        total += int(found[1]) if found else 0
+    return total
+
+
+def _read(told: str, url: str) -> tuple[float, float, int]:
+    """Requests a second, the median latency in microseconds, and requests."""
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", told)
+    median = re.search(r"50%\s+([\d.]+)(us|ms|s|m)\b", told)
+    number = re.search(r"(\d+) requests in", told)
+    if not (rate and median and number) or "Non-2xx" in told or "Socket errors" in told:
+        raise RuntimeError(f"wrk to {url}: {told}")
+    return float(rate[1]), float(median[1]) * _UNITS[median[2]], int(number[1])
+
+
+def _once(ways: Ways, name: str, *, body: str, connections: int, seconds: int) -> dict[str, float]:
+    way = ways.ways[name]
+    url = f"http://{way.host}:{way.port}/{BODIES[body]}"
+    load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s", url]
+    before = _cpu_us(ways, way)
+    done = subprocess.run(ways.inside(way, load), check=True, capture_output=True, text=True)
+    rate, median, number = _read(done.stdout, url)
+    return {
+        "requests/s": rate,
+        "p50 us": median,
+        "cpu us": (_cpu_us(ways, way) - before) / max(number, 1),
+        "memory KiB": _memory_kb(way),
+    }
+
+
+def _compare(
+    ways: Ways, cell: tuple[str, str, int], *, rounds: int, seconds: int
+) -> list[Mapping[str, Any]]:
+    """A row for each way."""
+    place, body, connections = cell
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways.ways}
+    for _ in range(rounds):
+        turn = {
+            name: _once(ways, name, body=body, connections=connections, seconds=seconds)
+            for name in ways.ways
+        }
+        for name, run in turn.items():
+            for other in ("direct", "two Envoys"):
+                run[f"of {other}"] = run["requests/s"] / turn[other]["requests/s"]
+            runs[name].append(run)
+    what = {"place": place, "body": body, "connections": connections}
+    return [{**what, "way": name, **median_row(each)} for name, each in runs.items()]
+
+
+def measure(*, rounds: int, full: bool = False, seconds: int = 1) -> Result:
+    """Compare the ways; see `ci.bench`.
+
+    Args:
+        rounds: how often each is run; medians count.
+        full: every body, number of connections and place, and not three of them.
+        seconds: how long each run takes.
+    """
+    cells = [(place, body, n) for place in PLACES for body in BODIES for n in _CONNECTIONS]
+    rows: list[Mapping[str, Any]] = []
+    compile_all()
+    for place in PLACES:
+        chosen = [cell for cell in (cells if full else _QUICK) if cell[0] == place]
+        if not chosen:
+            continue
+        with Ways(place) as ways:
+            for name in ways.ways:
+                ways.wait(name)
+            for cell in chosen:
+                rows += _compare(ways, cell, rounds=rounds, seconds=seconds)
+    return Result("enhanced", "HTTP requests of keep-alive connections, by each way", rows)
+
+
+@click.command()
+@click.option("--full", is_flag=True, help="Every body, number of connections and place.")
+@click.option("--rounds", default=3, show_default=True, help="How often each is run.")
+@click.option("--seconds", default=1, show_default=True, help="How long each run takes.")
+def main(*, full: bool, rounds: int, seconds: int) -> None:
+    """Measure the ways of an HTTP request, as JSON."""
+    result = measure(rounds=rounds, full=full, seconds=seconds)
+    click.echo(json.dumps(list(result.rows), indent=1))
+
+
+if __name__ == "__main__":
+    ui.main(main, name="python -m ci.bench.enhanced")

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways of an HTTP request to one nginx, all of them at once, for `ci.bench.enhanced`.
+
+The server is in the client's network namespace, or in another one over a veth pair. Envoys are
+alone, or in a row: one beside the client and one beside the server, as sidecars are. Nothing has
+another thread than its one: the machine's cores are few, and what is compared are ratios.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ci.bench.stage import BIN, CHECKOUT, Stage
+from runtime.compile.gate import compile_gate
+from runtime.compile.tree import compile_tree
+from runtime.kernel.cgroup import cgroup2_root
+from runtime.kernel.datapath import DataPath
+from runtime.kernel.gate import Gate
+from runtime.kernel.http_ports import HttpPorts
+from runtime.kernel.netns import netns_cookie
+from runtime.launch.gate import GatePlace, ensure_gate, running, stop_gate
+from runtime.model.http import (
+    Forward,
+    PathKind,
+    PathMatch,
+    Route,
+    RouteMatch,
+    RouteTable,
+    VirtualHost,
+    WeightedCluster,
+)
+from runtime.model.mesh import NetworkAddress, Service, ServicePort, Workload
+from runtime.source.update import Update
+from runtime.tables.http_ports import Target
+from runtime.tables.services import ServiceTables
+
+BODIES = {"0 B": 0, "1 KB": 1024, "100 KB": 100 << 10, "10 MB": 10 << 20}
+PLACES = ("loopback", "veth")
+_CLIENT, _SERVER, _PORT, _NEAR, _FAR = "10.244.0.1", "10.244.0.11", 8080, 15001, 15002
+_COMPAT, _ENHANCED = "10.96.0.10", "10.96.0.20"
+_PATIENCE = 30.0
+_OBJECTS, _GATE = CHECKOUT / "build/all", CHECKOUT / "build/gate/kmesh-gate"
+
+_NGINX = """
+daemon off; worker_processes 1; pid {path}/nginx.pid; error_log stderr;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 100000000; sendfile on; tcp_nopush on;
+  client_body_temp_path {path}/a; proxy_temp_path {path}/b; fastcgi_temp_path {path}/c;
+  uwsgi_temp_path {path}/d; scgi_temp_path {path}/e; open_file_cache max=10;
+  server {{
+    listen {host}:{port} backlog=4096;
+    location /0 {{ return 200 ""; }}
+    location /1024 {{ return 200 "{kilobyte}"; }}
+    location / {{ root {path}/files; }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a client connects to, from which cgroup, and which processes carry it."""
+
+    host: str
+    port: int
+    cgroup: Path | None = None
+    processes: tuple[int, ...] = ()
+
+
+def _address(host: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _envoy(listens: tuple[str, int], target: tuple[str, int]) -> dict[str, Any]:
+    """An HTTP proxy with one route, no log and no filter but the router."""
+    types = "type.googleapis.com/envoy.extensions.filters"
+    router = {
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": f"{types}.http.router.v3.Router",
+            "suppress_envoy_headers": True,
+        },
+    }
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "0s"}}
+    manager = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "bench",
+            "http_filters": [router],
+            "route_config": {
+                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]
+            },
+        },
+    }
+    endpoint = {"endpoint": {"address": _address(*target)}}
+    cluster = {
+        "name": "c",
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": "c", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+    listener = {"address": _address(*listens), "filter_chains": [{"filters": [manager]}]}
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def _mesh() -> Update:
+    service = Service(
+        name="web",
+        namespace="ns",
+        hostname="web",
+        addresses=(NetworkAddress(ip_address(_COMPAT)),),
+        ports=(ServicePort(service_port=80, target_port=_PORT),),
+    )
+    pod = Workload(
+        uid="one",
+        name="one",
+        namespace="ns",
+        addresses=(ip_address(_SERVER),),
+        services={"ns/web": service.ports},
+    )
+    return Update(services=(service,), workloads=(pod,), complete=True)
+
+
+def _routes() -> RouteTable:
+    action = Forward((WeightedCluster("web", 1),))
+    route = Route(match=RouteMatch(PathMatch(PathKind.PREFIX, "/")), action=action)
+    return RouteTable(name="web", virtual_hosts=(VirtualHost("all", ("*",), (route,)),))
+
+
+def compile_all() -> None:
+    """The objects, with those that no image carries yet, and the gate."""
+    compile_tree(CHECKOUT / "bpf", _OBJECTS, unshipped=True)
+    compile_gate(CHECKOUT, _GATE)
+
+
+class Ways:
+    """A context manager; `ways` by name, direct first."""
+
+    def __init__(self, place: str) -> None:
+        self._across = place == "veth"
+        self._stage = Stage()
+        self._stack = ExitStack()
+        self.ways: dict[str, Way] = {}
+        self.server = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stage = stack.enter_context(self._stage)
+            self._stack = stack
+            self._far = f"{stage.name}-far" if self._across else stage.name
+            self._connect_namespaces()
+            self.server = self._start_server()
+            self.ways["direct"] = Way(_SERVER, _PORT)
+            self._start_envoys()
+            self._start_compat(stage)
+            self._start_enhanced(stage)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def inside(self, way: Way, argv: Sequence[str]) -> list[str]:
+        """A client's command, in its namespace and cgroup."""
+        enter = ["sh", "-c", f'echo 0 > {way.cgroup}/cgroup.procs; exec "$@"', "sh"]
+        return [*(enter if way.cgroup else []), *self._stage.inside(argv)]
+
+    def _ip(self, *arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+    def _connect_namespaces(self) -> None:
+        near = self._stage.name
+        if not self._across:
+            self._stage.add_address(_SERVER)
+            return
+        self._ip("netns", "add", self._far)
+        self._stack.callback(self._ip, "netns", "del", self._far)
+        veth = ("type", "veth", "peer", "name", "far", "netns", self._far)
+        self._ip("-n", near, "link", "add", "near", *veth)
+        for namespace, device, address in ((near, "near", _CLIENT), (self._far, "far", _SERVER)):
+            self._ip("-n", namespace, "address", "add", f"{address}/24", "dev", device)
+            self._ip("-n", namespace, "link", "set", device, "up")
+            self._ip("-n", namespace, "link", "set", "lo", "up")
+
+    def _start(self, argv: Sequence[str | Path], *, far: bool) -> int:
+        """Start a process that stays; its number, which is what it is after every exec."""
+        namespace = self._far if far else self._stage.name
+        return self._stage.start(["nsenter", f"--net=/run/netns/{namespace}", "--", *argv]).pid
+
+    def _start_server(self) -> int:
+        path = self._stage.path
+        (path / "files").mkdir()
+        path.chmod(0o755)
+        for size in BODIES.values():
+            (path / "files" / str(size)).write_bytes(b"x" * size)
+        config = path / "nginx.conf"
+        config.write_text(_NGINX.format(path=path, host=_SERVER, port=_PORT, kilobyte="x" * 1024))
+        return self._start(["nginx", "-p", path, "-c", config], far=True)
+
+    def _start_envoys(self) -> None:
+        near, far = (_CLIENT if self._across else _SERVER, _NEAR), (_SERVER, _FAR)
+        alone = self._start_envoy("alone", near, (_SERVER, _PORT), far=False)
+        self.ways["one Envoy"] = Way(*near, processes=(alone,))
+        first = (near[0], _NEAR + 2)
+        pair = (
+            self._start_envoy("first", first, far, far=False),
+            self._start_envoy("second", far, (_SERVER, _PORT), far=True),
+        )
+        self.ways["two Envoys"] = Way(*first, processes=pair)
+
+    def _start_envoy(
+        self, name: str, listens: tuple[str, int], target: tuple[str, int], *, far: bool
+    ) -> int:
+        config = self._stage.path / f"{name}.json"
+        config.write_text(json.dumps(_envoy(listens, target)))
+        argv = [
+            str(BIN / "envoy"),
+            "-c",
+            str(config),
+            "--concurrency",
+            "1",
+            "--use-dynamic-base-id",
+        ]
+        return self._start([*argv, "-l", "off"], far=far)
+
+    def _open(self, path: str) -> DataPath:
+        opened = DataPath.open(_OBJECTS, pins=self._stage.pins / path, path=path)
+        self._stack.callback(opened.destroy)
+        return opened
+
+    def _start_compat(self, stage: Stage) -> None:
+        path = self._open("compat")
+        path.apply(ServiceTables().apply(_mesh()))
+        cgroup = stage.cgroup("compat")
+        path.enroll_cgroup(cgroup)
+        self.ways["compat"] = Way(_COMPAT, 80, cgroup)
+
+    def _start_enhanced(self, stage: Stage) -> None:
+        path = self._open("enhanced")
+        place = GatePlace(
+            program=_GATE,
+            socket=stage.path / "gate.sock",
+            log=stage.path / "gate.log",
+            cgroup=cgroup2_root() / f"{stage.name}-gate",
+        )
+        self._stack.callback(stop_gate, path, place)
+        ensure_gate(path, place)
+        netns = Path("/run/netns") / stage.name
+        with Gate(place.socket) as gate:
+            gate.add_space(netns_cookie(netns, objects=_OBJECTS), netns)
+        ports = HttpPorts(path.maps)
+        ports.set_cluster("web", [Target(_SERVER, _PORT)])
+        ports.set_port(_ENHANCED, 80, _routes())
+        cgroup = stage.cgroup("enhanced")
+        path.enroll_cgroup(cgroup)
+        pid = running(place)
+        assert pid
+        self.ways["enhanced, by the gate"] = Way(_ENHANCED, 80, cgroup, (pid,))
+
+    def wait(self, name: str) -> None:
+        """Until a way answers.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        way = self.ways[name]
+        ask = ["curl", "-sfo", "/dev/null", f"http://{way.host}:{way.port}/0"]
+        deadline = time.monotonic() + _PATIENCE
+        while subprocess.run(self.inside(way, ask), check=False).returncode:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{name}: no answer")
+            time.sleep(0.1)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the node's waypoint lives, and which Envoy it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import KmeshError
+from runtime.waypoint.bootstrap import ADMIN, ADS, LISTEN
+
+OFF, AUTO, EXTERNAL = "off", "auto", "external"
+DIRECTORY, CGROUP = "node-waypoint", "kmesh-waypoint"
+USER = 51337  # nobody else's: no package and no image is known to use it
+_LONGEST = 107  # sun_path, with its end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The files of one node's waypoint.
+
+    Attributes:
+        directory: with its sockets; the daemon and Envoy's user alone may enter.
+        program: Envoy; None where somebody else starts it.
+        cgroup: its own, made when it is not there; None to stay in the daemon's.
+        user: who Envoy runs as, where the daemon may decide that.
+    """
+
+    directory: Path
+    program: Path | None
+    cgroup: Path | None = None
+    user: int = USER
+
+    @property
+    def listen(self) -> Path:
+        return self.directory / LISTEN
+
+    @property
+    def admin(self) -> Path:
+        return self.directory / ADMIN
+
+    @property
+    def ads(self) -> Path:
+        return self.directory / ADS
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.directory / "bootstrap.json"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "envoy.log"
+
+    @property
+    def note(self) -> Path:
+        return self.directory / "process.json"
+
+    def make(self) -> None:
+        """Make the directory, for Envoy's user.
+
+        Raises:
+            KmeshError: it cannot be made.
+        """
+        if len(os.fsencode(self.listen)) > _LONGEST:
+            hint = "choose a shorter --run-dir"
+            raise KmeshError(f"{self.listen} is too long for a Unix socket", hint=hint)
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.give(self.directory)
+            self.directory.chmod(0o700)
+            if self.cgroup is not None:
+                self.cgroup.mkdir(exist_ok=True)
+        except OSError as error:
+            raise KmeshError(f"cannot make {error.filename}: {error.strerror}") from error
+
+    def give(self, path: Path) -> None:
+        """Have a file belong to Envoy's user, where that is another than this process's.
+
+        Raises:
+            OSError: the right to do so is missing.
+        """
+        if os.geteuid() == 0:
+            os.chown(path, self.user, self.user)
+
+    def clear(self) -> None:
+        """Remove everything of it. Idempotent."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        if self.cgroup is not None and self.cgroup.is_dir():
+            try:
+                self.cgroup.rmdir()
+            except OSError as error:
+                raise KmeshError(f"cannot remove {self.cgroup}: {error.strerror}") from error
+
+
+def find_envoy(wanted: str) -> Path | None:
+    """The program that a user asks for: by its path, or where programs are for "auto".
+
+    Returns:
+        the program; None where "auto" finds none.
+
+    Raises:
+        KmeshError: there is no program at that path.
+    """
+    if wanted == AUTO:
+        found = shutil.which("envoy")
+        return Path(found).resolve() if found else None
+    program = Path(wanted).absolute()
+    if not os.access(program, os.X_OK) or not program.is_file():
+        hint = "--node-waypoint takes auto, off, external, or the path of an Envoy"
+        raise KmeshError(f"no program at {wanted}", hint=hint)
+    return program
