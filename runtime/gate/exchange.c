@@ -31,6 +31,7 @@ void exchange_leave_upstream(struct exchange *exchange, bool reset)
 
 static void forget(struct exchange *exchange)
 {
+	stat_end(&exchange->measure, exchange->session);
 	exchange->session->exchange = NULL;
 	buffer_drop(&exchange->unsent);
 	free(exchange);
@@ -108,6 +109,8 @@ void exchange_answer(struct exchange *exchange, int status, const char *reason)
 	length = answer_write(text, sizeof(text), status, reason, exchange->head,
 			      exchange->closes ||
 				      (exchange->request_done && !exchange->request_kept));
+	stat_head(&exchange->measure, status);
+	exchange->measure.response_bytes += length;
 	exchange_finish(exchange);
 	session_send(session, text, length);
 }
@@ -260,6 +263,8 @@ struct exchange *exchange_begin(struct session *session, const char *head, size_
 	exchange->tunnel = route->kind == ROUTE_TUNNEL;
 	if (exchange->tunnel)
 		slots_shared[session->slot].open = 0; /* the kernel takes nothing more of it */
+	stat_begin(&exchange->measure, route->stat, KMESH_BY_GATE);
+	log_head(&exchange->measure, head, length);
 	exchange->head = length > 5 && !memcmp(head, "HEAD ", 5);
 	exchange->connect = length > 8 && !memcmp(head, "CONNECT ", 8);
 	frame_request(&exchange->request);
@@ -272,6 +277,8 @@ struct exchange *exchange_of_kernel(struct session *session, struct upstream *up
 	struct exchange *exchange = make(session);
 
 	exchange->of_kernel = true;
+	stat_begin_taken(&exchange->measure, upstream->id);
+	log_taken(&exchange->measure, upstream->id);
 	exchange->request_done = true;
 	exchange->request_kept = true;
 	exchange->upstream = upstream;
@@ -316,10 +323,13 @@ size_t exchange_request(struct exchange *exchange, const char *data, size_t leng
 	if (exchange->tunnel) {
 		if (!exchange->acted)
 			act(exchange);
-		if (session->exchange == exchange)
+		if (session->exchange == exchange) {
+			exchange->measure.request_bytes += length;
 			forward(exchange, data, length);
+		}
 		return length;
 	}
+	exchange->measure.request_bytes += used;
 	if (result == FRAME_BAD) {
 		exchange->request_done = true;
 		exchange->closes = true;

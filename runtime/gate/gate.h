@@ -239,6 +239,7 @@ struct route {
 	int status;
 	const char *reason;
 	uint64_t cluster; /* of a waypoint: 0 is the node's */
+	uint32_t stat;	  /* where its requests are counted */
 	struct kmesh_endpoint endpoint;
 };
 

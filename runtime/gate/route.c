@@ -3,6 +3,7 @@
 #include "gate.h"
 #include "maps.h"
 #include "waypoint.h"
+#include "stat.h"
 #include <kmesh/balance.h>
 #include <kmesh/gate.h>
 #include <kmesh/http/maps.h>
@@ -243,7 +244,10 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 	struct kmesh_route *found;
 	int verdict = match(port, head, length, &outcome);
 
+	route->stat = KMESH_STAT_UNROUTED;
 	if (verdict) {
+		if (verdict != KMESH_HTTP_INCOMPLETE)
+			stat_verdict(verdict);
 		refuse(route, verdict);
 		return;
 	}
@@ -251,6 +255,7 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 		stop(route, ROUTE_ANSWER, 404, NULL);
 		return;
 	}
+	route->stat = KMESH_STAT_OTHER;
 	key.table = port->table;
 	key.route = outcome.route;
 	found = gate_map_lookup(&http_routes, &key);
@@ -258,6 +263,7 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 		stop(route, ROUTE_ANSWER, 503, "the route is being replaced");
 		return;
 	}
+	route->stat = found->stat;
 	if (found->kind == KMESH_ROUTE_ANSWER) {
 		stop(route, ROUTE_ANSWER, found->status, NULL);
 	} else if (found->kind != KMESH_ROUTE_FORWARD) {
@@ -276,6 +282,8 @@ void route_request(struct session *session, const char *head, size_t length, uin
 	struct kmesh_http_port port;
 
 	if (!port_of(session, &port)) {
+		route->stat = KMESH_STAT_UNROUTED;
+		stat_verdict(KMESH_HTTP_NO_TABLE);
 		refuse(route, KMESH_HTTP_NO_TABLE);
 		return;
 	}
