@@ -263,8 +263,10 @@ struct exchange *exchange_begin(struct session *session, const char *head, size_
 	exchange->tunnel = route->kind == ROUTE_TUNNEL;
 	if (exchange->tunnel)
 		slots_shared[session->slot].open = 0; /* the kernel takes nothing more of it */
-	stat_begin(&exchange->measure, route->stat, KMESH_BY_GATE);
-	log_head(&exchange->measure, head, length);
+	stat_begin(&exchange->measure, route->stat,
+		   route_is_relayed(route) ? KMESH_BY_WAYPOINT : KMESH_BY_GATE);
+	if (!exchange->tunnel) /* whose bytes may be anything */
+		log_head(&exchange->measure, head, length);
 	exchange->head = length > 5 && !memcmp(head, "HEAD ", 5);
 	exchange->connect = length > 8 && !memcmp(head, "CONNECT ", 8);
 	frame_request(&exchange->request);
@@ -312,7 +314,7 @@ static void become_tunnel(struct exchange *exchange)
 size_t exchange_request(struct exchange *exchange, const char *data, size_t length)
 {
 	struct session *session = exchange->session;
-	enum frame_result result;
+	enum frame_result result = FRAME_MORE;
 	size_t used = 0;
 
 	if (!exchange->tunnel) {
