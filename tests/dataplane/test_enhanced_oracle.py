@@ -38,7 +38,7 @@ from tests.plan.test_plan_oracle import full_match, number_of
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-TABLES = int(os.environ.get("KMESH_LIVE_ORACLE_TABLES", "20"))
+TABLES = int(os.environ.get("KMESH_LIVE_ORACLE_TABLES", "60"))
 REQUESTS = 150  # a table
 BACKENDS = [f"c{number}" for number in range(8)]
 COUNTED: Counter[str] = Counter()
