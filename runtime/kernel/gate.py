@@ -96,6 +96,10 @@ class Gate:
         words = (word.partition("=") for word in self._ask("status").split())
         return {name: int(value) for name, _, value in words}
 
+    def set_waypoint(self, path: Path | None) -> None:
+        """Where to pass on what takes a waypoint, with a PROXY protocol header: a Unix socket, or nowhere."""
+        self._ask(f"waypoint unix:{path or ''}")
+
     def stop(self) -> None:
         """End it, and with it every connection that it holds."""
         self._ask("stop")

@@ -30,6 +30,7 @@ from runtime.launch.managed import Managed
 from runtime.launch.start import Started
 from runtime.launch.telemetry import Telemetry
 from runtime.launch.verdict import Judged, Probing
+from runtime.launch.waypoint import WaypointPart
 from runtime.model.mesh import Locality
 from runtime.server.http import Server
 from runtime.tables.place import Place, Whereabouts
@@ -63,6 +64,7 @@ class Instance:
         self._acceleration: Acceleration | None = None
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
+        self._node_waypoint = WaypointPart(config.node_waypoint, source=config.source)
         self._api: Api | None = None
         self._whereabouts = whereabouts(config)
         self._cluster: ClusterPart | None = None
@@ -109,6 +111,7 @@ class Instance:
             "acceleration": self._acceleration.status() if self._acceleration else None,
             "telemetry": self._telemetry.status(),
             "waypoints": self._waypoints(),
+            "node_waypoint": self._node_waypoint.status(),
             "compiled": self._judged.compiled if self._judged else "",
             "sync": self._view.summary(),
             "counts": self._counts(),
