@@ -5,6 +5,7 @@
 #include <kmesh/maps.h>
 #include <kmesh/gate.h>
 #include <kmesh/http/maps.h>
+#include <kmesh/stat.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,8 +45,12 @@ static struct open_map maps[] = {
 	{&idle, "idle", -1},
 	{&gate_settings, "gate_settings", -1},
 	{&upstream_socks, "upstream_socks", -1},
+	{&source_tlvs, "source_tlvs", -1},
 	{&http_grammars, "http_grammars", -1},
 	{&http_graphs, "http_graphs", -1},
+	{&route_stats, "route_stats", -1},
+	{&gate_stat, "gate_stat", -1},
+	{&taken_heads, "taken_heads", -1},
 };
 
 int gate_bpf(int command, union bpf_attr *attributes)
