@@ -104,10 +104,6 @@ class Gate:
         words = (word.partition("=") for word in self._ask("status").split())
         return {name: int(value) for name, _, value in words}
 
-    def set_waypoint(self, path: Path | None) -> None:
-        """Where to pass on what takes a waypoint, with a PROXY protocol header: a Unix socket, or nowhere."""
-        self._ask(f"waypoint unix:{path or ''}")
-
     def log_requests(self, *, one_in: int) -> None:
         """Tell the access log of one in so many requests; of none with 0. Kept over hand-over."""
         self._ask(f"access-log {one_in}")

@@ -101,7 +101,7 @@ class WaypointPart:
         assert self._gate is not None
         try:
             with Gate(self._gate) as gate:
-                gate.set_waypoint(path)
+                gate.set_waypoint(path or "")
             told = ""
         except KmeshError as error:
             told = str(error)
