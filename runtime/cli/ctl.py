@@ -13,6 +13,7 @@ from runtime import ui
 from runtime.cli import ctl_maps
 from runtime.cli.ctl_cluster import complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
+from runtime.cli.ctl_http import http_lines
 from runtime.cli.ctl_log import log_
 from runtime.cli.ctl_routes import routes
 from runtime.cli.ctl_waypoint import waypoint
@@ -92,6 +93,7 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     if facts["acceleration"]:
         yield "same node", _acceleration(facts["acceleration"])
     yield "telemetry", _telemetry(facts["telemetry"])
+    yield from http_lines(facts["telemetry"].get("http"))
     for line in _waypoints(facts["waypoints"] or {}):
         yield "waypoints", line
     if facts["compiled"]:

@@ -181,7 +181,9 @@ class Daemon(Instance):
 
     def _serve(self) -> None:
         source = SourceCollector(self._view.summary)
-        metrics = renderer(self.status, source, self._telemetry.counters)
+        metrics = renderer(
+            self.status, source, self._telemetry.counters, self._telemetry.http.metrics
+        )
         telling = api.routes(self, metrics=metrics)
         self._servers += [
             serve_unix(self._dir.socket, {**telling, **api.control_routes(self)}),
@@ -220,6 +222,7 @@ class Daemon(Instance):
         self._view.on_update = self._telemetry.learn
         aside = [
             asyncio.create_task(self._telemetry.run()),
+            asyncio.create_task(self._telemetry.http.run()),
             asyncio.create_task(self._keep_guarding()),
         ]
         work = asyncio.create_task(controller.run())
