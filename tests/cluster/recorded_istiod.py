@@ -45,7 +45,8 @@ def _moved_workload(payload: bytes, now: Mapping[str, str]) -> bytes:
     if told.WhichOneof("type") == "workload":
         before = [str(ip_address(each)) for each in told.workload.addresses]
         told.workload.addresses[:] = [ip_address(now.get(each, each)).packed for each in before]
-    return told.SerializeToString()
+    moved: bytes = told.SerializeToString()
+    return moved
 
 
 def _moved_endpoints(payload: bytes, now: Mapping[str, str]) -> tuple[str, bytes]:

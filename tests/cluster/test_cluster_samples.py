@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def books(installed: Cluster, checkout: Path) -> Iterator[Cluster]:
             },
         )
         for pod in ("frontend-v1", "reviews-v1"):
-            until(lambda pod=pod: _is_enrolled(installed, pod), f"{pod} is not enrolled")
+            until(partial(_is_enrolled, installed, pod), f"{pod} is not enrolled")
         yield installed
     finally:
         kmesh.install(installed.machine)
