@@ -194,6 +194,7 @@ class Daemon(Instance):
             self.status,
             source,
             self._telemetry.counters,
+            self._telemetry.http.metrics,
             WaypointCollector(self._node_waypoint.status),
         )
         telling = api.routes(self, metrics=metrics)
@@ -234,6 +235,7 @@ class Daemon(Instance):
         self._view.on_update = self._telemetry.learn
         aside = [
             asyncio.create_task(self._telemetry.run()),
+            asyncio.create_task(self._telemetry.http.run()),
             asyncio.create_task(self._keep_guarding()),
         ]
         work = asyncio.create_task(controller.run())

@@ -211,7 +211,9 @@ class Instance:
 
         serves = self._started.name if self._started else ""
         why_not = "" if serves == HTTP_PATH else f"the enhanced path does not run: {self._why()}"
-        return describe_routes(self._view, why_not=why_not, service=service)
+        return describe_routes(
+            self._view, why_not=why_not, service=service, hits=self._telemetry.http.hits()
+        )
 
     def _why(self) -> str:
         """Why the enhanced path does not run, in a few words."""
