@@ -64,7 +64,9 @@ class Instance:
         self._acceleration: Acceleration | None = None
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
-        self._node_waypoint = WaypointPart(config.node_waypoint, source=config.source)
+        self._node_waypoint = WaypointPart(
+            config.node_waypoint, source=config.source, exempt=config.exempt_node
+        )
         self._api: Api | None = None
         self._whereabouts = whereabouts(config)
         self._cluster: ClusterPart | None = None
