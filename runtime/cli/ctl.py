@@ -20,6 +20,7 @@ from runtime.cli.ctl_routes import routes
 from runtime.cli.ctl_waypoint import waypoint
 from runtime.cli.kubeconfig import cluster_options
 from runtime.cli.options import daemon, pins_option, run_dir_option
+from runtime.cli.status_waypoint import node_waypoint_lines
 from runtime.server.client import DaemonDownError
 
 Json = Mapping[str, Any]
@@ -100,6 +101,8 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
     yield from http_lines(facts["telemetry"].get("http"))
     for line in _waypoints(facts["waypoints"] or {}):
         yield "waypoints", line
+    if facts.get("node_waypoint"):
+        yield from node_waypoint_lines(facts["node_waypoint"])
     if facts["compiled"]:
         yield "compiled", facts["compiled"]
     yield from _sync_lines(facts["sync"], facts["counts"])
