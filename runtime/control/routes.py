@@ -16,7 +16,8 @@ from runtime.plan.report import route_rows
 Json = Mapping[str, Any]
 Hits = Mapping[tuple[str, str, int], Json]
 _NOT_FOLLOWED = (
-    "HTTP is not followed: start the daemon with --routes, or on a kernel with the enhanced path"
+    "HTTP is not followed: start the daemon with --routes, or on a kernel with the enhanced path, "
+    "or (from files) with an HTTPRoute for a Service"
 )
 
 
