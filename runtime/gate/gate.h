@@ -197,10 +197,18 @@ enum route_kind {
 	ROUTE_REFUSE,	/* the same, and nothing that follows can be understood */
 };
 
+/* What an answer says beside its status. It is written before the next request is looked at. */
+struct reply {
+	const char *body, *location;
+	size_t body_size, location_size;
+	const char *headers; /* whole lines */
+};
+
 struct route {
 	enum route_kind kind;
 	int status;
 	const char *reason;
+	struct reply reply;
 	uint64_t cluster;
 	struct kmesh_endpoint endpoint;
 };
@@ -225,8 +233,12 @@ void exchange_response(struct exchange *exchange);
 void exchange_abandon(struct exchange *exchange);
 
 /* answer.c */
-size_t answer_write(char *text, size_t size, int status, const char *reason, bool head,
-		    bool closes);
+#define GATE_ANSWER 24576 /* bytes of an answer, at most */
+size_t answer_write(char *text, size_t size, int status, const char *reason,
+		    const struct reply *reply, bool head, bool closes);
+
+/* phrase.c */
+const char *status_phrase(int status);
 
 /* handover.c */
 extern bool handing_over;

@@ -44,6 +44,38 @@ class BarKey(NamedTuple):
         return cls._make(_BAR_KEY.unpack(data))
 
 
+_BUCKET = Struct("=Q")
+
+
+class Bucket(NamedTuple):
+    """struct kmesh_bucket, 8 bytes."""
+
+    since: int
+
+    def pack(self) -> bytes:
+        return _BUCKET.pack(self.since)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Bucket:
+        return cls._make(_BUCKET.unpack(data))
+
+
+_BUCKET_KEY = Struct("=Q")
+
+
+class BucketKey(NamedTuple):
+    """struct kmesh_bucket_key, 8 bytes."""
+
+    number: int
+
+    def pack(self) -> bytes:
+        return _BUCKET_KEY.pack(self.number)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> BucketKey:
+        return cls._make(_BUCKET_KEY.unpack(data))
+
+
 _CLUSTER = Struct("=II16I16I")
 
 
@@ -356,25 +388,79 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=III4x16Q16I")
+_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIQ")
 
 
 class Route(NamedTuple):
-    """struct kmesh_route, 208 bytes."""
+    """struct kmesh_route, 264 bytes."""
 
     kind: int
     status: int
     total: int
+    flags: int
     clusters: tuple[int, ...]
     weights: tuple[int, ...]
+    text: int
+    text_size: int
+    matched: int
+    abort_status: int
+    abort_share: int
+    abort_of: int
+    limit_status: int
+    limit_share: int
+    limit_of: int
+    limit_most: int
+    limit_tokens: int
+    limit_ms: int
+    bucket: int
 
     def pack(self) -> bytes:
-        return _ROUTE.pack(self.kind, self.status, self.total, *self.clusters, *self.weights)
+        return _ROUTE.pack(
+            self.kind,
+            self.status,
+            self.total,
+            self.flags,
+            *self.clusters,
+            *self.weights,
+            self.text,
+            self.text_size,
+            self.matched,
+            self.abort_status,
+            self.abort_share,
+            self.abort_of,
+            self.limit_status,
+            self.limit_share,
+            self.limit_of,
+            self.limit_most,
+            self.limit_tokens,
+            self.limit_ms,
+            self.bucket,
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Route:
         flat = _ROUTE.unpack(data)
-        return cls(flat[0], flat[1], flat[2], flat[3:19], flat[19:35])
+        return cls(
+            flat[0],
+            flat[1],
+            flat[2],
+            flat[3],
+            flat[4:20],
+            flat[20:36],
+            flat[36],
+            flat[37],
+            flat[38],
+            flat[39],
+            flat[40],
+            flat[41],
+            flat[42],
+            flat[43],
+            flat[44],
+            flat[45],
+            flat[46],
+            flat[47],
+            flat[48],
+        )
 
 
 _ROUTE_KEY = Struct("=QI4x")
@@ -557,10 +643,12 @@ MAPS = {
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
     "gates": MapLayout(type=1, flags=1, max_entries=4096),
+    "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
     "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
     "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
     "http_ports": MapLayout(type=1, flags=1, max_entries=131072),
     "http_routes": MapLayout(type=1, flags=1, max_entries=1048576),
+    "http_texts": MapLayout(type=13, flags=0, max_entries=4096),
     "idle": MapLayout(type=1, flags=1, max_entries=65536),
     "introductions": MapLayout(type=18, flags=0, max_entries=65536),
     "introductions_full": MapLayout(type=2, flags=0, max_entries=1),
@@ -578,7 +666,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "fc526cf5ba153fd7d798a570dac119e637b6709bfdbe67d5bd0a218d99dfdae1"
+DIGEST = "5c475cf86ddf1392658af7c8797f1125b919a8ad5f01f288b42402a5a3cf53e8"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
