@@ -47,6 +47,19 @@ static __always_inline bool take_slot(struct kmesh_client *client)
 	return true;
 }
 
+/* One from the same port before it, which the gate has never come to accept. */
+static __always_inline void forget_former(const struct kmesh_session_key *key)
+{
+	struct kmesh_session *former = bpf_map_lookup_elem(&gate_sessions, key);
+	__u32 slot;
+
+	if (!former)
+		return;
+	slot = former->slot;
+	if (!bpf_map_delete_elem(&gate_sessions, key)) /* else the gate has, and gives it back */
+		bpf_map_push_elem(&free_slots, &slot, 0);
+}
+
 /* A passive end: the gate accepts after this, as the client's last acknowledgement is yet to go. */
 static __always_inline void enrol(struct bpf_sock_ops *ctx)
 {
@@ -70,7 +83,12 @@ static __always_inline void enrol(struct bpf_sock_ops *ctx)
 	kmesh_copy_address(session.service, client->service.address);
 	session.service_port = client->service.port;
 	session.slot = client->slot;
-	bpf_map_update_elem(&gate_sessions, &key, &session, BPF_ANY);
+	forget_former(&key);
+	if (bpf_map_update_elem(&gate_sessions, &key, &session, BPF_NOEXIST)) {
+		bpf_map_push_elem(&free_slots, &client->slot, 0);
+		kmesh_count(KMESH_NO_SLOT);
+		return;
+	}
 	bpf_sock_hash_update(ctx, &clients, &client->cookie, BPF_NOEXIST);
 }
 

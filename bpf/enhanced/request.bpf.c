@@ -11,6 +11,7 @@
 #include <kmesh/http/maps.h>
 #include <kmesh/http/match.h>
 #include <kmesh/route.h>
+#include <kmesh/stat.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -61,6 +62,14 @@ static __always_inline bool is_paused(void)
 	struct kmesh_gate_settings *settings = bpf_map_lookup_elem(&gate_settings, &only);
 
 	return !settings || settings->paused;
+}
+
+static __always_inline bool is_logged(void)
+{
+	const __u32 only = 0;
+	struct kmesh_gate_settings *settings = bpf_map_lookup_elem(&gate_settings, &only);
+
+	return settings && settings->logs;
 }
 
 static __always_inline bool is_idle(const struct kmesh_client *client,
@@ -134,6 +143,70 @@ static __always_inline bool take_idle(__u32 number, __u32 size, __u32 *id)
 	return false;
 }
 
+static __always_inline bool is_at(const struct kmesh_held *held,
+				  const struct kmesh_endpoint *endpoint)
+{
+	return held->port == endpoint->port && held->address[3] == endpoint->address[3] &&
+	       held->address[2] == endpoint->address[2] &&
+	       held->address[1] == endpoint->address[1] && held->address[0] == endpoint->address[0];
+}
+
+/* The connection is still there, and the client's. */
+static __always_inline struct kmesh_upstream *held_by(const struct kmesh_client *client,
+						      const struct kmesh_held *held)
+{
+	struct kmesh_upstream *upstream;
+
+	if (!held->cookie)
+		return NULL;
+	upstream = bpf_map_lookup_elem(&gate_upstreams, &held->upstream);
+	if (!upstream || upstream->cookie != held->cookie || upstream->recalled ||
+	    upstream->client != client->cookie)
+		return NULL;
+	return upstream;
+}
+
+/* The client's own connection to the endpoint: nobody else can take it meanwhile. */
+static __always_inline bool find_held(const struct kmesh_client *client,
+				      const struct kmesh_endpoint *endpoint, __u32 size, __u32 *id)
+{
+	for (int i = 0; i < KMESH_HELD; i++) {
+		const struct kmesh_held *held = &client->held[i];
+		struct kmesh_upstream *upstream;
+
+		if (!is_at(held, endpoint))
+			continue;
+		upstream = held_by(client, held);
+		if (!upstream || !kmesh_has_room(upstream->sock, size))
+			continue;
+		*id = held->upstream;
+		return true;
+	}
+	return false;
+}
+
+/* One that has just been taken stays the client's, if there is a place for it. */
+static __always_inline bool hold(struct kmesh_client *client, const struct kmesh_endpoint *endpoint,
+				 __u32 id)
+{
+	struct kmesh_upstream *upstream = bpf_map_lookup_elem(&gate_upstreams, &id);
+
+	if (!upstream || upstream->recalled)
+		return false;
+	for (int i = 0; i < KMESH_HELD; i++) {
+		struct kmesh_held *held = &client->held[i];
+
+		if (held_by(client, held))
+			continue;
+		kmesh_copy_address(held->address, endpoint->address);
+		held->port = endpoint->port;
+		held->upstream = id;
+		held->cookie = upstream->cookie;
+		return true;
+	}
+	return false;
+}
+
 static __always_inline bool find_upstream(const struct kmesh_client *client,
 					  const struct kmesh_endpoint *endpoint, __u32 size,
 					  __u32 *id)
@@ -164,7 +237,7 @@ static __always_inline int leave_to_gate(const struct kmesh_client *client, stru
 }
 
 static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_client *client,
-				   struct kmesh_slot *slot, __u32 id)
+				   struct kmesh_slot *slot, __u32 id, __u32 flags)
 {
 	struct kmesh_upstream *upstream = bpf_map_lookup_elem(&gate_upstreams, &id);
 	const __u8 *data = msg->data;
@@ -175,10 +248,13 @@ static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_cli
 	cookie = upstream->cookie;
 	upstream->client = client->cookie;
 	upstream->slot = client->slot;
-	upstream->flags = 0;
 	if (data + 4 <= (const __u8 *)msg->data_end && data[0] == 'H' && data[1] == 'E' &&
 	    data[2] == 'A' && data[3] == 'D')
-		upstream->flags = KMESH_REQUEST_HEAD;
+		flags |= KMESH_REQUEST_HEAD;
+	upstream->flags = flags;
+	kmesh_describe_request(msg, upstream, client->stat);
+	if (is_logged())
+		kmesh_keep_head(msg, id);
 	if (bpf_msg_redirect_hash(msg, &upstreams, &cookie, 0) != SK_PASS)
 		return pass(KMESH_QUEUE_FULL); /* it has just been closed */
 	upstream->sent += msg->size;
@@ -186,11 +262,11 @@ static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_cli
 	asm volatile("" ::: "memory");
 	slot->taken += 1;
 	kmesh_count(KMESH_TAKEN);
+	kmesh_count_taken(client->stat, msg->size);
 	return SK_PASS;
 }
 
-static __always_inline bool find_route(const struct kmesh_client *client, __u32 index,
-				       __u64 *cluster)
+static __always_inline bool find_route(struct kmesh_client *client, __u32 index, __u64 *cluster)
 {
 	struct kmesh_route_key key = {.table = client->port.table, .route = index};
 	struct kmesh_route *route = bpf_map_lookup_elem(&http_routes, &key);
@@ -198,6 +274,7 @@ static __always_inline bool find_route(const struct kmesh_client *client, __u32 
 	if (!route || route->kind != KMESH_ROUTE_FORWARD)
 		return false;
 	*cluster = kmesh_route_cluster(route);
+	client->stat = route->stat;
 	return bpf_map_lookup_elem(&http_routes, &key) == route;
 }
 
@@ -227,15 +304,19 @@ int kmesh_send_request(struct sk_msg_md *msg)
 	struct kmesh_client *client = client_of(msg);
 	struct kmesh_slot *slot = client ? slot_of(client) : NULL;
 	struct kmesh_choice choice = {};
-	__u32 id = 0;
+	__u32 id = 0, flags = KMESH_REQUEST_HELD;
 
 	if (!slot)
 		return pass(KMESH_NOT_IDLE);
 	if (!find_route(client, client->route, &choice.cluster) || kmesh_pick(&choice))
 		return pass(KMESH_NOT_ROUTED);
-	if (!find_upstream(client, &choice.endpoint, msg->size, &id))
-		return leave_to_gate(client, slot, &choice.endpoint);
-	return send_to(msg, client, slot, id);
+	if (!find_held(client, &choice.endpoint, msg->size, &id)) {
+		if (!find_upstream(client, &choice.endpoint, msg->size, &id))
+			return leave_to_gate(client, slot, &choice.endpoint);
+		if (!hold(client, &choice.endpoint, id))
+			flags = 0;
+	}
+	return send_to(msg, client, slot, id, flags);
 }
 
 /*

@@ -11,13 +11,16 @@ import click
 
 from runtime import ui
 from runtime.cli import ctl_maps
+from runtime.cli.ctl_authz import authz
 from runtime.cli.ctl_cluster import complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
+from runtime.cli.ctl_http import http_lines
 from runtime.cli.ctl_log import log_
 from runtime.cli.ctl_routes import routes
 from runtime.cli.ctl_waypoint import waypoint
 from runtime.cli.kubeconfig import cluster_options
 from runtime.cli.options import daemon, pins_option, run_dir_option
+from runtime.cli.status_waypoint import node_waypoint_lines
 from runtime.server.client import DaemonDownError
 
 Json = Mapping[str, Any]
@@ -91,9 +94,15 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
         yield "changed", changed
     if facts["acceleration"]:
         yield "same node", _acceleration(facts["acceleration"])
+    if facts["authorization"] and not facts["authorization"]["enforced"]:
+        since = facts["authorization"]["disabled_since"]
+        yield "policies", f"NOT ENFORCED since {since}: switched off (kmeshctl authz enable)"
     yield "telemetry", _telemetry(facts["telemetry"])
+    yield from http_lines(facts["telemetry"].get("http"))
     for line in _waypoints(facts["waypoints"] or {}):
         yield "waypoints", line
+    if facts.get("node_waypoint"):
+        yield from node_waypoint_lines(facts["node_waypoint"])
     if facts["compiled"]:
         yield "compiled", facts["compiled"]
     yield from _sync_lines(facts["sync"], facts["counts"])
@@ -273,6 +282,8 @@ def policies(run_dir: Path, pins: Path, output: str) -> None:
     )
     if _is_shown(found, down, output=output):
         return
+    if not found["enforced"]:
+        click.echo("NOT ENFORCED in this node's kernel: switched off (kmeshctl authz enable)\n")
     columns = ("NAMESPACE", "NAME", "ACTION", "DECIDED BY", "GUARDS", "HITS", "REMARK")
     ui.print_table(columns, (_policy_row(each) for each in found["policies"]))
     if found["exempt"]:
@@ -364,7 +375,7 @@ def dump(run_dir: Path) -> None:
     click.echo(json_lines(everything), nl=False)
 
 
-for command in (explain, log_, routes, nodes, pods, waypoint, completion):
+for command in (authz, explain, log_, routes, nodes, pods, waypoint, completion):
     kmeshctl.add_command(command)
 
 

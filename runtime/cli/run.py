@@ -15,6 +15,21 @@ from runtime.launch.config import Config
 from runtime.launch.lastrun import STATE_DIR, default_state_dir
 
 
+def _port_pairs(
+    _context: click.Context, _parameter: click.Parameter, text: str
+) -> tuple[tuple[int, int], ...]:
+    """From "15008:15019,..." to pairs of ports."""
+    pairs: dict[int, int] = {}
+    for part in text.split(",") if text not in ("", "none") else ():
+        numbers = [int(each) if each.isdecimal() else 0 for each in part.strip().split(":")]
+        if len(numbers) != 2 or not all(0 < each < 0x10000 for each in numbers):
+            raise click.BadParameter(f"{part!r} is no pair of ports such as 15008:15019")
+        if numbers[0] in pairs:
+            raise click.BadParameter(f"port {numbers[0]} is named twice")
+        pairs[numbers[0]] = numbers[1]
+    return tuple(pairs.items())
+
+
 @click.command()
 @click.option(
     "--mode",
@@ -96,6 +111,18 @@ from runtime.launch.lastrun import STATE_DIR, default_state_dir
     "tells where each would run.",
 )
 @click.option(
+    "--waypoint-ports",
+    default="15008:15019",
+    show_default=True,
+    envvar="KMESH_WAYPOINT_PORTS",
+    show_envvar=True,
+    metavar="NAMED:PORT",
+    callback=_port_pairs,
+    help="Connect to a waypoint at another port than it is named with: Istio names that for HBONE, a tunnel which is "
+    "not spoken here, and its own waypoints take our PROXY header at 15019 once l7-envoyfilter.yaml is applied. "
+    "Several pairs with commas; none: always the port that is named.",
+)
+@click.option(
     "--on-demand",
     is_flag=True,
     envvar="KMESH_ON_DEMAND",
@@ -103,6 +130,17 @@ from runtime.launch.lastrun import STATE_DIR, default_state_dir
     help="Hold of Istiod's mesh only what managed workloads connect to, for small nodes of a large "
     "mesh. The first connection to an address goes as it would without Kmesh; later ones are "
     "governed. The first policy has the whole mesh held, as it may be about anyone.",
+)
+@click.option(
+    "--node-waypoint",
+    default="off",
+    show_default=True,
+    envvar="KMESH_NODE_WAYPOINT",
+    show_envvar=True,
+    metavar="[off|auto|external|ENVOY]",
+    help="Have an Envoy on this node do what the enhanced path does not, as Istiod tells it: by the path "
+    "of its program, auto for the one that is installed, or external where another starts it, with "
+    "RUN-DIR/node-waypoint/bootstrap.json. It takes the source istiod.",
 )
 @click.option(
     "--ignore-bug",
@@ -191,6 +229,7 @@ def run(  # noqa: PLR0913 - one argument an option
     locality: str,
     acceleration: bool | None,
     telemetry: bool,
+    waypoint_ports: tuple[tuple[int, int], ...],
     on_demand: bool,
     cluster: bool,
     cni_bin: Path | None,
@@ -199,6 +238,7 @@ def run(  # noqa: PLR0913 - one argument an option
     nfd_features: Path | None,
     exempt_node: bool,
     routes: bool,
+    node_waypoint: str,
     overrides: tuple[str, ...],
     status_address: str,
     metrics_address: str,
@@ -235,6 +275,7 @@ def run(  # noqa: PLR0913 - one argument an option
             locality=locality,
             acceleration=acceleration,
             telemetry=telemetry,
+            waypoint_ports=waypoint_ports,
             on_demand=on_demand,
             cluster=cluster,
             cni_bin=cni_bin,
@@ -244,5 +285,6 @@ def run(  # noqa: PLR0913 - one argument an option
             exempt_node=exempt_node,
             state_dir=state_dir.absolute(),
             routes=routes,
+            node_waypoint=node_waypoint,
         )
     )

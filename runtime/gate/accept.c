@@ -1,43 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Whose connection is it that has come, and where was it going? */
-#include "gate.h"
-#include <netinet/in.h>
+#include "waypoint.h"
 #include <netinet/tcp.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 /* Where a connection comes from, as the client's program wrote it down. */
-static bool find(struct space *space, int fd, struct kmesh_session *from)
+static bool find(struct space *space, const union peer *peer, struct kmesh_session *from)
 {
 	struct kmesh_session_key key = {.netns = space->cookie};
-	union {
-		struct sockaddr any;
-		struct sockaddr_in ip4;
-		struct sockaddr_in6 ip6;
-	} peer;
-	socklen_t size = sizeof(peer);
 
-	if (getpeername(fd, &peer.any, &size))
-		return false;
-	if (peer.any.sa_family == AF_INET) {
-		key.address[2] = htonl(0xffff);
-		key.address[3] = peer.ip4.sin_addr.s_addr;
-		key.port = peer.ip4.sin_port;
-	} else {
-		memcpy(key.address, &peer.ip6.sin6_addr, sizeof(key.address));
-		key.port = peer.ip6.sin6_port;
-	}
+	peer_address(peer, key.address, &key.port);
 	return maps_take_session(&key, from) && from->slot < KMESH_SLOTS && !sessions[from->slot];
 }
 
-void session_accept(struct space *space, int fd)
+void session_accept(struct space *space, int fd, const union peer *peer)
 {
 	struct kmesh_session from;
 	struct session *session;
 	int one = 1;
 
-	if (!find(space, fd, &from)) {
+	if (!find(space, peer, &from)) {
 		close(fd); /* whoever this is, it was not sent here */
 		return;
 	}

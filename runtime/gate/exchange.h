@@ -5,6 +5,7 @@
 
 #include "frame.h"
 #include "gate.h"
+#include "stat.h"
 
 struct exchange {
 	struct session *session;
@@ -12,6 +13,7 @@ struct exchange {
 	struct frame request, response;
 	struct buffer unsent; /* of the request, for the upstream */
 	struct route route;
+	struct measure measure;
 	uint8_t dials;
 	bool head, connect; /* the method */
 	bool of_kernel;
@@ -21,7 +23,8 @@ struct exchange {
 	bool response_done;
 	bool discards; /* nobody takes what is left of the request */
 	bool ended;    /* the request's end is the end of the client's stream */
-	bool tunnel;   /* another protocol by now */
+	bool tunnel;   /* another protocol by now, or nobody's to understand */
+	bool acted;    /* it was begun to be served */
 	bool closes;   /* the client's connection ends with this */
 };
 

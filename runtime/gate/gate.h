@@ -12,6 +12,7 @@
 #define KMESH_GATE_GATE_H
 
 #include <kmesh/gate_types.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,10 +34,10 @@ struct watch {
 extern uint64_t loop_now; /* ms, CLOCK_MONOTONIC, of this round */
 void loop_init(void);
 void loop_add(struct watch *watch, uint32_t events);
-void loop_set(struct watch *watch, uint32_t events);
-void loop_remove(struct watch *watch);	/* and closes */
-void loop_release(struct watch *watch); /* and leaves the descriptor open */
-void loop_free_later(void *memory);	/* when no event of this round can name it any more */
+void loop_set(struct watch *watch, uint32_t events); /* 0: not even for errors */
+void loop_remove(struct watch *watch);		     /* and closes */
+void loop_release(struct watch *watch);		     /* and leaves the descriptor open */
+void loop_free_later(void *memory); /* when no event of this round can name it any more */
 void loop_run(void (*tick)(void));
 void loop_stop(void);
 
@@ -69,10 +70,15 @@ void maps_reset(void);
 uint64_t maps_socket(uint64_t cookie);
 bool maps_number_pool(const struct kmesh_pool_key *key, uint32_t *pool);
 void maps_forget_pool(const struct kmesh_pool_key *key, uint32_t pool);
+void maps_forget_pools(bool (*is_known)(const struct kmesh_pool_key *key));
 bool maps_offer(uint32_t pool, uint32_t number, uint32_t upstream);
 bool maps_take_back(uint32_t pool, uint32_t number);
 void maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate);
 void maps_withdraw_gate(uint64_t netns);
+
+/* enrolled.c */
+int enrolled_open(const char *pins);
+void enrolled_leave(uint64_t cookie); /* the kernel shall not send to this socket */
 
 /* space.c */
 struct space {
@@ -82,7 +88,10 @@ struct space {
 	uint16_t port;
 	struct watch listeners[2];
 	bool closing;
+	bool has_source[2];
 	uint32_t users; /* sessions and upstreams */
+	uint64_t asked; /* when these were found (addresses.c), of IPv4 and IPv6 */
+	__be32 source[2][4];
 };
 
 struct space *space_find(uint64_t cookie);
@@ -90,7 +99,8 @@ struct space *space_add(uint64_t cookie, int netns, const char **error);
 struct space *space_adopt(uint64_t cookie, int netns, int ip4, int ip6, uint16_t port);
 void space_drop(struct space *space);
 int space_socket(struct space *space, int family); /* non-blocking, TCP */
-void space_leave(struct space *space);		   /* a session or a pool of it has gone */
+int space_netlink(struct space *space);
+void space_leave(struct space *space); /* a session or a pool of it has gone */
 void spaces_tick(void);
 void space_stop_listening(void);
 extern struct space *spaces;
@@ -111,24 +121,37 @@ struct upstream *pool_take(struct pool *pool);
 void pool_put(struct upstream *upstream);
 void pool_out(struct upstream *upstream);
 void pool_release(struct pool *pool);
+void pools_forget_unknown(void); /* numbers that a gate before this one gave */
 
 /* upstream.c */
-enum upstream_state { UPSTREAM_DIALLING, UPSTREAM_IDLE, UPSTREAM_BUSY };
+enum upstream_state {
+	UPSTREAM_DIALLING,
+	UPSTREAM_IDLE,
+	UPSTREAM_BUSY,
+	UPSTREAM_KEPT, /* idle, for its owner alone */
+	UPSTREAM_HELD, /* idle, and for the kernel alone to use, for one client */
+};
 
 struct upstream {
 	struct watch watch;
 	struct pool *pool;
 	struct exchange *exchange;
 	struct upstream *next, *previous; /* in its pool, while idle */
+	struct session *owner;		  /* of a waypoint's: who it is introduced as */
+	uint64_t place;			  /* of a waypoint's: which */
 	uint64_t since;			  /* it is in this state */
 	uint64_t acked;			  /* bytes, before the first */
 	uint64_t sent;			  /* bytes, by the gate */
+	uint64_t held_at;		  /* bytes, by the kernel, when it was held last */
 	uint32_t id;
 	uint32_t offer; /* its number among the idle ones */
 	uint8_t state;
 	bool offered;  /* to the kernel too */
 	bool worn;     /* not to be used again */
 	bool awaiting; /* it has bytes that the client cannot take yet */
+	bool ended;    /* it sends no more, and still takes */
+	bool hung_up;  /* nor does it take */
+	bool later;    /* its peer's queue was full: it is to connect again */
 };
 
 extern struct upstream *upstreams[KMESH_UPSTREAMS];
@@ -136,6 +159,8 @@ struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange);
 struct upstream *upstream_adopt(struct pool *pool, int fd, uint32_t id, uint64_t acked,
 				uint64_t sent);
 void upstream_idle(struct upstream *upstream);
+void upstream_rest(struct upstream *upstream); /* idle: in its pool, or with its client */
+bool upstream_is_idle(const struct upstream *upstream);
 void upstream_forget(struct upstream *upstream); /* another gate has it */
 void upstream_taken(struct upstream *upstream);
 void upstream_close(struct upstream *upstream, bool reset);
@@ -150,8 +175,9 @@ struct session {
 	struct watch watch;
 	struct space *space;
 	struct exchange *exchange;
-	struct buffer in;  /* read, and not yet of any exchange */
-	struct buffer out; /* for the client, who does not take it */
+	struct upstream *waypoint; /* kept from an earlier exchange */
+	struct buffer in;	   /* read, and not yet of any exchange */
+	struct buffer out;	   /* for the client, who does not take it */
 	uint64_t cookie;
 	uint32_t slot;
 	uint32_t received; /* bytes of requests, in all; as the kernel counts them */
@@ -173,16 +199,24 @@ extern struct session *sessions[KMESH_SLOTS];
 extern uint32_t session_count;
 void session_work(struct session *session);
 void session_send(struct session *session, const void *data, size_t length);
-void session_settle(struct session *session);	  /* an exchange has ended */
-void session_close(struct session *session);	  /* when all has been sent */
-void session_abort(struct session *session);	  /* and its upstream with it */
-void session_accept(struct space *space, int fd); /* accept.c */
+void session_settle(struct session *session); /* an exchange has ended */
+void session_close(struct session *session);  /* when all has been sent */
+void session_abort(struct session *session);  /* and its upstream with it */
 void session_publish(struct session *session);
 bool session_kernel_is_busy(const struct session *session);
 struct session *session_new(struct space *space, int fd, const struct kmesh_session *from);
 void session_forget(struct session *session); /* another gate has it */
 bool session_is_quiet(const struct session *session);
 void sessions_tick(void);
+
+/* accept.c */
+union peer {
+	struct sockaddr any;
+	struct sockaddr_in ip4;
+	struct sockaddr_in6 ip6;
+};
+
+void session_accept(struct space *space, int fd, const union peer *peer);
 
 /* slots.c */
 void slot_rest(uint32_t slot);
@@ -195,6 +229,8 @@ enum route_kind {
 	ROUTE_ENDPOINT, /* one was chosen */
 	ROUTE_ANSWER,	/* with `status` */
 	ROUTE_REFUSE,	/* the same, and nothing that follows can be understood */
+	ROUTE_WAYPOINT, /* it is relayed */
+	ROUTE_TUNNEL,	/* and all that follows with it */
 };
 
 /* What an answer says beside its status. It is written before the next request is looked at. */
@@ -206,16 +242,24 @@ struct reply {
 
 struct route {
 	enum route_kind kind;
+	bool needs_waypoint; /* `kind` is for where there is none */
 	int status;
 	const char *reason;
 	struct reply reply;
-	uint64_t cluster;
+	uint64_t cluster; /* of a waypoint: 0 is the node's */
+	uint32_t stat;	  /* where its requests are counted */
 	struct kmesh_endpoint endpoint;
 };
+
+static inline bool route_is_relayed(const struct route *route)
+{
+	return route->kind == ROUTE_WAYPOINT || route->kind == ROUTE_TUNNEL;
+}
 
 void route_request(struct session *session, const char *head, size_t length, uint32_t at,
 		   struct route *route);
 bool route_again(struct route *route); /* another endpoint of the same cluster */
+bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint);
 void routes_tick(void);
 
 /* exchange.c */

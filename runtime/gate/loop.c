@@ -42,14 +42,16 @@ void loop_add(struct watch *watch, uint32_t events)
 	epoll_ctl(epoll, EPOLL_CTL_ADD, watch->fd, &event);
 }
 
+/* Errors and hang-ups are told without being asked for, again and again: so it is taken out. */
 void loop_set(struct watch *watch, uint32_t events)
 {
 	struct epoll_event event = {.events = events, .data.ptr = watch};
+	int change = !events ? EPOLL_CTL_DEL : !watch->events ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
 
 	if (watch->events == events || watch->fd < 0)
 		return;
 	watch->events = events;
-	epoll_ctl(epoll, EPOLL_CTL_MOD, watch->fd, &event);
+	epoll_ctl(epoll, change, watch->fd, &event);
 }
 
 void loop_release(struct watch *watch)

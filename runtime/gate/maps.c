@@ -5,6 +5,7 @@
 #include <kmesh/maps.h>
 #include <kmesh/gate.h>
 #include <kmesh/http/maps.h>
+#include <kmesh/stat.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,10 +45,14 @@ static struct open_map maps[] = {
 	{&idle, "idle", -1},
 	{&gate_settings, "gate_settings", -1},
 	{&upstream_socks, "upstream_socks", -1},
+	{&source_tlvs, "source_tlvs", -1},
 	{&http_grammars, "http_grammars", -1},
 	{&http_graphs, "http_graphs", -1},
 	{&http_texts, "http_texts", -1},
 	{&http_buckets, "http_buckets", -1},
+	{&route_stats, "route_stats", -1},
+	{&gate_stat, "gate_stat", -1},
+	{&taken_heads, "taken_heads", -1},
 };
 
 int gate_bpf(int command, union bpf_attr *attributes)
@@ -276,6 +281,20 @@ void maps_forget_pool(const struct kmesh_pool_key *key, uint32_t pool)
 {
 	delete (&pool_numbers, key);
 	used_pools[pool] = 0;
+}
+
+void maps_forget_pools(bool (*is_known)(const struct kmesh_pool_key *key))
+{
+	struct kmesh_pool_key key, next;
+
+	for (bool more = next_key(&pool_numbers, NULL, &key); more; key = next) {
+		struct kmesh_pool_number *found = gate_map_lookup(&pool_numbers, &key);
+		uint32_t pool = found ? found->pool % KMESH_POOLS : 0;
+
+		more = next_key(&pool_numbers, &key, &next);
+		if (found && !is_known(&key))
+			maps_forget_pool(&key, pool);
+	}
 }
 
 bool maps_offer(uint32_t pool, uint32_t number, uint32_t upstream)

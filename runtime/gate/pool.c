@@ -33,10 +33,24 @@ struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint)
 	pool->key = key;
 	pool->space = space;
 	space->users++;
-	pool->numbered = !space->closing && maps_number_pool(&key, &pool->number);
+	/* The node's waypoint has no port, and is none of the kernel's. */
+	pool->numbered = key.port && !space->closing && maps_number_pool(&key, &pool->number);
 	pool->chain = *bucket;
 	*bucket = pool;
 	return pool;
+}
+
+static bool is_known(const struct kmesh_pool_key *key)
+{
+	for (struct pool *pool = buckets[bucket_of(key)]; pool; pool = pool->chain)
+		if (pool->numbered && !memcmp(&pool->key, key, sizeof(*key)))
+			return true;
+	return false;
+}
+
+void pools_forget_unknown(void)
+{
+	maps_forget_pools(is_known);
 }
 
 static void leave_list(struct upstream *upstream)

@@ -2,6 +2,7 @@
 /* The response's half of an exchange: from the upstream to the client, until it ends. */
 #include "exchange.h"
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 
 static char chunk[GATE_CHUNK];
@@ -38,21 +39,39 @@ static bool read_response(struct exchange *exchange, const char *data, size_t le
 	return true;
 }
 
+/* Interim responses are none yet; read_response() has made room for the next after each. */
+static void note(struct exchange *exchange, size_t used)
+{
+	const struct upstream *upstream = exchange->upstream;
+
+	exchange->measure.response_bytes += used;
+	if (!exchange->response.headed || exchange->measure.head_at)
+		return;
+	stat_head(&exchange->measure, exchange->response.parser.status_code);
+	memcpy(exchange->measure.endpoint, upstream->pool->key.address,
+	       sizeof(exchange->measure.endpoint));
+	exchange->measure.endpoint_port = upstream->pool->key.port;
+}
+
 /* The upstream has ended its stream. */
 static void response_ended(struct exchange *exchange)
 {
 	struct session *session = exchange->session;
 
 	if (exchange->tunnel) {
-		exchange->response_done = exchange->request_done = true;
-		exchange->closes = true;
+		exchange->response_done = exchange->closes = true;
+		exchange->upstream->ended = true;
+		upstream_watch(exchange->upstream);
+		shutdown(session->watch.fd, SHUT_WR);
 	} else if (frame_finish(&exchange->response)) {
 		exchange->response_done = true;
 		exchange->closes = true;
 		exchange->request_done = true; /* what is left of it nobody takes */
 	} else {
 		exchange_lose(exchange, 503,
-			      "the endpoint closed the connection before its response");
+			      exchange->upstream->owner
+				      ? "the waypoint closed the connection before its response"
+				      : "the endpoint closed the connection before its response");
 		return;
 	}
 	if (exchange_finish(exchange))
@@ -74,11 +93,15 @@ void exchange_response(struct exchange *exchange)
 		return;
 	}
 	got = recv(upstream->watch.fd, chunk, sizeof(chunk), 0);
+	if (upstream->ended && got >= 0)
+		return;
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (got < 0) {
 		exchange_lose(exchange, 503,
-			      "the endpoint reset the connection before its response");
+			      upstream->owner
+				      ? "the waypoint reset the connection before its response"
+				      : "the endpoint reset the connection before its response");
 		return;
 	}
 	if (got == 0) {
@@ -86,11 +109,16 @@ void exchange_response(struct exchange *exchange)
 		return;
 	}
 	used = got;
-	if (!exchange->tunnel) {
+	if (exchange->tunnel) {
+		exchange->measure.response_bytes += got;
+	} else {
 		if (!read_response(exchange, chunk, got, &used)) {
-			exchange_lose(exchange, 502, "the endpoint's response is not HTTP/1.1");
+			exchange_lose(exchange, 502,
+				      upstream->owner ? "the waypoint's response is not HTTP/1.1"
+						      : "the endpoint's response is not HTTP/1.1");
 			return;
 		}
+		note(exchange, used);
 		upgraded = exchange->tunnel;
 		upstream->worn = upstream->worn || used < (size_t)got;
 		finished = exchange_finish(exchange);

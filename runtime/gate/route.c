@@ -3,6 +3,8 @@
 #include "answers.h"
 #include "gate.h"
 #include "maps.h"
+#include "waypoint.h"
+#include "stat.h"
 #include <kmesh/balance.h>
 #include <kmesh/gate.h>
 #include <kmesh/http/maps.h>
@@ -136,18 +138,24 @@ static void stop_with(struct route *route, int status, const char *body)
 	route->reply.body_size = strlen(body);
 }
 
-/* A head that is not plainly right. What cannot be understood whole ends the connection. */
+/*
+ * A head that is not plainly right: a waypoint may know better. Without one, what cannot be
+ * understood whole ends the connection.
+ */
 static void refuse(struct route *route, int verdict)
 {
 	switch (verdict) {
 	case KMESH_HTTP_INCOMPLETE:
 		route->kind = ROUTE_INCOMPLETE;
 		return;
-	case KMESH_HTTP_TOO_LONG:
-		stop(route, ROUTE_REFUSE, 431, "the head is longer than 8 KiB");
-		return;
 	case KMESH_HTTP_NO_TABLE:
 		stop(route, ROUTE_REFUSE, 503, "the service has no routes at this moment");
+		return;
+	}
+	route->needs_waypoint = true;
+	switch (verdict) {
+	case KMESH_HTTP_TOO_LONG:
+		stop(route, ROUTE_REFUSE, 431, "the head is longer than 8 KiB");
 		return;
 	case KMESH_HTTP_UNDECIDED:
 	case KMESH_HTTP_VERSION:
@@ -157,6 +165,7 @@ static void refuse(struct route *route, int verdict)
 	case KMESH_HTTP_ESCAPE:
 	case KMESH_HTTP_FOLDED:
 	case KMESH_HTTP_TWICE:
+	case KMESH_HTTP_BAD_CONNECTION: /* whose headers would have to be taken away */
 		stop(route, ROUTE_REFUSE, 503, "it takes a waypoint, and there is none");
 		return;
 	default:
@@ -197,17 +206,24 @@ static int match(const struct kmesh_http_port *port, const char *head, size_t le
 	return verdict ? verdict : kmesh_http_match(&in, parsed, &graph, outcome);
 }
 
+bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint)
+{
+	struct kmesh_choice choice = {.cluster = cluster};
+
+	if (kmesh_pick(&choice))
+		return false;
+	*endpoint = choice.endpoint;
+	return true;
+}
+
 static void choose(struct route *route)
 {
-	struct kmesh_choice choice = {.cluster = route->cluster};
-
-	if (kmesh_pick(&choice)) {
-		stop_with(route, 503, "no healthy upstream");
-		route->reason = "no healthy endpoint";
+	if (route_pick(route->cluster, &route->endpoint)) {
+		route->kind = ROUTE_ENDPOINT;
 		return;
 	}
-	route->kind = ROUTE_ENDPOINT;
-	route->endpoint = choice.endpoint;
+	stop_with(route, 503, "no healthy upstream");
+	route->reason = "no healthy endpoint";
 }
 
 bool route_again(struct route *route)
@@ -289,19 +305,19 @@ static bool govern(struct route *route, const struct kmesh_route *row)
 	return false;
 }
 
-void route_request(struct session *session, const char *head, size_t length, uint32_t at,
-		   struct route *route)
+static void decide(struct session *session, const struct kmesh_http_port *port, const char *head,
+		   size_t length, uint32_t at, struct route *route)
 {
 	struct kmesh_http_outcome outcome;
 	struct kmesh_route_key key = {};
 	struct kmesh_http_head parsed;
-	struct kmesh_http_port port;
 	struct kmesh_route *found, row;
-	int verdict = KMESH_HTTP_NO_TABLE;
+	int verdict = match(port, head, length, &parsed, &outcome);
 
-	if (port_of(session, &port))
-		verdict = match(&port, head, length, &parsed, &outcome);
+	route->stat = KMESH_STAT_UNROUTED;
 	if (verdict) {
+		if (verdict != KMESH_HTTP_INCOMPLETE)
+			stat_verdict(verdict);
 		refuse(route, verdict);
 		return;
 	}
@@ -309,19 +325,21 @@ void route_request(struct session *session, const char *head, size_t length, uin
 		stop(route, ROUTE_ANSWER, 404, NULL);
 		return;
 	}
-	key.table = port.table;
+	route->stat = KMESH_STAT_OTHER;
+	key.table = port->table;
 	key.route = outcome.route;
 	found = gate_map_lookup(&http_routes, &key);
 	if (!found) {
 		stop(route, ROUTE_ANSWER, 503, "the route is being replaced");
 		return;
 	}
+	route->stat = found->stat;
 	row = *found; /* other look-ups come before its last use */
 	switch (row.kind) {
 	case KMESH_ROUTE_ANSWER:
 	case KMESH_ROUTE_REDIRECT:
 		if (!govern(route, &row))
-			answer(route, &port, &row, head, &parsed);
+			answer(route, port, &row, head, &parsed);
 		break;
 	case KMESH_ROUTE_FORWARD:
 	case KMESH_ROUTE_GOVERNED:
@@ -332,6 +350,23 @@ void route_request(struct session *session, const char *head, size_t length, uin
 			choose(route);
 		break;
 	default:
+		route->needs_waypoint = true;
 		stop(route, ROUTE_ANSWER, 503, "it takes a waypoint, and there is none");
 	}
+}
+
+void route_request(struct session *session, const char *head, size_t length, uint32_t at,
+		   struct route *route)
+{
+	struct kmesh_http_port port;
+
+	if (!port_of(session, &port)) {
+		route->stat = KMESH_STAT_UNROUTED;
+		stat_verdict(KMESH_HTTP_NO_TABLE);
+		refuse(route, KMESH_HTTP_NO_TABLE);
+		return;
+	}
+	decide(session, &port, head, length, at, route);
+	if (route->needs_waypoint)
+		waypoint_route(route, port.waypoint, head, length);
 }

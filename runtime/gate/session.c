@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* A client's connection: its slot, what is sent to it, and its end. */
 #include "session.h"
+#include "waypoint.h"
+#include "stat.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +61,7 @@ void session_drop(struct session *session, bool reset)
 
 	if (reset)
 		setsockopt(session->watch.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	waypoint_drop(session);
 	loop_remove(&session->watch);
 	session_slot(session)->open = 0;
 	__atomic_store_n(&session_slot(session)->cookie, 0, __ATOMIC_RELEASE);
@@ -83,6 +86,7 @@ void session_abort(struct session *session)
 	} else if (session_kernel_is_busy(session)) {
 		struct upstream *upstream = session_upstream_of_kernel(session);
 
+		stat_unanswered(session, session_slot(session)->upstream);
 		if (upstream)
 			upstream_close(upstream, true);
 	}
@@ -142,6 +146,7 @@ void session_refuse(struct session *session, const struct route *route)
 	size_t length =
 		answer_write(text, sizeof(text), route->status, route->reason, NULL, false, true);
 
+	stat_refused(session, route->stat, route->status, length);
 	session_close(session);
 	buffer_drop(&session->in);
 	session_send(session, text, length);
@@ -192,6 +197,7 @@ static void look_for_loss(struct session *session)
 	struct upstream *upstream = session_upstream_of_kernel(session);
 	struct route route = {.status = 503, .reason = "the request was lost on its way"};
 
+	route.stat = upstreams_shared[session_slot(session)->upstream % KMESH_UPSTREAMS].stat;
 	if (upstream && !upstream_lost_a_request(upstream))
 		return;
 	if (upstream)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Connections to endpoints. */
 #define _GNU_SOURCE
-#include "gate.h"
+#include "exchange.h"
+#include "waypoint.h"
 #include <errno.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
@@ -65,14 +66,18 @@ static struct upstream *make(struct pool *pool, int fd, uint32_t id)
 	return upstream;
 }
 
-static int begin_connect(struct pool *pool)
+static int begin_connect(struct pool *pool, bool *later)
 {
 	const __be32 *to = pool->key.address;
 	bool is_ip4 = !to[0] && !to[1] && to[2] == htonl(0xffff);
 	struct sockaddr_in ip4 = {.sin_family = AF_INET, .sin_port = pool->key.port};
 	struct sockaddr_in6 ip6 = {.sin6_family = AF_INET6, .sin6_port = pool->key.port};
-	int fd = space_socket(pool->space, is_ip4 ? AF_INET : AF_INET6), one = 1, result;
+	int fd, one = 1, result;
 
+	*later = false;
+	if (!pool->key.port)
+		return waypoint_connect(later);
+	fd = space_socket(pool->space, is_ip4 ? AF_INET : AF_INET6);
 	if (fd < 0)
 		return -1;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -91,10 +96,11 @@ struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange)
 {
 	struct upstream *upstream;
 	uint32_t id;
+	bool later;
 	int fd;
 
 	pool->count++; /* it must not go meanwhile */
-	fd = find_number(&id) ? begin_connect(pool) : -1;
+	fd = find_number(&id) ? begin_connect(pool, &later) : -1;
 	if (fd < 0) {
 		pool_release(pool);
 		return NULL;
@@ -103,8 +109,18 @@ struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange)
 	upstream = make(pool, fd, id);
 	upstream->state = UPSTREAM_DIALLING;
 	upstream->exchange = exchange;
-	loop_add(&upstream->watch, EPOLLOUT);
+	upstream->later = later;
+	if (!later)
+		loop_add(&upstream->watch, EPOLLOUT);
 	return upstream;
+}
+
+static void connect_again(struct upstream *upstream)
+{
+	if (waypoint_connect_again(upstream->watch.fd, &upstream->later))
+		exchange_connected(upstream->exchange, errno);
+	else if (!upstream->later)
+		loop_add(&upstream->watch, EPOLLOUT);
 }
 
 static void established(struct upstream *upstream)
@@ -115,6 +131,8 @@ static void established(struct upstream *upstream)
 	*shared = (struct kmesh_upstream){};
 	shared->sock = maps_socket(socket_cookie(upstream->watch.fd));
 	__atomic_store_n(&shared->cookie, socket_cookie(upstream->watch.fd), __ATOMIC_RELEASE);
+	if (upstream->owner)
+		enrolled_leave(shared->cookie);
 	upstream->state = UPSTREAM_BUSY;
 	upstream->since = loop_now;
 }
@@ -164,6 +182,36 @@ void upstream_idle(struct upstream *upstream)
 				 __ATOMIC_RELEASE);
 }
 
+/* Whether the kernel keeps it for the client whose request it has just answered. */
+static bool is_held(const struct upstream *upstream)
+{
+	const struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
+	const struct session *session = sessions[shared->slot % KMESH_SLOTS];
+
+	return shared->flags & KMESH_REQUEST_HELD && !shared->recalled && session &&
+	       session->cookie == shared->client && !handing_over;
+}
+
+void upstream_rest(struct upstream *upstream)
+{
+	if (!upstream->exchange->of_kernel || !is_held(upstream)) {
+		upstream_idle(upstream);
+		return;
+	}
+	upstream->exchange = NULL;
+	upstream->awaiting = false;
+	upstream->state = UPSTREAM_HELD;
+	upstream->since = loop_now;
+	upstream->held_at = upstreams_shared[upstream->id].sent;
+	upstream_watch(upstream);
+}
+
+bool upstream_is_idle(const struct upstream *upstream)
+{
+	return upstream->state == UPSTREAM_IDLE || upstream->state == UPSTREAM_HELD ||
+	       upstream->state == UPSTREAM_KEPT;
+}
+
 static struct session *taker_of(struct upstream *upstream)
 {
 	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
@@ -174,29 +222,62 @@ static struct session *taker_of(struct upstream *upstream)
 	return slots_shared[session->slot].upstream == upstream->id ? session : NULL;
 }
 
-/* True: it is the gate's. False: the kernel has it, and a response will come. */
+/*
+ * True: it is the gate's. False: the kernel has it, and a response will come. A held one can be
+ * taken back only while no program runs.
+ */
 bool upstream_take_back(struct upstream *upstream)
 {
-	bool mine = !upstream->offered || (!taker_of(upstream) &&
-					   maps_take_back(upstream->pool->number, upstream->offer));
+	bool mine = !taker_of(upstream);
 
-	pool_out(upstream);
+	if (upstream->state == UPSTREAM_IDLE) {
+		mine = !upstream->offered ||
+		       (mine && maps_take_back(upstream->pool->number, upstream->offer));
+		pool_out(upstream);
+	} else if (mine) {
+		upstreams_shared[upstream->id].client = 0;
+	}
 	upstream->offered = false;
 	upstream->state = UPSTREAM_BUSY;
 	upstream->since = loop_now;
 	return mine;
 }
 
+/*
+ * The kernel is to use it no more. A program that is about to do so may not have seen that; when
+ * surely none is, look_after() closes it, or there is a response to come.
+ */
+static void recall(struct upstream *upstream)
+{
+	__atomic_store_n(&upstreams_shared[upstream->id].recalled, 1, __ATOMIC_RELEASE);
+	upstream->state = UPSTREAM_BUSY;
+	upstream->since = loop_now;
+}
+
+/* The client of a held connection is gone, and with it whoever could use the connection. */
+static bool is_orphan(const struct upstream *upstream)
+{
+	const struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
+	const struct session *session = sessions[shared->slot % KMESH_SLOTS];
+
+	return !session || session->cookie != shared->client;
+}
+
 void upstream_close(struct upstream *upstream, bool reset)
 {
 	struct linger now = {.l_onoff = 1, .l_linger = 0};
 	struct pool *pool = upstream->pool;
+	uint64_t cookie = 0;
 
 	if (upstream->state == UPSTREAM_IDLE)
 		pool_out(upstream);
+	if (upstream->state == UPSTREAM_DIALLING)
+		cookie = socket_cookie(upstream->watch.fd);
 	if (reset)
 		setsockopt(upstream->watch.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 	loop_remove(&upstream->watch);
+	if (cookie)
+		maps_socket(cookie); /* it may have been established, and nobody has asked */
 	upstreams[upstream->id] = NULL;
 	__atomic_store_n(&upstreams_shared[upstream->id].cookie, 0, __ATOMIC_RELEASE);
 	loop_free_later(upstream);
@@ -218,7 +299,9 @@ void upstream_forget(struct upstream *upstream)
 /* What it is to be woken for. */
 void upstream_watch(struct upstream *upstream)
 {
-	uint32_t events = upstream->awaiting ? 0 : EPOLLIN;
+	uint32_t events = upstream->awaiting || upstream->hung_up ? 0
+			  : upstream->ended			  ? EPOLLERR
+								  : EPOLLIN;
 
 	if (upstream->exchange && exchange_has_unsent(upstream->exchange))
 		events |= EPOLLOUT;
@@ -245,9 +328,28 @@ static void upstream_ready(struct watch *watch, uint32_t events)
 		dialled(upstream);
 		return;
 	}
+	if (upstream->ended && events & EPOLLHUP && !(events & (EPOLLERR | EPOLLOUT))) {
+		upstream->hung_up = true; /* who sends to it will see; nothing else is new */
+		upstream_watch(upstream);
+		return;
+	}
+	if (upstream->state == UPSTREAM_KEPT) {
+		waypoint_drop(upstream->owner); /* its end, or what nobody asked for */
+		return;
+	}
 	if (upstream->state == UPSTREAM_IDLE && upstream_take_back(upstream)) {
 		upstream_close(upstream, false); /* its end, or what nobody asked for */
 		return;
+	}
+	if (upstream->state == UPSTREAM_HELD) {
+		if (is_orphan(upstream)) {
+			upstream_close(upstream, false);
+			return;
+		}
+		if (taker_of(upstream))
+			upstream->state = UPSTREAM_BUSY;
+		else
+			recall(upstream); /* its end, most likely */
 	}
 	if (!upstream->exchange)
 		upstream_taken(upstream);
@@ -271,6 +373,19 @@ bool upstream_lost_a_request(struct upstream *upstream)
 	return information(upstream->watch.fd).tcpi_bytes_acked - upstream->acked < sent;
 }
 
+/* To its pool; what was sent by a client that has gone is not answered to anyone else. */
+static void give_back(struct upstream *upstream)
+{
+	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
+
+	if (shared->sent != upstream->held_at) {
+		upstream_close(upstream, true);
+		return;
+	}
+	shared->client = 0;
+	upstream_idle(upstream);
+}
+
 static void look_after(struct upstream *upstream)
 {
 	uint64_t age = loop_now - upstream->since;
@@ -278,13 +393,23 @@ static void look_after(struct upstream *upstream)
 	if (upstream->state == UPSTREAM_DIALLING) {
 		if (age > GATE_DIAL_SECONDS * 1000)
 			exchange_connected(upstream->exchange, ETIMEDOUT);
+		else if (upstream->later)
+			connect_again(upstream);
+	} else if (upstream->state == UPSTREAM_KEPT) {
+		if (age > GATE_IDLE_SECONDS * 1000)
+			waypoint_drop(upstream->owner);
 	} else if (upstream->state == UPSTREAM_IDLE) {
 		if (age > GATE_IDLE_SECONDS * 1000 && upstream_take_back(upstream))
 			upstream_close(upstream, false);
-	} else if (!upstream->exchange && age > GATE_GRACE_SECONDS * 1000) {
+	} else if (upstream->state == UPSTREAM_HELD) {
+		if (age > GATE_IDLE_SECONDS * 1000)
+			recall(upstream);
+		else if (age > GATE_GRACE_SECONDS * 1000 && is_orphan(upstream))
+			give_back(upstream);
+	} else if (!upstream->exchange) {
 		upstream_taken(upstream);
-		if (!upstream->exchange)
-			upstream_close(upstream, true); /* its client is gone */
+		if (!upstream->exchange && age > GATE_GRACE_SECONDS * 1000)
+			upstream_close(upstream, true); /* its client is gone, or it was recalled */
 	}
 }
 

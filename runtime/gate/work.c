@@ -29,9 +29,14 @@ static bool reads(const struct session *session)
 	return session->draining || (!session->ended && is_open(session));
 }
 
+/*
+ * Bytes that may not be read yet mostly do not come. When they do, session_ready() sees to it that
+ * they wake nobody twice; to see to it ahead would cost two calls for every request.
+ */
 void session_watch(struct session *session)
 {
-	uint32_t events = 0;
+	/* A client that leaves is always to be heard of. */
+	uint32_t events = (session->watch.events & EPOLLIN) | EPOLLERR;
 
 	if (reads(session))
 		events |= EPOLLIN;
@@ -212,7 +217,10 @@ void session_ready(struct watch *watched, uint32_t events)
 			return;
 		}
 	}
-	if (events & EPOLLRDHUP && !reads(session) && !session->ended)
-		hang_up(session);
+	if (!reads(session)) {
+		loop_set(watched, watched->events & ~EPOLLIN);
+		if (events & EPOLLRDHUP && !session->ended)
+			hang_up(session);
+	}
 	session_work(session);
 }

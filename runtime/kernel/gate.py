@@ -91,10 +91,22 @@ class Gate:
         """No new connections there; those that are there go on to their end."""
         self._ask(f"drop {cookie}")
 
+    def set_waypoint(self, path: Path | str) -> None:
+        """Where the node's waypoint listens, a Unix socket; an empty path: there is none.
+
+        Raises:
+            GateError: the path is too long for a Unix socket.
+        """
+        self._ask(f"waypoint unix:{path}")
+
     def status(self) -> Mapping[str, int]:
         """What there is: pid, spaces, sessions, busy and idle upstreams, handing_over."""
         words = (word.partition("=") for word in self._ask("status").split())
         return {name: int(value) for name, _, value in words}
+
+    def log_requests(self, *, one_in: int) -> None:
+        """Tell the access log of one in so many requests; of none with 0. Kept over hand-over."""
+        self._ask(f"access-log {one_in}")
 
     def stop(self) -> None:
         """End it, and with it every connection that it holds."""

@@ -30,6 +30,7 @@ from runtime.launch.managed import Managed
 from runtime.launch.start import Started
 from runtime.launch.telemetry import Telemetry
 from runtime.launch.verdict import Judged, Probing
+from runtime.launch.waypoint import WaypointPart
 from runtime.model.mesh import Locality
 from runtime.server.http import Server
 from runtime.tables.place import Place, Whereabouts
@@ -63,6 +64,7 @@ class Instance:
         self._acceleration: Acceleration | None = None
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
+        self._node_waypoint = WaypointPart(config.node_waypoint, source=config.source)
         self._api: Api | None = None
         self._whereabouts = whereabouts(config)
         self._cluster: ClusterPart | None = None
@@ -108,7 +110,9 @@ class Instance:
             "adopted": bool(self._started and self._started.path.was_serving),
             "acceleration": self._acceleration.status() if self._acceleration else None,
             "telemetry": self._telemetry.status(),
+            "authorization": self._authorization.summary() if self._authorization else None,
             "waypoints": self._waypoints(),
+            "node_waypoint": self._node_waypoint.status(),
             "compiled": self._judged.compiled if self._judged else "",
             "sync": self._view.summary(),
             "counts": self._counts(),
@@ -162,10 +166,22 @@ class Instance:
         return self._view.describe_workloads()
 
     def policies(self) -> Json:
+        authorization = self._authorizing()
+        with self._lock:
+            return authorization.describe()
+
+    def authz(self) -> Json:
+        return self._authorizing().summary()
+
+    def switch_authz(self, *, on: bool) -> None:
+        authorization = self._authorizing()
+        with self._lock:
+            authorization.switch(on=on)
+
+    def _authorizing(self) -> Authorization:
         if self._authorization is None:
             raise KmeshError(f"the data path does not serve: {self._phase}")
-        with self._lock:
-            return self._authorization.describe()
+        return self._authorization
 
     def pods(self) -> list[Json]:
         if self._cluster is None:
@@ -195,7 +211,9 @@ class Instance:
 
         serves = self._started.name if self._started else ""
         why_not = "" if serves == HTTP_PATH else f"the enhanced path does not run: {self._why()}"
-        return describe_routes(self._view, why_not=why_not, service=service)
+        return describe_routes(
+            self._view, why_not=why_not, service=service, hits=self._telemetry.http.hits()
+        )
 
     def _why(self) -> str:
         """Why the enhanced path does not run, in a few words."""
@@ -241,7 +259,15 @@ def whereabouts(config: Config, *, cluster: str = "", network: str | None = None
     """This node's place as far as it is told, by its settings and by its source."""
     region, zone, subzone, *_ = [*config.locality.split("/"), "", "", ""]
     locality = Locality(region, zone, subzone)
-    return Whereabouts(Place(node=config.node, locality=locality, cluster=cluster, network=network))
+    return Whereabouts(
+        Place(
+            node=config.node,
+            locality=locality,
+            cluster=cluster,
+            network=network,
+            waypoint_ports=config.waypoint_ports,
+        )
+    )
 
 
 def _place(place: Place) -> Json:

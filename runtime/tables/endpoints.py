@@ -114,11 +114,13 @@ def candidate(
     """A workload as an endpoint of one port and family of a service, or None when it is none.
 
     A waypoint is one also where the service does not have that port, as waypoints listen on a port
-    that their service need not tell; one that names a port for the PROXY protocol is reached there.
+    that their service need not tell; one that names a port for the PROXY protocol is reached there, and
+    others where this node's waypoint ports say.
     """
     target = _target_port(key, port, workload)
     if as_waypoint:
-        target = workload.proxy_port or target or port.service_port
+        told = target or port.service_port
+        target = workload.proxy_port or place.waypoint_port(told)
     address = _address(workload, version)
     if target is None or not is_port(target) or address is None:
         return None
@@ -130,9 +132,10 @@ def candidate(
     return Candidate(packed, weight, rank)
 
 
-def fixed(address: IPAddress, port: ServicePort) -> Candidate:
-    """An address that no workload is known to have, as an endpoint."""
-    packed = Endpoint(pack_address(address), pack_port(port.service_port), 0, 1).pack()
+def fixed(address: IPAddress, port: ServicePort, *, place: Place) -> Candidate:
+    """A waypoint's address that no workload is known to have, as an endpoint."""
+    number = place.waypoint_port(port.service_port)
+    packed = Endpoint(pack_address(address), pack_port(number), 0, 1).pack()
     return Candidate(packed, 1, 0)
 
 

@@ -215,21 +215,40 @@ class GateKey(NamedTuple):
         return cls._make(_GATE_KEY.unpack(data))
 
 
-_GATE_SETTINGS = Struct("=II")
+_GATE_SETTINGS = Struct("=III4x")
 
 
 class GateSettings(NamedTuple):
-    """struct kmesh_gate_settings, 8 bytes."""
+    """struct kmesh_gate_settings, 16 bytes."""
 
     paused: int
     prepared: int
+    logs: int
 
     def pack(self) -> bytes:
-        return _GATE_SETTINGS.pack(self.paused, self.prepared)
+        return _GATE_SETTINGS.pack(self.paused, self.prepared, self.logs)
 
     @classmethod
     def unpack(cls, data: bytes) -> GateSettings:
         return cls._make(_GATE_SETTINGS.unpack(data))
+
+
+_GATE_STAT = Struct("=32QQ")
+
+
+class GateStat(NamedTuple):
+    """struct kmesh_gate_stat, 264 bytes."""
+
+    verdicts: tuple[int, ...]
+    log_dropped: int
+
+    def pack(self) -> bytes:
+        return _GATE_STAT.pack(*self.verdicts, self.log_dropped)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> GateStat:
+        flat = _GATE_STAT.unpack(data)
+        return cls(flat[0:32], flat[32])
 
 
 _HTTP_HEAD = Struct("=QQI4x32H32H")
@@ -388,18 +407,19 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIQ")
+_ROUTE = Struct("=IIII16Q16II4xIIIIIIIIIIIIQ")
 
 
 class Route(NamedTuple):
-    """struct kmesh_route, 264 bytes."""
+    """struct kmesh_route, 272 bytes."""
 
     kind: int
     status: int
     total: int
-    flags: int
+    stat: int
     clusters: tuple[int, ...]
     weights: tuple[int, ...]
+    flags: int
     text: int
     text_size: int
     matched: int
@@ -419,9 +439,10 @@ class Route(NamedTuple):
             self.kind,
             self.status,
             self.total,
-            self.flags,
+            self.stat,
             *self.clusters,
             *self.weights,
+            self.flags,
             self.text,
             self.text_size,
             self.matched,
@@ -460,6 +481,7 @@ class Route(NamedTuple):
             flat[46],
             flat[47],
             flat[48],
+            flat[49],
         )
 
 
@@ -478,6 +500,68 @@ class RouteKey(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> RouteKey:
         return cls._make(_ROUTE_KEY.unpack(data))
+
+
+_ROUTE_STAT = Struct("=Q18Q3Q3Q16QQQ26Q26Q")
+
+
+class RouteStat(NamedTuple):
+    """struct kmesh_route_stat, 760 bytes."""
+
+    name: int
+    requests: tuple[int, ...]
+    request_bytes: tuple[int, ...]
+    response_bytes: tuple[int, ...]
+    codes: tuple[int, ...]
+    head_ns: int
+    end_ns: int
+    head: tuple[int, ...]
+    end: tuple[int, ...]
+
+    def pack(self) -> bytes:
+        return _ROUTE_STAT.pack(
+            self.name,
+            *self.requests,
+            *self.request_bytes,
+            *self.response_bytes,
+            *self.codes,
+            self.head_ns,
+            self.end_ns,
+            *self.head,
+            *self.end,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> RouteStat:
+        flat = _ROUTE_STAT.unpack(data)
+        return cls(
+            flat[0],
+            flat[1:19],
+            flat[19:22],
+            flat[22:25],
+            flat[25:41],
+            flat[41],
+            flat[42],
+            flat[43:69],
+            flat[69:95],
+        )
+
+
+_ROUTE_TAKEN = Struct("=QQ")
+
+
+class RouteTaken(NamedTuple):
+    """struct kmesh_route_taken, 16 bytes."""
+
+    requests: int
+    sent: int
+
+    def pack(self) -> bytes:
+        return _ROUTE_TAKEN.pack(self.requests, self.sent)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> RouteTaken:
+        return cls._make(_ROUTE_TAKEN.unpack(data))
 
 
 _SESSION = Struct("=QQ16s2s2xI")
@@ -603,7 +687,24 @@ class SourceTlvs(NamedTuple):
         return cls._make(_SOURCE_TLVS.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQII24x")
+_TAKEN_HEAD = Struct("=I160s")
+
+
+class TakenHead(NamedTuple):
+    """struct kmesh_taken_head, 164 bytes."""
+
+    length: int
+    text: bytes  # 160 bytes
+
+    def pack(self) -> bytes:
+        return _TAKEN_HEAD.pack(self.length, self.text)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> TakenHead:
+        return cls._make(_TAKEN_HEAD.unpack(data))
+
+
+_UPSTREAM = Struct("=QQQQIII4xQII")
 
 
 class Upstream(NamedTuple):
@@ -615,9 +716,24 @@ class Upstream(NamedTuple):
     sent: int
     slot: int
     flags: int
+    recalled: int
+    since: int
+    stat: int
+    size: int
 
     def pack(self) -> bytes:
-        return _UPSTREAM.pack(self.cookie, self.sock, self.client, self.sent, self.slot, self.flags)
+        return _UPSTREAM.pack(
+            self.cookie,
+            self.sock,
+            self.client,
+            self.sent,
+            self.slot,
+            self.flags,
+            self.recalled,
+            self.since,
+            self.stat,
+            self.size,
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Upstream:
@@ -641,6 +757,7 @@ MAPS = {
     "gate_sessions": MapLayout(type=1, flags=1, max_entries=65536),
     "gate_settings": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
+    "gate_stat": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
     "gates": MapLayout(type=1, flags=1, max_entries=4096),
     "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
@@ -657,8 +774,11 @@ MAPS = {
     "pool_numbers": MapLayout(type=1, flags=1, max_entries=16384),
     "pools": MapLayout(type=2, flags=1024, max_entries=16384),
     "request_steps": MapLayout(type=3, flags=0, max_entries=2),
+    "route_stats": MapLayout(type=2, flags=1024, max_entries=16384),
+    "route_taken": MapLayout(type=6, flags=0, max_entries=16384),
     "slots": MapLayout(type=1, flags=1, max_entries=1048576),
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
+    "taken_heads": MapLayout(type=1, flags=1, max_entries=65536),
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
     "upstream_socks": MapLayout(type=1, flags=1, max_entries=65536),
     "upstreams": MapLayout(type=18, flags=0, max_entries=65536),
@@ -666,14 +786,14 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "5c475cf86ddf1392658af7c8797f1125b919a8ad5f01f288b42402a5a3cf53e8"
+DIGEST = "ca654bc7471ecc380a9257826e5b70fa4c7461de47b282723ab909986c89e917"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
-    "client_states": "bcaff77ddc1e3fa0bf244e2036ba26a14f8ea485ee3d92be110a04055b51fedf",
-    "clients": "89488268293d76f2b6b6c2b64eacb1a94a7d739f21f1ea6c075696a0dd557800",
-    "introductions": "28ca3df585155fbb1577ce98cf08afeb82b4dcf12561ff6cdb1cd409c91b0f0e",
+    "client_states": "bd4d3af14c99274c4c33c568092773217d755aea2ba7a4124426e8305c509fb4",
+    "clients": "d8a43d0761a8fde8d6e13c729316261de70d56af2ddc1bef7342ac7d6b84cf96",
+    "introductions": "33fcbe4cc666ad9dbe005407f9fcb9dcf46ad1a860a2192028e866c987edc15d",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
-    "upstreams": "aa2eeb30dc3ecd6d9048ef98b9ff6e2d05bab947710766a88c0c5829ed3a5ad9",
+    "upstreams": "5e598ffaad46910fbc1188bd9b959a35906d56b6a80498f34b9f4af19338e3a6",
 }

@@ -8,9 +8,8 @@ and turns over to it in one update (runtime/kernel/http_ports.py).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from ipaddress import IPv4Address, ip_address
 
 from runtime.model.http import (
@@ -27,6 +26,8 @@ from runtime.model.mesh import IPAddress
 from runtime.tables.enhanced_layout import Cluster, Endpoint, SlotKey
 from runtime.tables.enhanced_layout import Route as Row
 from runtime.tables.http_cases import Cases
+from runtime.tables.http_digest import digest
+from runtime.tables.http_stats import UNROUTED
 from runtime.tables.http_texts import (
     Texts,
     matched,
@@ -51,14 +52,6 @@ class Target:
     address: IPAddress | str
     port: int
     weight: int = 1
-
-
-def digest(*parts: bytes) -> int:
-    """A number that stands for bytes, never 0."""
-    state = blake2b(digest_size=8)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "big") + part)
-    return int.from_bytes(state.digest(), "big") or 1
 
 
 def cluster_number(name: str) -> int:
@@ -98,7 +91,7 @@ def _why_not_forwarded(action: Forward) -> str | None:
 
 
 _NOBODY = (0,) * MOST_CLUSTERS
-_NOTHING = Row(0, 0, 0, 0, _NOBODY, _NOBODY, *(0,) * 13)
+_NOTHING = Row(0, 0, 0, 0, _NOBODY, _NOBODY, *(0,) * 14)
 
 
 class _Rows:
@@ -184,19 +177,20 @@ class RouteRows:
         return frozenset(Row.unpack(row).bucket for row in self.rows) - {0}
 
 
-def route_rows(table: RouteTable, rough: Mapping[int, str]) -> RouteRows:
+def route_rows(table: RouteTable, rough: Mapping[int, str], stats: Sequence[int] = ()) -> RouteRows:
     """The rows of a route table whose port's filters are not known: what they might do is a waypoint's.
 
     Args:
         table: the routes, numbered through all virtual hosts.
         rough: routes that the matcher cannot tell exactly, and why (`CompiledRoutes.rough`).
+        stats: where the requests of each route are counted; all together without it.
     """
     hosts = tuple(
         replace(host, routes=tuple(map(_alone, host.routes))) for host in table.virtual_hosts
     )
     alone = replace(table, virtual_hosts=hosts)
     count = sum(len(host.routes) for host in hosts)
-    return case_rows(Cases(table=alone, origin=tuple(range(count))), rough)
+    return case_rows(Cases(table=alone, origin=tuple(range(count))), rough, stats)
 
 
 def _alone(route: Route) -> Route:
@@ -206,12 +200,13 @@ def _alone(route: Route) -> Route:
     return route
 
 
-def case_rows(cases: Cases, rough: Mapping[int, str]) -> RouteRows:
+def case_rows(cases: Cases, rough: Mapping[int, str], stats: Sequence[int] = ()) -> RouteRows:
     """The rows of a table that is split into cases (http_cases.py).
 
     Args:
         cases: the routes.
         rough: cases that the matcher cannot tell exactly, and why.
+        stats: where the requests of each route (not case) are counted; all together without it.
     """
     made = _Rows(limit_first=cases.limit_first)
     rows: list[bytes] = []
@@ -220,8 +215,10 @@ def case_rows(cases: Cases, rough: Mapping[int, str]) -> RouteRows:
     routes = (route for host in cases.table.virtual_hosts for route in host.routes)
     for index, route in enumerate(routes):
         why = told or rough.get(index) or why_waypoint(route)
-        rows.append((_NOTHING._replace(kind=WAYPOINT) if why else made.row(route)).pack())
         origin = cases.origin[index]
+        row = _NOTHING._replace(kind=WAYPOINT) if why else made.row(route)
+        stat = UNROUTED if origin is None else stats[origin] if stats else 0
+        rows.append(row._replace(stat=stat).pack())
         if why and origin is not None:
             waypoint.setdefault(origin, why)
     texts = made.texts.pack()

@@ -111,7 +111,9 @@ class Membership:
         """The nearest instances of a waypoint."""
         if part.address is not None:
             there = family(part.address.address) == version
-            return {part.owner: fixed(part.address.address, part.port)} if there else {}
+            if not there:
+                return {}
+            return {part.owner: fixed(part.address.address, part.port, place=self._place)}
         service = self._catalogue.service(part.owner) or _UNKNOWN
         found = {
             uid: candidate(

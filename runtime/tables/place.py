@@ -16,12 +16,23 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """This node. `network` None means that networks are not told apart."""
+    """This node, and what holds for it.
+
+    Attributes:
+        network: None means that networks are not told apart.
+        waypoint_ports: pairs of a port that a waypoint would be connected to, and of the one to take instead. Istio
+            names the port for HBONE, a tunnel that is not spoken here; connections with a PROXY header have another.
+    """
 
     node: str = ""
     locality: Locality = field(default_factory=Locality)
     cluster: str = ""
     network: str | None = None
+    waypoint_ports: tuple[tuple[int, int], ...] = ()
+
+    def waypoint_port(self, port: int) -> int:
+        """Where a waypoint is connected to that is told to listen on a port."""
+        return next((other for named, other in self.waypoint_ports if named == port), port)
 
     def shares(self, scope: Scope, workload: Workload) -> bool:
         """Whether a workload is in the same region, zone... as this node."""

@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO
 
 PATTERN = bytes(range(256)) * 257  # 65,792 bytes: no power of two
@@ -108,6 +109,15 @@ def _reset(peer: socket.socket, name: str, size: int) -> None:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def _burst(peer: socket.socket, name: str, size: int) -> None:
+    """As much of a body as is taken at once, and then a reset."""
+    peer.sendall(f"HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n".encode())
+    peer.settimeout(0.3)
+    with suppress(TimeoutError):
+        peer.sendall(body(size))
+    _reset(peer, name, size)
+
+
 def _until_close(peer: socket.socket, name: str, size: int) -> None:
     peer.sendall(f"HTTP/1.1 200 OK\r\nx-backend: {name}\r\n\r\n".encode() + body(size))
 
@@ -134,6 +144,7 @@ def _cut(peer: socket.socket, name: str, size: int) -> None:
 _ENDINGS: dict[str, Callable[[socket.socket, str, int], None]] = {
     "die": _die,
     "reset": _reset,
+    "burst": _burst,
     "garbage": _garbage,
     "cut": _cut,
     "until-close": _until_close,

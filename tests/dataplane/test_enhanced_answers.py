@@ -156,7 +156,7 @@ def test_enough_of_it_was_compared() -> None:
     seen = sum(COUNTED.values())
     assert COUNTED["left to a proxy"] < seen / 4
     assert COUNTED["location"] > seen / 20
-    assert COUNTED["403"] > seen / 50
+    assert COUNTED["403"] > seen / 200
 
 
 LOCATIONS = [

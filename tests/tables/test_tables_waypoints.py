@@ -54,10 +54,10 @@ def http(name: str, address: str, *, through: Waypoint | None = None) -> Service
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, place: Place = Place(node="n1")) -> None:  # noqa: B008 - it is frozen
         self.maps = Maps()
         self.maps.tables["source_tlvs"] = {}
-        self.tables = ServiceTables(place=Place(node="n1"))
+        self.tables = ServiceTables(place=place)
 
     def apply(self, *resources: Service | Workload, removed: tuple[str, ...] = ()) -> list[Op]:
         ops = self.tables.apply(
@@ -190,6 +190,43 @@ def test_an_instance_that_names_a_port_for_headers_is_reached_there() -> None:
     light = replace(BY_NAME, destination=NamespacedHostname("ns", "none"), weight=1)
     world.apply(replace(http("a", "10.96.0.1"), waypoints=(BY_NAME, light)))
     assert world.goes_to("10.96.0.1", 80) == (True, wanted)
+
+
+ISTIOS = Place(node="n1", waypoint_ports=((15008, 15019),))
+
+
+def test_istios_own_waypoint_is_reached_beside_its_port_for_hbone() -> None:
+    """By name, by address, and where nobody is known to have the address."""
+    world = World(ISTIOS)
+    by_address = http("b", "10.96.0.2", through=BY_ADDRESS)
+    world.apply(by_address)
+    assert world.goes_to("10.96.0.2", 80) == (True, {("10.96.0.99", 15019)})
+    world.apply(WP, *INSTANCES, BACKEND, http("a", "10.96.0.1", through=BY_NAME))
+    for address in ("10.96.0.1", "10.96.0.2"):
+        assert world.goes_to(address, 80) == (True, {(host, 15019) for host, _ in BOTH})
+    assert world.goes_to("10.96.0.99", 15008) == (False, BOTH)  # who asks for the waypoint itself
+
+
+def test_other_ports_of_waypoints_are_left_as_they_are_named() -> None:
+    world = World(ISTIOS)
+    tunnel = replace(INSTANCES[0], proxy_port=15008)  # it says that this one takes headers
+    served = ServicePort(service_port=15008, target_port=15088)
+    elsewhere = replace(INSTANCES[1], services={"ns/wp": (served,)})
+    world.apply(WP, tunnel, elsewhere, http("a", "10.96.0.1", through=BY_NAME))
+    wanted = {("10.244.9.1", 15008), ("10.244.9.2", 15088)}
+    assert world.goes_to("10.96.0.1", 80) == (True, wanted)
+
+
+def test_another_port_for_waypoints_is_a_change_of_endpoints_alone() -> None:
+    world = World()
+    user = http("a", "10.96.0.1", through=BY_NAME)
+    world.apply(WP, *INSTANCES, BACKEND, user)
+    heir = ServiceTables(existing=world.maps.contents(), place=ISTIOS)
+    services, workloads = (WP, user), (*INSTANCES, BACKEND)
+    ops = heir.apply(Update(services=services, workloads=workloads, complete=True))
+    assert {op.table for op in ops} == {"slots"}
+    world.maps.run(ops)
+    assert world.goes_to("10.96.0.1", 80) == (True, {(host, 15019) for host, _ in BOTH})
 
 
 # Several waypoints that share by weight.

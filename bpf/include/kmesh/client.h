@@ -9,6 +9,20 @@
 
 #define KMESH_IPPROTO_TCP 6
 
+#define KMESH_HELD 4 /* endpoints whose connections a client keeps */
+
+/*
+ * A connection that a client keeps for its next request to the same endpoint. It is the client's as
+ * long as gate_upstreams says so too: the gate recalls it there, or has closed it.
+ */
+struct kmesh_held {
+	__u64 cookie; /* the connection's; 0: none */
+	__be32 address[4];
+	__be16 port;
+	__u16 pad;
+	__u32 upstream;
+};
+
 /* What the kernel remembers of a client's socket from its connect() on. */
 struct kmesh_client {
 	__u64 cookie; /* 0: not established yet */
@@ -19,8 +33,10 @@ struct kmesh_client {
 	__u32 first; /* sequence number of its first byte */
 	/* From one step to the next with a message. */
 	__u32 route;
+	__u32 stat;
 	struct kmesh_http_port port;
 	struct kmesh_http_head head;
+	struct kmesh_held held[KMESH_HELD];
 };
 
 struct {

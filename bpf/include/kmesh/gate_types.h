@@ -67,6 +67,7 @@ struct kmesh_slot {
 /* What a request was that the kernel sent to an upstream. */
 #define KMESH_REQUEST_HEAD  1 /* its response has no body */
 #define KMESH_REQUEST_CLOSE 2 /* the connection ends with its response */
+#define KMESH_REQUEST_HELD  4 /* the connection stays with the client afterwards */
 
 struct kmesh_upstream {
 	/* the gate's */
@@ -77,7 +78,13 @@ struct kmesh_upstream {
 	__u64 sent;   /* bytes, in all */
 	__u32 slot;
 	__u32 flags;
-	__u64 pad[3];
+	/* the gate's */
+	__u32 recalled; /* no client may hold it any more */
+	__u32 pad;
+	/* the kernel's, for whoever counts the response (kmesh/stat_types.h) */
+	__u64 since; /* ns, CLOCK_MONOTONIC, it took the request */
+	__u32 stat;  /* the route's */
+	__u32 size;  /* of the request, bytes */
 };
 
 /* An endpoint of one network namespace. */
@@ -152,9 +159,11 @@ struct kmesh_route {
 	__u32 kind;
 	__u32 status;
 	__u32 total; /* of weights[] */
-	__u32 flags;
+	__u32 stat;  /* where its requests are counted (kmesh/stat_types.h) */
 	__u64 clusters[KMESH_ROUTE_CLUSTERS];
 	__u32 weights[KMESH_ROUTE_CLUSTERS];
+	__u32 flags;
+	__u32 pad;
 	__u32 text; /* where it begins */
 	__u32 text_size;
 	__u32 matched;
@@ -184,6 +193,8 @@ struct kmesh_bucket {
 struct kmesh_gate_settings {
 	__u32 paused;	/* the kernel takes nothing: one gate hands over to the next */
 	__u32 prepared; /* a gate has filled the maps */
+	__u32 logs; /* one in so many requests is for the access log; 0: none (the gate writes) */
+	__u32 pad;
 };
 
 /* Why a message was passed to the gate, or that it was not. */

@@ -22,7 +22,7 @@ from runtime.source.istiod.source import IstiodSource
 from runtime.source.update import Update
 
 if TYPE_CHECKING:
-    from runtime.source.istiod.ads.source import AdsSource
+    from runtime.source.istiod.ads.source import AdsSource, Follower
 
 _PAUSE = 5.0  # seconds before ADS is begun anew after a fault of ours
 _log = log.get("source.istiod")
@@ -72,6 +72,7 @@ class IstiodMesh:
         if http:
             self._wanted.set()
         self._http: Any = None  # the updates of ADS, while somebody takes them
+        self._followers: list[Follower] = []
         self._begun = False
         self._left: list[Update] = []  # what had come when nobody took updates any more
 
@@ -86,6 +87,13 @@ class IstiodMesh:
     def want_http(self) -> None:
         """Open ADS too. May be called from any thread."""
         self._loop.call_soon_threadsafe(self._wanted.set)
+
+    def follow_resources(self, follower: Follower) -> None:
+        """See `AdsSource.follow`; ADS is opened for it. Call it in the loop of the source."""
+        self._followers.append(follower)
+        if self.ads is not None:
+            self.ads.follow(follower)
+        self._wanted.set()
 
     def origins(self) -> dict[str, str]:
         """Who sent each resource. May be called from any thread."""
@@ -146,6 +154,8 @@ class IstiodMesh:
             from runtime.source.istiod.ads.source import AdsSource
 
             self.ads = AdsSource(self._config, sleep=self._sleep)
+            for follower in self._followers:
+                self.ads.follow(follower)
         return self.ads
 
 

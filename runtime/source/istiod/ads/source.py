@@ -9,7 +9,7 @@ new stream all four go out at once, since the names are known from before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 
 from runtime import log
@@ -25,6 +25,8 @@ from runtime.source.istiod.status import AdsStatus
 from runtime.source.update import Update
 
 _log = log.get("source.istiod")
+Resources = Mapping[str, Mapping[str, bytes]]
+Follower = Callable[[Resources], object]
 
 
 class AdsSource:
@@ -48,6 +50,7 @@ class AdsSource:
         self._clusters.allow()
         self._wants_endpoints: dict[str, str] = {}  # cluster → name of its endpoints
         self._wants_tables: dict[str, tuple[str, ...]] = {}  # listener → names of its tables
+        self._followers: list[Follower] = []
         self._pending = Pending(HttpChanges, known=KnownHttp())
         self._client = Client(
             self._config,
@@ -66,7 +69,13 @@ class AdsSource:
             for name in list(each.payloads)
         }
 
-    def resources(self) -> Mapping[str, Mapping[str, bytes]]:
+    def follow(self, follower: Follower) -> None:
+        """Call it with `resources()` from the first whole picture on, after each change, in the source's loop."""
+        self._followers.append(follower)
+        if self.status.synced:
+            follower(self.resources())
+
+    def resources(self) -> Resources:
         """The very resources that Istiod sent, as they are held: type URL → name → message.
 
         For an Envoy that is to mean the same. Call it in the loop of the source.
@@ -110,6 +119,9 @@ class AdsSource:
                 self.status.listeners,
                 self.status.route_tables,
             )
+        if self.status.synced:
+            for follower in self._followers:
+                follower(self.resources())
 
     def _want(self, subscription: StateSubscription, names: set[str]) -> None:
         request, removed = subscription.want(names)
