@@ -44,6 +44,7 @@ def shop(stage: Stage) -> Iterator[Stage]:
     assert any("rewrite" in each for each in why.values())
     with inside(stage.world):
         yield stage
+    stage.renew()  # while those that go have an address to say so from
     for place in NAMES:
         stage.world._ip("address", "del", place.split(":")[0] + "/32", "dev", "lo")
 
