@@ -35,7 +35,7 @@ def describe_routes(
     Raises:
         KmeshError: there is no such service.
     """
-    services = _chosen(view.services.copy(), service)
+    services = chosen(view.services.copy(), service)
     answer = {"serves": not why_not, "why_not": why_not, "known": False, "note": "", "routes": []}
     if view.http is None or not view.http.known:
         return answer | {"note": _NOT_FOLLOWED if view.http is None else "HTTP has not come yet"}
@@ -57,7 +57,12 @@ def _with_hits(row: Json, hits: Hits | None) -> Json:
     return {**row, "counts": found}
 
 
-def _chosen(services: Mapping[str, Service], wanted: str | None) -> list[Service]:
+def chosen(services: Mapping[str, Service], wanted: str | None) -> list[Service]:
+    """The services of a name, or all.
+
+    Raises:
+        KmeshError: there is none.
+    """
     if wanted is None:
         return list(services.values())
     found = [each for each in services.values() if wanted in _names(each)]
