@@ -85,6 +85,10 @@ void exchange_response(struct exchange *exchange)
 		response_ended(exchange);
 		return;
 	}
+	if (upstreams_shared[upstream->id].broken) {
+		exchange_lose(exchange, 502, "the response came in disorder");
+		return;
+	}
 	used = got;
 	if (!exchange->tunnel) {
 		if (!read_response(exchange, chunk, got, &used)) {
@@ -93,9 +97,12 @@ void exchange_response(struct exchange *exchange)
 		}
 		upgraded = exchange->tunnel;
 		upstream->worn = upstream->worn || used < (size_t)got;
+		session_announce(session, used);
 		finished = exchange_finish(exchange);
+	} else {
+		session_announce(session, used);
 	}
-	session_send(session, chunk, used);
+	session_send_announced(session, chunk, used);
 	if (upgraded)
 		session_work(session);
 	else if (finished || session->broken)

@@ -115,6 +115,7 @@ static void established(struct upstream *upstream)
 	upstream->acked = information(upstream->watch.fd).tcpi_bytes_acked;
 	*shared = (struct kmesh_upstream){};
 	shared->sock = maps_socket(socket_cookie(upstream->watch.fd));
+	maps_name_upstream(socket_cookie(upstream->watch.fd), upstream->id);
 	__atomic_store_n(&shared->cookie, socket_cookie(upstream->watch.fd), __ATOMIC_RELEASE);
 	upstream->state = UPSTREAM_BUSY;
 	upstream->since = loop_now;
@@ -261,6 +262,8 @@ void upstream_close(struct upstream *upstream, bool reset)
 	if (cookie)
 		maps_socket(cookie); /* it may have been established, and nobody has asked */
 	upstreams[upstream->id] = NULL;
+	if (upstreams_shared[upstream->id].cookie)
+		maps_forget_upstream(upstreams_shared[upstream->id].cookie);
 	__atomic_store_n(&upstreams_shared[upstream->id].cookie, 0, __ATOMIC_RELEASE);
 	loop_free_later(upstream);
 	pool_release(pool);
@@ -357,6 +360,25 @@ static void give_back(struct upstream *upstream)
 	upstream_idle(upstream);
 }
 
+/*
+ * Whether its client has used it since the last tick; the gate is not told when responses go home.
+ * When all of them are answered is certain only where nothing has happened between two ticks.
+ */
+static bool is_in_use(struct upstream *upstream)
+{
+	const struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
+	const struct session *session = sessions[shared->slot % KMESH_SLOTS];
+	uint64_t sent = shared->sent;
+
+	if (sent != upstream->seen) {
+		upstream->seen = sent;
+		return true;
+	}
+	if (session && session->cookie == shared->client && !session_kernel_is_busy(session))
+		upstream->held_at = sent;
+	return false;
+}
+
 static void look_after(struct upstream *upstream)
 {
 	uint64_t age = loop_now - upstream->since;
@@ -368,7 +390,9 @@ static void look_after(struct upstream *upstream)
 		if (age > GATE_IDLE_SECONDS * 1000 && upstream_take_back(upstream))
 			upstream_close(upstream, false);
 	} else if (upstream->state == UPSTREAM_HELD) {
-		if (age > GATE_IDLE_SECONDS * 1000)
+		if (is_in_use(upstream))
+			upstream->since = loop_now;
+		else if (age > GATE_IDLE_SECONDS * 1000)
 			recall(upstream);
 		else if (age > GATE_GRACE_SECONDS * 1000 && is_orphan(upstream))
 			give_back(upstream);

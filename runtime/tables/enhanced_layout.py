@@ -432,11 +432,11 @@ class SessionKey(NamedTuple):
         return cls._make(_SESSION_KEY.unpack(data))
 
 
-_SLOT = Struct("=QIIII16s2s2xIII8x")
+_SLOT = Struct("=QIIII16s2s2xIIIIIQI4x")
 
 
 class Slot(NamedTuple):
-    """struct kmesh_slot, 64 bytes."""
+    """struct kmesh_slot, 80 bytes."""
 
     cookie: int
     taken: int
@@ -448,6 +448,10 @@ class Slot(NamedTuple):
     open: int
     done: int
     answered: int
+    responded: int
+    by_gate: int
+    sock: int
+    first_received: int
 
     def pack(self) -> bytes:
         return _SLOT.pack(
@@ -461,6 +465,10 @@ class Slot(NamedTuple):
             self.open,
             self.done,
             self.answered,
+            self.responded,
+            self.by_gate,
+            self.sock,
+            self.first_received,
         )
 
     @classmethod
@@ -517,7 +525,7 @@ class SourceTlvs(NamedTuple):
         return cls._make(_SOURCE_TLVS.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4x16x")
+_UPSTREAM = Struct("=QQQQIIIIII8x")
 
 
 class Upstream(NamedTuple):
@@ -530,10 +538,22 @@ class Upstream(NamedTuple):
     slot: int
     flags: int
     recalled: int
+    expects: int
+    expecting: int
+    broken: int
 
     def pack(self) -> bytes:
         return _UPSTREAM.pack(
-            self.cookie, self.sock, self.client, self.sent, self.slot, self.flags, self.recalled
+            self.cookie,
+            self.sock,
+            self.client,
+            self.sent,
+            self.slot,
+            self.flags,
+            self.recalled,
+            self.expects,
+            self.expecting,
+            self.broken,
         )
 
     @classmethod
@@ -554,7 +574,7 @@ MAPS = {
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
     "free_slots": MapLayout(type=22, flags=0, max_entries=65536),
     "frontends": MapLayout(type=1, flags=1, max_entries=131072),
-    "gate_counters": MapLayout(type=6, flags=0, max_entries=8),
+    "gate_counters": MapLayout(type=6, flags=0, max_entries=9),
     "gate_sessions": MapLayout(type=1, flags=1, max_entries=65536),
     "gate_settings": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
@@ -575,13 +595,14 @@ MAPS = {
     "slots": MapLayout(type=1, flags=1, max_entries=1048576),
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
+    "upstream_ids": MapLayout(type=1, flags=1, max_entries=65536),
     "upstream_socks": MapLayout(type=1, flags=1, max_entries=65536),
     "upstreams": MapLayout(type=18, flags=0, max_entries=65536),
     "waypoint_counters": MapLayout(type=6, flags=0, max_entries=4),
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "e5886fa10bb6720574019859caed0bb0f51b584b5dcddf1cb6287890373191ba"
+DIGEST = "c140642bc5d2ef42053e466bd128232761c37bbdf8a1e9843b2bf8915512af69"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
