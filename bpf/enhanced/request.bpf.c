@@ -11,6 +11,7 @@
 #include <kmesh/http/maps.h>
 #include <kmesh/http/match.h>
 #include <kmesh/route.h>
+#include <kmesh/stat.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -61,6 +62,14 @@ static __always_inline bool is_paused(void)
 	struct kmesh_gate_settings *settings = bpf_map_lookup_elem(&gate_settings, &only);
 
 	return !settings || settings->paused;
+}
+
+static __always_inline bool is_logged(void)
+{
+	const __u32 only = 0;
+	struct kmesh_gate_settings *settings = bpf_map_lookup_elem(&gate_settings, &only);
+
+	return settings && settings->logs;
 }
 
 static __always_inline bool is_idle(const struct kmesh_client *client,
@@ -243,6 +252,9 @@ static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_cli
 	    data[2] == 'A' && data[3] == 'D')
 		flags |= KMESH_REQUEST_HEAD;
 	upstream->flags = flags;
+	kmesh_describe_request(msg, upstream, client->stat);
+	if (is_logged())
+		kmesh_keep_head(msg, id);
 	if (bpf_msg_redirect_hash(msg, &upstreams, &cookie, 0) != SK_PASS)
 		return pass(KMESH_QUEUE_FULL); /* it has just been closed */
 	upstream->sent += msg->size;
@@ -250,11 +262,11 @@ static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_cli
 	asm volatile("" ::: "memory");
 	slot->taken += 1;
 	kmesh_count(KMESH_TAKEN);
+	kmesh_count_taken(client->stat, msg->size);
 	return SK_PASS;
 }
 
-static __always_inline bool find_route(const struct kmesh_client *client, __u32 index,
-				       __u64 *cluster)
+static __always_inline bool find_route(struct kmesh_client *client, __u32 index, __u64 *cluster)
 {
 	struct kmesh_route_key key = {.table = client->port.table, .route = index};
 	struct kmesh_route *route = bpf_map_lookup_elem(&http_routes, &key);
@@ -262,6 +274,7 @@ static __always_inline bool find_route(const struct kmesh_client *client, __u32 
 	if (!route || route->kind != KMESH_ROUTE_FORWARD)
 		return false;
 	*cluster = kmesh_route_cluster(route);
+	client->stat = route->stat;
 	return bpf_map_lookup_elem(&http_routes, &key) == route;
 }
 

@@ -11,6 +11,7 @@
 #include <kmesh/client.h>
 #include <kmesh/flow_control.h>
 #include <kmesh/http/response_table.h>
+#include <kmesh/stat.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -67,18 +68,18 @@ static __always_inline struct kmesh_slot *slot_of(const struct kmesh_upstream *u
 	return slot;
 }
 
-/* A whole response with nothing after it. */
-static __always_inline bool is_whole(struct __sk_buff *skb)
+/* A whole response with nothing after it: its status, else 0. */
+static __always_inline __u32 whole_status(struct __sk_buff *skb)
 {
 	__u32 size = skb->len, state = KMESH_RESPONSE_START, length = 0, head = 0;
 	const __u8 *data, *end;
 
 	if (size > WHOLE_MAX)
-		return false;
+		return 0;
 	if (size > HEAD_MAX)
 		size = HEAD_MAX;
 	if (bpf_skb_pull_data(skb, size))
-		return false;
+		return 0;
 	data = (const __u8 *)(long)skb->data;
 	end = (const __u8 *)(long)skb->data_end;
 	for (kmesh_counter i = 0; i < HEAD_MAX; i++) {
@@ -94,7 +95,9 @@ static __always_inline bool is_whole(struct __sk_buff *skb)
 		if (state < KMESH_RESPONSE_START)
 			break;
 	}
-	return state == KMESH_RESPONSE_END && head + length == skb->len;
+	if (state != KMESH_RESPONSE_END || head + length != skb->len || data + 12 > end)
+		return 0;
+	return (data[9] & 15) * 100 + (data[10] & 15) * 10 + (data[11] & 15);
 }
 
 /* It has read all that the gate sent, takes what is redirected to it, and reads. */
@@ -115,17 +118,23 @@ int kmesh_come_home(struct __sk_buff *skb)
 	__u32 number = 0;
 	struct kmesh_upstream *upstream = upstream_of(skb, &number);
 	struct kmesh_slot *slot;
+	__u32 status;
 	__u64 client;
 
 	if (!upstream)
 		return SK_PASS;
 	watch_order(skb, upstream);
 	slot = slot_of(upstream, number, skb->cb[0]);
-	if (!slot || !is_ready(slot) || !is_whole(skb))
+	if (!slot || !is_ready(slot) || bpf_map_lookup_elem(&taken_heads, &number))
+		goto pass; /* the last: there is an access log */
+	status = whole_status(skb);
+	if (!status)
 		goto pass;
 	client = upstream->client;
 	if (bpf_sk_redirect_hash(skb, &clients, &client, BPF_F_INGRESS) != SK_PASS)
 		goto pass; /* it has just been closed */
+	kmesh_count_response(upstream, status, skb->len);
+	asm volatile("" ::: "memory");
 	slot->done += 1;
 	kmesh_count(KMESH_WENT_HOME);
 	return SK_PASS;

@@ -133,6 +133,18 @@ class BpfMap:
             sums.append(sum(values))
         return sums
 
+    def lookup_each(self, key: bytes) -> list[bytes]:
+        """The values of a key of a per-CPU map, whose size is a multiple of 8."""
+        values = ctypes.create_string_buffer(_possible_cpus() * self.value_size)
+        check(lib().bpf_map_lookup_elem(self.fd, key, values), f"map {self.name}: lookup")
+        return [
+            values.raw[at : at + self.value_size] for at in range(0, len(values), self.value_size)
+        ]
+
+    def update_each(self, key: bytes, value: bytes) -> None:
+        """Give a key of a per-CPU map one value on all processors."""
+        self.update(key, value * _possible_cpus())
+
     def update(self, key: bytes | None, value: bytes, *, flags: int = ANY) -> None:
         check(lib().bpf_map_update_elem(self.fd, key, value, flags), f"map {self.name}: update")
 

@@ -11,6 +11,7 @@ import click
 
 from runtime import ui
 from runtime.cli import ctl_maps
+from runtime.cli.ctl_authz import authz
 from runtime.cli.ctl_cluster import complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
 from runtime.cli.ctl_log import log_
@@ -91,6 +92,9 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
         yield "changed", changed
     if facts["acceleration"]:
         yield "same node", _acceleration(facts["acceleration"])
+    if facts["authorization"] and not facts["authorization"]["enforced"]:
+        since = facts["authorization"]["disabled_since"]
+        yield "policies", f"NOT ENFORCED since {since}: switched off (kmeshctl authz enable)"
     yield "telemetry", _telemetry(facts["telemetry"])
     for line in _waypoints(facts["waypoints"] or {}):
         yield "waypoints", line
@@ -273,6 +277,8 @@ def policies(run_dir: Path, pins: Path, output: str) -> None:
     )
     if _is_shown(found, down, output=output):
         return
+    if not found["enforced"]:
+        click.echo("NOT ENFORCED in this node's kernel: switched off (kmeshctl authz enable)\n")
     columns = ("NAMESPACE", "NAME", "ACTION", "DECIDED BY", "GUARDS", "HITS", "REMARK")
     ui.print_table(columns, (_policy_row(each) for each in found["policies"]))
     if found["exempt"]:
@@ -364,7 +370,7 @@ def dump(run_dir: Path) -> None:
     click.echo(json_lines(everything), nl=False)
 
 
-for command in (explain, log_, routes, nodes, pods, waypoint, completion):
+for command in (authz, explain, log_, routes, nodes, pods, waypoint, completion):
     kmeshctl.add_command(command)
 
 

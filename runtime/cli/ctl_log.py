@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from runtime import log, ui
-from runtime.cli.options import daemon, run_dir_option
+from runtime.cli.options import daemon, run_dir_option, tell
 
 
 @click.command("log")
@@ -22,11 +22,11 @@ def log_(area: str | None, level: str | None, run_dir: Path, output: str) -> Non
     \b
     Example:
       kmeshctl log enrol debug
+      kmeshctl --node worker-1 log kmesh debug
     """  # noqa: D301 - \b is click's mark for "do not wrap"
-    client = daemon(run_dir)
     if area and level:
-        client.post("/debug/loggers", {"name": area, "level": level})
-    levels = client.get("/debug/loggers")
+        tell(run_dir, "/debug/loggers", {"name": area, "level": level}, words=("log", area, level))
+    levels = daemon(run_dir).get("/debug/loggers")
     shown = {area: levels[area]} if area in levels else levels
     if output == "json":
         ui.print_json(shown)

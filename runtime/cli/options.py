@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from runtime.control.rundir import PINS, RUN_DIR, default_pins, default_run_dir
 from runtime.server.client import Client
+
+if TYPE_CHECKING:
+    from runtime.control.fleet import Fleet
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -37,11 +41,36 @@ def pins_option(function: _Command) -> _Command:
 
 def daemon(run_dir: Path) -> Client:
     """The daemon that has this run directory; or, where the user named one, that of a cluster's node."""
-    context = click.get_current_context(silent=True)
-    node = context.find_root().params.get("node") if context else None
+    node = _node()
+    return Client(run_dir / "kmesh.sock") if node is None else _fleet().client(node)
+
+
+def tell(run_dir: Path, path: str, body: Mapping[str, Any], *, words: Sequence[str]) -> Any:
+    """Have the daemon change something, which takes its Unix socket; gives its answer.
+
+    On a cluster's node that socket is the pod's: the command is run there, by the right to `exec` in
+    pods, as what is reached by port-forward tells things and changes none.
+
+    Args:
+        run_dir: of the daemon on this host.
+        path: what to tell it.
+        body: that, in JSON.
+        words: kmeshctl's command that does the same.
+    """
+    node = _node()
     if node is None:
-        return Client(run_dir / "kmesh.sock")
+        return Client(run_dir / "kmesh.sock").post(path, body)
+    return json.loads(_fleet().run(node, ["kmeshctl", *words, "--output", "json"]))
+
+
+def _node() -> str | None:
+    """The node of a cluster that the user named."""
+    context = click.get_current_context(silent=True)
+    return context.find_root().params.get("node") if context else None
+
+
+def _fleet() -> Fleet:
     from runtime.cli.kubeconfig import user_cluster
     from runtime.control.fleet import Fleet
 
-    return Fleet(user_cluster()).client(node)
+    return Fleet(user_cluster())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 import urllib3.exceptions
 from kubernetes import client, config
-from kubernetes.stream import portforward
+from kubernetes.stream import portforward, stream
 
 from runtime.cluster.api import ApiError, Json
 
@@ -153,6 +153,32 @@ class Cluster:
             response.release_conn()
             raise _refusal(method, path, status=response.status, told=told)
         return response
+
+    def run_in(self, namespace: str, pod: str, argv: Sequence[str]) -> str:
+        """Run a command in a pod's container, to its end; gives what it prints.
+
+        Raises:
+            ApiError: it cannot be run, or fails; then with what it says.
+        """
+        core = client.CoreV1Api(
+            client.ApiClient(self._client.configuration)
+        )  # its calls become websockets
+        try:
+            run = stream(
+                core.connect_get_namespaced_pod_exec, pod, namespace, command=list(argv),
+                stdin=False, stdout=True, stderr=True, tty=False, _preload_content=False,
+            )  # fmt: skip
+            run.run_forever(timeout=_ANSWER_SECONDS[1])
+            out, errors = run.read_stdout(timeout=0), run.read_stderr(timeout=0)
+            status = run.returncode
+            run.close()
+        except (client.ApiException, ValueError) as error:
+            reason = str(getattr(error, "reason", error)).split(" -+-+- ", 1)[0]
+            raise ApiError(f"exec in {namespace}/{pod}: {reason}") from error
+        if status != 0:
+            said = (errors or out or "it does not end").strip()
+            raise ApiError(f"exec in {namespace}/{pod}: {' '.join(argv)}: {said}")
+        return str(out)
 
     def port_forward(self, namespace: str, pod: str, port: int) -> socket.socket:
         """A connection to a port on a pod's loopback, through the API server and the kubelet.

@@ -78,6 +78,7 @@ class Authorization:
         self._names: dict[int, list[str]] = {}
         self._past: Counter[str] = Counter()  # hits of sets that are gone
         self._failed: dict[str, str] = {}
+        self._disabled_since = ""  # RFC 3339; "" while policies are enforced
 
     def _adopt(self) -> Kernel | None:
         """What cannot be taken over guards on as it is, until another attempt."""
@@ -164,8 +165,32 @@ class Authorization:
 
     @property
     def is_needed(self) -> bool:
-        """Whether a policy guards any workload of this node."""
-        return self._kernel is not None and self._tables.is_needed
+        """Whether a policy guards any workload of this node, and is to be enforced."""
+        wanted = self._kernel is not None and self._tables.is_needed
+        return wanted and not self._disabled_since
+
+    def switch(self, *, on: bool) -> None:
+        """Enforce policies, or let every new connection through; a new process always enforces.
+
+        Only who judges goes: policies are kept up to date meanwhile, so that they hold at once when it is on again.
+
+        Raises:
+            KmeshError: who judges cannot be taken away; policies are enforced as before.
+        """
+        before = self._disabled_since
+        if on != bool(before):
+            return
+        self._disabled_since = "" if on else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        try:
+            self.follow()
+        except OSError as error:
+            self._disabled_since = before
+            self.follow()
+            raise KmeshError(f"the enforcement of policies cannot be switched: {error}") from error
+        if on:
+            _log.warning("policies are enforced again, for new connections")
+        else:
+            _log.error("POLICIES ARE NOT ENFORCED ANY MORE: switched off (kmeshctl authz enable)")
 
     def look(self) -> None:
         """Take note of what changes without an update: this node's addresses, and namespaces."""
@@ -233,9 +258,19 @@ class Authorization:
         found = sorted(self._tables.policies.items())
         return {
             "policies": [self._describe(policy, hits[key]) for key, policy in found],
+            "enforced": not self._disabled_since,
             "refused_by_default": hits[""],
             "exempt": [str(address) for address in self._tables.exempted],
             "namespaces": {"guarded": self._guarded[0], "managed": self._guarded[1]},
+        }
+
+    def summary(self) -> Mapping[str, Any]:
+        """Whether policies are enforced, ready for JSON."""
+        return {
+            "enforced": not self._disabled_since,
+            "disabled_since": self._disabled_since,
+            "policies": len(self._tables.policies),
+            "guarded": self._guarded[0],
         }
 
     def _describe(self, policy: Policy, hits: int) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ class ReachesPods(Api, Protocol):
     """An API server through which pods' ports can be reached."""
 
     def port_forward(self, namespace: str, pod: str, port: int) -> socket.socket: ...
+    def run_in(self, namespace: str, pod: str, argv: Sequence[str]) -> str: ...
 
 
 class Fleet:
@@ -48,11 +49,23 @@ class Fleet:
         Raises:
             KmeshError: there is none.
         """
+        return self._client(self._daemon(node))
+
+    def run(self, node: str, argv: Sequence[str]) -> str:
+        """Run a command in the daemon's pod on a node; gives what it prints.
+
+        Raises:
+            KmeshError: there is none, or the command fails.
+        """
+        metadata = self._daemon(node)["metadata"]
+        return self._api.run_in(metadata["namespace"], metadata["name"], argv)
+
+    def _daemon(self, node: str) -> Json:
         found = self.daemons()
         if node not in found:
             there = ", ".join(sorted(found)) or "none"
             raise KmeshError(f"no daemon of Kmesh on node {node!r}", hint=f"there are on: {there}")
-        return self._client(found[node])
+        return found[node]
 
     def _client(self, pod: Json) -> Client:
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]

@@ -4,6 +4,7 @@
  *
  *	space COOKIE	with a descriptor of the network namespace: listen in it; "ok PORT"
  *	drop COOKIE	no new connections there; "ok"
+ *	access-log N	one in N requests is for the access log (accesslog.c), 0: none; "ok"
  *	status		"ok" and what there is, as words
  *	hand-over MAPS	everything goes to who asks (handover.c); MAPS: whose maps it has
  *	stop		"ok", and the end
@@ -11,6 +12,7 @@
 #define _GNU_SOURCE
 #include "gate.h"
 #include "handover.h"
+#include "stat.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -102,6 +104,7 @@ static void status(int fd)
 
 static void obey(struct caller *caller, char *command, int descriptor)
 {
+	static const char log_command[] = "access-log ";
 	int fd = caller->watch.fd;
 	uint64_t cookie = 0;
 	uint32_t maps;
@@ -114,6 +117,8 @@ static void obey(struct caller *caller, char *command, int descriptor)
 		close(descriptor);
 	if (sscanf(command, "drop %" SCNu64, &cookie) == 1) {
 		drop_space(fd, cookie);
+	} else if (!strncmp(command, log_command, sizeof(log_command) - 1)) {
+		answer(fd, log_set(command + sizeof(log_command) - 1) ? "ok" : "error no number");
 	} else if (!strcmp(command, "status")) {
 		status(fd);
 	} else if (sscanf(command, "hand-over %u", &maps) == 1 && !handing_over) {

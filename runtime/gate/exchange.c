@@ -30,6 +30,7 @@ void exchange_leave_upstream(struct exchange *exchange, bool reset)
 
 static void forget(struct exchange *exchange)
 {
+	stat_end(&exchange->measure, exchange->session);
 	exchange->session->exchange = NULL;
 	buffer_drop(&exchange->unsent);
 	free(exchange);
@@ -102,6 +103,8 @@ void exchange_answer(struct exchange *exchange, int status, const char *reason)
 			      exchange->closes ||
 				      (exchange->request_done && !exchange->request_kept));
 	session_announce(session, length);
+	stat_head(&exchange->measure, status);
+	exchange->measure.response_bytes += length;
 	exchange_finish(exchange);
 	session_send_announced(session, text, length);
 }
@@ -228,6 +231,8 @@ struct exchange *exchange_begin(struct session *session, const char *head, size_
 	struct exchange *exchange = make(session);
 
 	exchange->route = *route;
+	stat_begin(&exchange->measure, route->stat, KMESH_BY_GATE);
+	log_head(&exchange->measure, head, length);
 	exchange->head = length > 5 && !memcmp(head, "HEAD ", 5);
 	exchange->connect = length > 8 && !memcmp(head, "CONNECT ", 8);
 	frame_request(&exchange->request);
@@ -240,6 +245,8 @@ struct exchange *exchange_of_kernel(struct session *session, struct upstream *up
 	struct exchange *exchange = make(session);
 
 	exchange->of_kernel = true;
+	stat_begin_taken(&exchange->measure, upstream->id);
+	log_taken(&exchange->measure, upstream->id);
 	exchange->request_done = true;
 	exchange->request_kept = true;
 	exchange->upstream = upstream;
@@ -268,10 +275,12 @@ size_t exchange_request(struct exchange *exchange, const char *data, size_t leng
 	size_t used = 0;
 
 	if (exchange->tunnel) {
+		exchange->measure.request_bytes += length;
 		forward(exchange, data, length);
 		return length;
 	}
 	result = frame_feed(&exchange->request, data, length, &used);
+	exchange->measure.request_bytes += used;
 	if (result == FRAME_BAD) {
 		exchange->request_done = true;
 		exchange->closes = true;

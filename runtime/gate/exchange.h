@@ -5,6 +5,7 @@
 
 #include "frame.h"
 #include "gate.h"
+#include "stat.h"
 
 struct exchange {
 	struct session *session;
@@ -12,6 +13,7 @@ struct exchange {
 	struct frame request, response;
 	struct buffer unsent; /* of the request, for the upstream */
 	struct route route;
+	struct measure measure;
 	uint8_t dials;
 	bool head, connect; /* the method */
 	bool of_kernel;

@@ -231,6 +231,7 @@ struct route {
 	int status;
 	const char *reason;
 	uint64_t cluster;
+	uint32_t stat; /* where its requests are counted */
 	struct kmesh_endpoint endpoint;
 };
 

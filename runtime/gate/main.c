@@ -2,6 +2,7 @@
 /* kmesh-gate PINS SOCKET: see gate.h. A gate that runs at the socket hands over to this one. */
 #include "gate.h"
 #include "handover.h"
+#include "stat.h"
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -21,6 +22,7 @@ static void tick(void)
 	sessions_tick();
 	spaces_tick();
 	handover_tick();
+	log_flush();
 	if (!(++ticks % 60)) {
 		routes_tick();
 		if (!handing_over)
@@ -51,7 +53,8 @@ int main(int count, char **arguments)
 	signal(SIGINT, on_signal);
 	have_many_descriptors();
 	loop_init();
-	if (maps_open(arguments[1]))
+	log_path(arguments[2]);
+	if (maps_open(arguments[1]) || stat_open())
 		return 1;
 	is_first = !settings_shared->prepared;
 	if (is_first)
@@ -63,6 +66,7 @@ int main(int count, char **arguments)
 	puts("ready");
 	fflush(stdout);
 	loop_run(tick);
+	log_flush();
 	control_end();
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <kmesh/maps.h>
 #include <kmesh/gate.h>
 #include <kmesh/http/maps.h>
+#include <kmesh/stat.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +48,9 @@ static struct open_map maps[] = {
 	{&upstream_ids, "upstream_ids", -1},
 	{&http_grammars, "http_grammars", -1},
 	{&http_graphs, "http_graphs", -1},
+	{&route_stats, "route_stats", -1},
+	{&gate_stat, "gate_stat", -1},
+	{&taken_heads, "taken_heads", -1},
 };
 
 int gate_bpf(int command, union bpf_attr *attributes)

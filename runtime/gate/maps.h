@@ -7,5 +7,7 @@
 int gate_bpf(int command, union bpf_attr *attributes);
 /* The descriptor of a pinned map, by the map as the shared headers define it. */
 int gate_map_fd(const void *map);
+/* The value, until the next is looked up in the same map. */
+void *gate_map_lookup(const void *map, const void *key);
 
 #endif

@@ -2,6 +2,7 @@
 /* The response's half of an exchange: from the upstream to the client, until it ends. */
 #include "exchange.h"
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 
 static char chunk[GATE_CHUNK];
@@ -36,6 +37,20 @@ static bool read_response(struct exchange *exchange, const char *data, size_t le
 		}
 	}
 	return true;
+}
+
+/* Interim responses are none yet; read_response() has made room for the next after each. */
+static void note(struct exchange *exchange, size_t used)
+{
+	const struct upstream *upstream = exchange->upstream;
+
+	exchange->measure.response_bytes += used;
+	if (!exchange->response.headed || exchange->measure.head_at)
+		return;
+	stat_head(&exchange->measure, exchange->response.parser.status_code);
+	memcpy(exchange->measure.endpoint, upstream->pool->key.address,
+	       sizeof(exchange->measure.endpoint));
+	exchange->measure.endpoint_port = upstream->pool->key.port;
 }
 
 /* The upstream has ended its stream. */
@@ -90,17 +105,19 @@ void exchange_response(struct exchange *exchange)
 		return;
 	}
 	used = got;
-	if (!exchange->tunnel) {
+	if (exchange->tunnel) {
+		exchange->measure.response_bytes += got;
+		session_announce(session, used);
+	} else {
 		if (!read_response(exchange, chunk, got, &used)) {
 			exchange_lose(exchange, 502, "the endpoint's response is not HTTP/1.1");
 			return;
 		}
+		note(exchange, used);
 		upgraded = exchange->tunnel;
 		upstream->worn = upstream->worn || used < (size_t)got;
 		session_announce(session, used);
 		finished = exchange_finish(exchange);
-	} else {
-		session_announce(session, used);
 	}
 	session_send_announced(session, chunk, used);
 	if (upgraded)

@@ -2,6 +2,7 @@
 /* Where a request goes: the same tables and the same code as the kernel's. */
 #include "gate.h"
 #include "maps.h"
+#include "stat.h"
 #include <kmesh/balance.h>
 #include <kmesh/gate.h>
 #include <kmesh/http/maps.h>
@@ -231,9 +232,12 @@ void route_request(struct session *session, const char *head, size_t length, uin
 	struct kmesh_route *found;
 	int verdict = KMESH_HTTP_NO_TABLE;
 
+	route->stat = KMESH_STAT_UNROUTED;
 	if (port_of(session, &port))
 		verdict = match(&port, head, length, &outcome);
 	if (verdict) {
+		if (verdict != KMESH_HTTP_INCOMPLETE)
+			stat_verdict(verdict);
 		refuse(route, verdict);
 		return;
 	}
@@ -241,6 +245,7 @@ void route_request(struct session *session, const char *head, size_t length, uin
 		stop(route, ROUTE_ANSWER, 404, NULL);
 		return;
 	}
+	route->stat = KMESH_STAT_OTHER;
 	key.table = port.table;
 	key.route = outcome.route;
 	found = gate_map_lookup(&http_routes, &key);
@@ -248,6 +253,7 @@ void route_request(struct session *session, const char *head, size_t length, uin
 		stop(route, ROUTE_ANSWER, 503, "the route is being replaced");
 		return;
 	}
+	route->stat = found->stat;
 	if (found->kind == KMESH_ROUTE_ANSWER) {
 		stop(route, ROUTE_ANSWER, found->status, NULL);
 	} else if (found->kind != KMESH_ROUTE_FORWARD) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* A client's connection: its slot, what is sent to it, and its end. */
 #include "session.h"
+#include "stat.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,6 +85,7 @@ void session_abort(struct session *session)
 	} else if (session_kernel_is_busy(session)) {
 		struct upstream *upstream = session_upstream_of_kernel(session);
 
+		stat_unanswered(session, session_slot(session)->upstream);
 		if (upstream)
 			upstream_close(upstream, true);
 	}
@@ -147,6 +149,7 @@ void session_refuse(struct session *session, const struct route *route)
 	char text[1024];
 	size_t length = answer_write(text, sizeof(text), route->status, route->reason, false, true);
 
+	stat_refused(session, route->stat, route->status, length);
 	session_close(session);
 	buffer_drop(&session->in);
 	session_announce(session, length);
@@ -214,6 +217,7 @@ static void look_for_loss(struct session *session)
 	struct upstream *upstream = session_upstream_of_kernel(session);
 	struct route route = {.status = 503, .reason = "the request was lost on its way"};
 
+	route.stat = upstreams_shared[session_slot(session)->upstream % KMESH_UPSTREAMS].stat;
 	if (upstream && !upstream_lost_a_request(upstream))
 		return;
 	if (upstream)

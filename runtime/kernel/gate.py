@@ -96,6 +96,10 @@ class Gate:
         words = (word.partition("=") for word in self._ask("status").split())
         return {name: int(value) for name, _, value in words}
 
+    def log_requests(self, *, one_in: int) -> None:
+        """Tell the access log of one in so many requests; of none with 0. Kept over hand-over."""
+        self._ask(f"access-log {one_in}")
+
     def stop(self) -> None:
         """End it, and with it every connection that it holds."""
         self._ask("stop")

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping
 
 from runtime.bpf.maps import BpfMap
+from runtime.kernel.http_stats import RouteStats
 from runtime.model.http import RouteTable
 from runtime.model.mesh import IPAddress
 from runtime.tables.enhanced_layout import ClusterKey, FrontendKey, HttpPort, RouteKey, SlotKey
@@ -40,6 +41,7 @@ class HttpPorts:
 
     def __init__(self, maps: Mapping[str, BpfMap]) -> None:
         self._maps = maps
+        self.stats = RouteStats(maps)
 
     def set_cluster(self, name: str, targets: Iterable[Target]) -> None:
         """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile."""
@@ -66,7 +68,9 @@ class HttpPorts:
             BpfError: the kernel refused a part; the port is as before.
         """
         compiled = compile_routes(table)
-        rows = route_rows(table, compiled.rough)
+        stats = self.stats.assign(table)
+        rows = route_rows(table, compiled.rough, stats)
+        self.stats.hold(rows.number, stats)
         self._write(compiled, rows)
         key = FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0)
@@ -114,6 +118,7 @@ class HttpPorts:
                 if struct.unpack("=Q", key)[0] not in numbers:
                     self._maps[outer].delete(key)
         tables = {port.table for port in ports}
+        self.stats.keep(tables)
         gone = [
             key
             for key, _ in self._maps["http_routes"].items()

@@ -108,6 +108,7 @@ class Instance:
             "adopted": bool(self._started and self._started.path.was_serving),
             "acceleration": self._acceleration.status() if self._acceleration else None,
             "telemetry": self._telemetry.status(),
+            "authorization": self._authorization.summary() if self._authorization else None,
             "waypoints": self._waypoints(),
             "compiled": self._judged.compiled if self._judged else "",
             "sync": self._view.summary(),
@@ -162,10 +163,22 @@ class Instance:
         return self._view.describe_workloads()
 
     def policies(self) -> Json:
+        authorization = self._authorizing()
+        with self._lock:
+            return authorization.describe()
+
+    def authz(self) -> Json:
+        return self._authorizing().summary()
+
+    def switch_authz(self, *, on: bool) -> None:
+        authorization = self._authorizing()
+        with self._lock:
+            authorization.switch(on=on)
+
+    def _authorizing(self) -> Authorization:
         if self._authorization is None:
             raise KmeshError(f"the data path does not serve: {self._phase}")
-        with self._lock:
-            return self._authorization.describe()
+        return self._authorization
 
     def pods(self) -> list[Json]:
         if self._cluster is None:

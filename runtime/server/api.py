@@ -55,6 +55,10 @@ class Daemon(Protocol):
 
     def access_log(self) -> bool: ...
     def switch_access_log(self, *, on: bool) -> None: ...
+    def authz(self) -> Json:
+        """Whether policies are enforced in the kernel."""
+
+    def switch_authz(self, *, on: bool) -> None: ...
     def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None: ...
     def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None: ...
 
@@ -68,6 +72,7 @@ def routes(daemon: Daemon, *, metrics: Callable[[], bytes]) -> dict[tuple[str, s
         "/workloads": daemon.workloads,
         "/policies": daemon.policies,
         "/pods": daemon.pods,
+        "/authz": daemon.authz,
         "/debug/probe": daemon.probe,
         "/debug/loggers": log.levels,
     }
@@ -95,6 +100,7 @@ def control_routes(daemon: Daemon) -> dict[tuple[str, str], Route]:
         ("POST", "/enroll"): partial(_on_workload, daemon.enroll),
         ("POST", "/release"): partial(_on_workload, daemon.release),
         ("POST", "/debug/loggers"): _set_level,
+        ("POST", "/authz"): partial(_switch_authz, daemon),
     }
 
 
@@ -128,11 +134,21 @@ def _access_log(daemon: Daemon) -> Reply:
 
 def _switch_access_log(daemon: Daemon, request: Request) -> Reply:
     """POST /accesslog?enable=true, or with a body {"enable": true}."""
+    daemon.switch_access_log(on=_is_enabled(request))
+    return _access_log(daemon)
+
+
+def _switch_authz(daemon: Daemon, request: Request) -> Reply:
+    """POST /authz?enable=false, or with a body {"enable": false}."""
+    daemon.switch_authz(on=_is_enabled(request))
+    return Reply(daemon.authz())
+
+
+def _is_enabled(request: Request) -> bool:
     said = str(request.body.get("enable", request.query.get("enable", ""))).lower()
     if said not in ("true", "false"):
         raise KmeshError("say enable=true or enable=false")
-    daemon.switch_access_log(on=said == "true")
-    return _access_log(daemon)
+    return said == "true"
 
 
 def _on_workload(action: Callable[..., None], request: Request) -> Reply:

@@ -42,6 +42,10 @@ class _Collector(Collector):
         )
         ready.add_metric([], float(status["ready"]))
         yield ready
+        if status["authorization"]:
+            text = "0 while the enforcement of policies is switched off (kmeshctl authz disable)."
+            enforced = float(status["authorization"]["enforced"])
+            yield GaugeMetricFamily("kmesh_authorization_enforced", text, value=enforced)
         yield _capabilities(status["capabilities"])
         counts: Mapping[str, Any] = status["counts"]
         for name, text in _GAUGES.items():

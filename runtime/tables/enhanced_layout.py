@@ -183,21 +183,40 @@ class GateKey(NamedTuple):
         return cls._make(_GATE_KEY.unpack(data))
 
 
-_GATE_SETTINGS = Struct("=II")
+_GATE_SETTINGS = Struct("=III4x")
 
 
 class GateSettings(NamedTuple):
-    """struct kmesh_gate_settings, 8 bytes."""
+    """struct kmesh_gate_settings, 16 bytes."""
 
     paused: int
     prepared: int
+    logs: int
 
     def pack(self) -> bytes:
-        return _GATE_SETTINGS.pack(self.paused, self.prepared)
+        return _GATE_SETTINGS.pack(self.paused, self.prepared, self.logs)
 
     @classmethod
     def unpack(cls, data: bytes) -> GateSettings:
         return cls._make(_GATE_SETTINGS.unpack(data))
+
+
+_GATE_STAT = Struct("=32QQ")
+
+
+class GateStat(NamedTuple):
+    """struct kmesh_gate_stat, 264 bytes."""
+
+    verdicts: tuple[int, ...]
+    log_dropped: int
+
+    def pack(self) -> bytes:
+        return _GATE_STAT.pack(*self.verdicts, self.log_dropped)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> GateStat:
+        flat = _GATE_STAT.unpack(data)
+        return cls(flat[0:32], flat[32])
 
 
 _HTTP_HEAD = Struct("=QQI4x32H32H")
@@ -356,7 +375,7 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=III4x16Q16I")
+_ROUTE = Struct("=IIII16Q16I")
 
 
 class Route(NamedTuple):
@@ -365,16 +384,19 @@ class Route(NamedTuple):
     kind: int
     status: int
     total: int
+    stat: int
     clusters: tuple[int, ...]
     weights: tuple[int, ...]
 
     def pack(self) -> bytes:
-        return _ROUTE.pack(self.kind, self.status, self.total, *self.clusters, *self.weights)
+        return _ROUTE.pack(
+            self.kind, self.status, self.total, self.stat, *self.clusters, *self.weights
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Route:
         flat = _ROUTE.unpack(data)
-        return cls(flat[0], flat[1], flat[2], flat[3:19], flat[19:35])
+        return cls(flat[0], flat[1], flat[2], flat[3], flat[4:20], flat[20:36])
 
 
 _ROUTE_KEY = Struct("=QI4x")
@@ -392,6 +414,68 @@ class RouteKey(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> RouteKey:
         return cls._make(_ROUTE_KEY.unpack(data))
+
+
+_ROUTE_STAT = Struct("=Q18Q3Q3Q16QQQ26Q26Q")
+
+
+class RouteStat(NamedTuple):
+    """struct kmesh_route_stat, 760 bytes."""
+
+    name: int
+    requests: tuple[int, ...]
+    request_bytes: tuple[int, ...]
+    response_bytes: tuple[int, ...]
+    codes: tuple[int, ...]
+    head_ns: int
+    end_ns: int
+    head: tuple[int, ...]
+    end: tuple[int, ...]
+
+    def pack(self) -> bytes:
+        return _ROUTE_STAT.pack(
+            self.name,
+            *self.requests,
+            *self.request_bytes,
+            *self.response_bytes,
+            *self.codes,
+            self.head_ns,
+            self.end_ns,
+            *self.head,
+            *self.end,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> RouteStat:
+        flat = _ROUTE_STAT.unpack(data)
+        return cls(
+            flat[0],
+            flat[1:19],
+            flat[19:22],
+            flat[22:25],
+            flat[25:41],
+            flat[41],
+            flat[42],
+            flat[43:69],
+            flat[69:95],
+        )
+
+
+_ROUTE_TAKEN = Struct("=QQ")
+
+
+class RouteTaken(NamedTuple):
+    """struct kmesh_route_taken, 16 bytes."""
+
+    requests: int
+    sent: int
+
+    def pack(self) -> bytes:
+        return _ROUTE_TAKEN.pack(self.requests, self.sent)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> RouteTaken:
+        return cls._make(_ROUTE_TAKEN.unpack(data))
 
 
 _SESSION = Struct("=QQ16s2s2xI")
@@ -525,11 +609,28 @@ class SourceTlvs(NamedTuple):
         return cls._make(_SOURCE_TLVS.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIIIIII8x")
+_TAKEN_HEAD = Struct("=I160s")
+
+
+class TakenHead(NamedTuple):
+    """struct kmesh_taken_head, 164 bytes."""
+
+    length: int
+    text: bytes  # 160 bytes
+
+    def pack(self) -> bytes:
+        return _TAKEN_HEAD.pack(self.length, self.text)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> TakenHead:
+        return cls._make(_TAKEN_HEAD.unpack(data))
+
+
+_UPSTREAM = Struct("=QQQQIII4xQIIIII4x")
 
 
 class Upstream(NamedTuple):
-    """struct kmesh_upstream, 64 bytes."""
+    """struct kmesh_upstream, 80 bytes."""
 
     cookie: int
     sock: int
@@ -538,6 +639,9 @@ class Upstream(NamedTuple):
     slot: int
     flags: int
     recalled: int
+    since: int
+    stat: int
+    size: int
     expects: int
     expecting: int
     broken: int
@@ -551,6 +655,9 @@ class Upstream(NamedTuple):
             self.slot,
             self.flags,
             self.recalled,
+            self.since,
+            self.stat,
+            self.size,
             self.expects,
             self.expecting,
             self.broken,
@@ -578,6 +685,7 @@ MAPS = {
     "gate_sessions": MapLayout(type=1, flags=1, max_entries=65536),
     "gate_settings": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
+    "gate_stat": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
     "gates": MapLayout(type=1, flags=1, max_entries=4096),
     "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
@@ -592,8 +700,11 @@ MAPS = {
     "pool_numbers": MapLayout(type=1, flags=1, max_entries=16384),
     "pools": MapLayout(type=2, flags=1024, max_entries=16384),
     "request_steps": MapLayout(type=3, flags=0, max_entries=2),
+    "route_stats": MapLayout(type=2, flags=1024, max_entries=16384),
+    "route_taken": MapLayout(type=6, flags=0, max_entries=16384),
     "slots": MapLayout(type=1, flags=1, max_entries=1048576),
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
+    "taken_heads": MapLayout(type=1, flags=1, max_entries=65536),
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
     "upstream_ids": MapLayout(type=1, flags=1, max_entries=65536),
     "upstream_socks": MapLayout(type=1, flags=1, max_entries=65536),
@@ -602,14 +713,14 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "c140642bc5d2ef42053e466bd128232761c37bbdf8a1e9843b2bf8915512af69"
+DIGEST = "13a1b5e17935b73edc1c2b8e471376f4dfa0318dac7658956c65ea3816b3eabf"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
-    "client_states": "43677ef073c9a488c3ef6c4f29f9d25b8d625c1b21376ff4f86bea01e19b74e1",
-    "clients": "8065a38be4e21f7f35de8523d0fb685c7d4422a946bc1cfb456f2ca93530de84",
-    "introductions": "fc956d2bf22e9289bd59a678c1c6d3bd0682efb9e12c6fa45d6228d2ee126757",
+    "client_states": "bd4d3af14c99274c4c33c568092773217d755aea2ba7a4124426e8305c509fb4",
+    "clients": "d8a43d0761a8fde8d6e13c729316261de70d56af2ddc1bef7342ac7d6b84cf96",
+    "introductions": "33fcbe4cc666ad9dbe005407f9fcb9dcf46ad1a860a2192028e866c987edc15d",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
-    "upstreams": "c82c67eb457050372d7a363c65348aac45c7af4845d33f097e015ecb9ae9227a",
+    "upstreams": "5e598ffaad46910fbc1188bd9b959a35906d56b6a80498f34b9f4af19338e3a6",
 }

@@ -8,7 +8,7 @@ and turns over to it in one update (runtime/kernel/http_ports.py).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from ipaddress import IPv4Address, ip_address
@@ -82,9 +82,9 @@ def _row(route: Route, rough: str | None) -> tuple[Row, str | None]:
     why = rough or why_waypoint(route)
     none = (0,) * MOST_CLUSTERS
     if why:
-        return Row(WAYPOINT, 0, 0, none, none), why
+        return Row(WAYPOINT, 0, 0, 0, none, none), why
     if isinstance(route.action, DirectResponse):
-        return Row(ANSWER, route.action.status, 0, none, none), None
+        return Row(ANSWER, route.action.status, 0, 0, none, none), None
     assert isinstance(route.action, Forward)
     chosen = route.action.clusters
     room = (0,) * (MOST_CLUSTERS - len(chosen))
@@ -92,6 +92,7 @@ def _row(route: Route, rough: str | None) -> tuple[Row, str | None]:
         FORWARD,
         0,
         sum(one.weight for one in chosen),
+        0,
         (*(cluster_number(one.name) for one in chosen), *room),
         (*(one.weight for one in chosen), *room),
     ), None
@@ -106,18 +107,19 @@ class RouteRows:
     waypoint: Mapping[int, str]
 
 
-def route_rows(table: RouteTable, rough: Mapping[int, str]) -> RouteRows:
+def route_rows(table: RouteTable, rough: Mapping[int, str], stats: Sequence[int] = ()) -> RouteRows:
     """The rows of a route table.
 
     Args:
         table: the routes, numbered through all virtual hosts.
         rough: routes that the matcher cannot tell exactly, and why (`CompiledRoutes.rough`).
+        stats: where the requests of each route are counted; all together without it.
     """
     rows, waypoint = [], {}
     routes = (route for host in table.virtual_hosts for route in host.routes)
     for index, route in enumerate(routes):
         row, why = _row(route, "; ".join(table.beyond) or rough.get(index))
-        rows.append(row.pack())
+        rows.append(row._replace(stat=stats[index] if stats else 0).pack())
         if why:
             waypoint[index] = why
     return RouteRows(number=digest(*rows), rows=tuple(rows), waypoint=waypoint)

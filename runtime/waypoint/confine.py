@@ -44,11 +44,19 @@ def confine(user: int, procs: str) -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
+def _is_script(program: int) -> bool:
+    """Its interpreter opens it once more, by its number."""
+    return os.pread(program, 2, 0) == b"#!"
+
+
 def main(argv: Sequence[str]) -> None:
     user, procs, _, program, *arguments = argv
     try:
+        # Opened while that is allowed: the directories above it may be closed to whom this becomes.
+        opened = os.open(program, os.O_RDONLY)
+        os.set_inheritable(opened, _is_script(opened))
         confine(int(user), procs)
-        os.execv(program, [program, *arguments])  # noqa: S606 - to become it is all that this is for
+        os.execve(opened, [program, *arguments], os.environ)  # noqa: S606 - what this is for
     except OSError as error:
         sys.exit(f"cannot become {program}: {error}")
 

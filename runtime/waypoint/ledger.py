@@ -81,7 +81,7 @@ class Sheet:
     def refuse(self, sent: Mapping[str, bytes], reason: str) -> list[str]:
         """Envoy did not take all of these; returns which it is about, none where that is to be found out."""
         self.nacks += 1
-        reason = " ".join(reason.split())[:_LONGEST]
+        reason = " ".join(reason.split())
         new = [name for name, payload in sent.items() if self.good.get(name) != payload]
         # The longest first: one name may be a part of another.
         named, rest = [], reason
@@ -93,7 +93,8 @@ class Sheet:
             named = []  # their messages name hosts and clusters, rarely the resource
         culprits = named or (new if len(new) == 1 else [])
         for name in culprits:
-            self.refused[name] = Refusal(sent[name], reason)
+            own = reason[max(reason.find(f"{name}: "), 0) :] if len(culprits) > 1 else reason
+            self.refused[name] = Refusal(sent[name], own[:_LONGEST])
             if self.singly[:1] == [name]:
                 self.singly.pop(0)
         if not culprits:

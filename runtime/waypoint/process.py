@@ -63,7 +63,6 @@ class EnvoyProcess:
         place = self._place
         assert place.program is not None
         try:
-            write_bootstrap(place, self._bootstrap)
             self._bound_memory()
             procs = str(place.cgroup / "cgroup.procs") if place.cgroup else ""
             with place.log.open("ab") as log:
@@ -72,7 +71,8 @@ class EnvoyProcess:
                     [
                         *(sys.executable, "-I", str(Path(confine.__file__))),
                         *(str(place.user), procs, "--", str(place.program)),
-                        *("-c", place.bootstrap.name, "--disable-hot-restart"),
+                        # As an argument: a file's path it would look up from the root on.
+                        *("--config-yaml", self._bootstrap, "--disable-hot-restart"),
                         *("--concurrency", str(self._workers), "--log-level", "warning"),
                     ],
                     cwd=place.directory,

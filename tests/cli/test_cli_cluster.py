@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -37,11 +37,21 @@ class Reachable(FakeApi):
 
     port = 0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[list[str]] = []
+
     def port_forward(self, namespace: str, pod: str, port: int) -> socket.socket:
         assert (namespace, port) == ("kmesh-system", 15200)
         if pod != "kmesh-a":
             raise ApiError(f"port-forward to {namespace}/{pod}:{port}: no")
         return socket.create_connection(("127.0.0.1", self.port))
+
+    def run_in(self, namespace: str, pod: str, argv: Sequence[str]) -> str:
+        assert (namespace, pod) == ("kmesh-system", "kmesh-a")
+        self.ran.append(list(argv))
+        facts = {"enforced": "enable" in argv, "disabled_since": "now", "policies": 2, "guarded": 0}
+        return json.dumps(facts if "authz" in argv else {})
 
 
 def node(api: FakeApi, name: str) -> None:
@@ -105,6 +115,20 @@ def test_question_goes_to_the_node_that_is_named() -> None:
 def test_levels_of_the_log_are_told() -> None:
     assert ask("--node", "a", "log") == {"kmesh": "info", "enrol": "debug"}
     assert ask("--node", "a", "log", "enrol") == {"enrol": "debug"}
+
+
+def test_what_changes_a_node_is_run_in_its_pod(api: Reachable) -> None:
+    """There the daemon's socket is; what port-forward reaches changes nothing."""
+    ask("--node", "a", "log", "enrol", "info")
+    run("--node", "a", "authz", "enable")
+    done = run("--node", "a", "authz", "disable")
+    assert "NOT ENFORCED" in done.output
+    shared = ["--output", "json"]
+    assert api.ran == [
+        ["kmeshctl", "log", "enrol", "info", *shared],
+        ["kmeshctl", "authz", "enable", *shared],
+        ["kmeshctl", "authz", "disable", *shared],
+    ]
 
 
 @pytest.mark.usefixtures("api")

@@ -114,6 +114,47 @@ def test_the_kernel_is_asked_only_when_a_policy_guards_somebody(kernel: MemoryKe
     assert not any(kernel.maps.values())
 
 
+def test_switched_off_nobody_is_judged_and_policies_are_kept_up_to_date(
+    kernel: MemoryKernel,
+) -> None:
+    made = authorization(kernel)
+    made.program(Update(policies=(PORT,), workloads=(POD,), complete=True))
+    made.switch(on=False)
+    assert kernel.guarded == []
+    assert not made.is_needed
+    assert made.fault() is None
+    made.follow()
+    assert kernel.guarded == []
+    before = kernel.contents()
+    made.program(Update(policies=(policy("other", Match(destination_ports=(81,))),)))
+    assert kernel.contents() != before
+    assert kernel.guarded == []
+    summary = made.summary()
+    assert (summary["enforced"], summary["policies"]) == (False, 2)
+    since = summary["disabled_since"]
+    made.switch(on=False)
+    assert made.summary()["disabled_since"] == since
+    made.switch(on=True)
+    assert kernel.guarded == [Path("/proc/self/ns/net")]
+    assert made.summary()["enforced"]
+
+
+def test_what_cannot_be_switched_off_stays_on(
+    kernel: MemoryKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = authorization(kernel)
+    made.program(Update(policies=(PORT,), workloads=(POD,), complete=True))
+
+    def refuse() -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(kernel, "release_all", refuse)
+    with pytest.raises(KmeshError, match="Read-only file system"):
+        made.switch(on=False)
+    assert made.is_needed
+    assert made.summary()["enforced"]
+
+
 @pytest.mark.parametrize(
     "error", [KmeshError("out of memory"), ApplyError({"policies shop/port": "map full"})]
 )

@@ -201,8 +201,8 @@ class Node:
     def kmeshctl(self, *arguments: str) -> str:
         return self.check([sys.executable, "-m", "runtime.cli.ctl", *arguments])
 
-    def ask(self, question: str) -> Any:
-        return json.loads(self.kmeshctl(question, "--output", "json"))
+    def ask(self, *question: str) -> Any:
+        return json.loads(self.kmeshctl(*question, "--output", "json"))
 
     def write(self, text: str, name: str = "web.yaml") -> None:
         draft = self.services / f".{name}"

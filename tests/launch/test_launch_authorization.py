@@ -132,6 +132,39 @@ def test_policies_hold_while_the_daemon_is_dead_and_the_next_one_takes_them_over
     assert mesh.call(OUTSIDE, BLUE) == "open"
 
 
+def test_enforcement_is_switched_off_and_on_and_a_restart_enforces(mesh: Mesh) -> None:
+    node = mesh.node
+    mesh.give(inside=NOT_FROM_OUTSIDE)
+    daemon = node.daemon(source="istiod:127.0.0.1:15010").wait_ready()
+    assert mesh.call(OUTSIDE, BLUE) == REFUSED
+    # What anyone in the node's network reaches tells things, and changes no policy.
+    post = (
+        "curl -s -o /dev/null -w '%{http_code}' -X POST http://127.0.0.1:15200/authz?enable=false"
+    )
+    assert node.check(["sh", "-c", post]) in ("404", "405")
+    assert json.loads(node.http("/authz")[1])["enforced"]
+    told = node.ask("authz", "disable")
+    assert (told["enforced"], told["policies"], told["guarded"]) == (False, 1, 0)
+    assert mesh.call(OUTSIDE, BLUE) == "open"
+    assert "ERROR authorization: POLICIES ARE NOT ENFORCED ANY MORE" in daemon.log
+    assert "NOT ENFORCED since" in node.kmeshctl("status")
+    assert "NOT ENFORCED in this node's kernel" in node.kmeshctl("policies")
+    assert "kmesh_authorization_enforced 0.0" in node.http("/status/metric", 15020)[1]
+    assert node.http("/debug/ready")[0] == 200
+    mesh.give(only=ONLY_GREEN)  # what changes meanwhile holds at once afterwards
+    node.until(lambda: "only" in node.kmeshctl("policies"), "the policy does not come")
+    assert mesh.call(BLUE, GREEN) == "open"
+    assert node.ask("authz", "enable")["enforced"]
+    assert (mesh.call(BLUE, GREEN), mesh.call(GREEN, BLUE)) == (REFUSED, "open")
+    assert "kmesh_authorization_enforced 1.0" in node.http("/status/metric", 15020)[1]
+    node.ask("authz", "disable")
+    assert mesh.call(OUTSIDE, BLUE) == "open"
+    daemon.kill()
+    node.daemon(source="istiod:127.0.0.1:15010").wait_ready()
+    assert mesh.call(OUTSIDE, BLUE) == REFUSED
+    assert node.ask("authz", "status")["enforced"]
+
+
 def test_a_daemon_that_stops_leaves_no_policy_behind(mesh: Mesh) -> None:
     mesh.give(inside=NOT_FROM_OUTSIDE)
     daemon = mesh.node.daemon(source="istiod:127.0.0.1:15010").wait_ready()

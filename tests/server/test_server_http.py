@@ -30,12 +30,19 @@ class FakeDaemon:
     def __init__(self) -> None:
         self.enrolled: list[str] = []
         self.access_log_on = False
+        self.enforced = True
 
     def access_log(self) -> bool:
         return self.access_log_on
 
     def switch_access_log(self, *, on: bool) -> None:
         self.access_log_on = on
+
+    def authz(self) -> Json:
+        return {"enforced": self.enforced}
+
+    def switch_authz(self, *, on: bool) -> None:
+        self.enforced = on
 
     def version(self) -> Json:
         return {"version": "1"}
@@ -54,6 +61,7 @@ class FakeDaemon:
             "version": "1",
             "mode": "compat",
             "ready": self.reason is None,
+            "authorization": {"enforced": self.enforced},
             "capabilities": {"connect.ipv4": "present"},
             "counts": {"services": 3, "start_seconds": None, "updates": 4, "demotions": 0},
         }

@@ -33,6 +33,7 @@ struct kmesh_client {
 	__u32 first; /* sequence number of its first byte */
 	/* From one step to the next with a message. */
 	__u32 route;
+	__u32 stat;
 	struct kmesh_http_port port;
 	struct kmesh_http_head head;
 	struct kmesh_held held[KMESH_HELD];

@@ -87,11 +87,16 @@ struct kmesh_upstream {
 	__u32 flags;
 	/* the gate's */
 	__u32 recalled; /* no client may hold it any more */
+	__u32 pad;
+	/* the kernel's, for whoever counts the response (kmesh/stat_types.h) */
+	__u64 since; /* ns, CLOCK_MONOTONIC, it took the request */
+	__u32 stat;  /* the route's */
+	__u32 size;  /* of the request, bytes */
 	/* the kernel's, where responses go home (bpf/home) */
 	__u32 expects; /* the number of the next byte, once `expecting` */
 	__u32 expecting;
 	__u32 broken; /* bytes came again, or not in order: nothing of it can be trusted */
-	__u64 pad;
+	__u32 pad1;
 };
 
 /* An endpoint of one network namespace. */
@@ -152,7 +157,7 @@ struct kmesh_route {
 	__u32 kind;
 	__u32 status;
 	__u32 total; /* of weights[] */
-	__u32 pad;
+	__u32 stat;  /* where its requests are counted (kmesh/stat_types.h) */
 	__u64 clusters[KMESH_ROUTE_CLUSTERS];
 	__u32 weights[KMESH_ROUTE_CLUSTERS];
 };
@@ -160,6 +165,8 @@ struct kmesh_route {
 struct kmesh_gate_settings {
 	__u32 paused;	/* the kernel takes nothing: one gate hands over to the next */
 	__u32 prepared; /* a gate has filled the maps */
+	__u32 logs; /* one in so many requests is for the access log; 0: none (the gate writes) */
+	__u32 pad;
 };
 
 /* Why a message was passed to the gate, or that it was not. */

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of requests, route by route: the counters of the kernel and the gate, read.
+
+A route is known by the names that it has in its configuration, so that its counts go on when its
+table is replaced: by its table, virtual host, name and match, and the how-manieth of that kind it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from runtime.model.http import RouteTable
+from runtime.tables.enhanced_layout import RouteStat, RouteTaken
+from runtime.tables.http_ports import digest
+
+OTHER, UNROUTED, FIRST = 0, 1, 2  # KMESH_STAT_OTHER and so on
+STATS = 16384  # KMESH_STATS
+CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+# In the order of kmesh_route_stat.codes (runtime/gate/stat.c).
+CODES = (200, 201, 204, 206, 301, 302, 304, 400, 401, 403, 404, 429, 500, 502, 503, 504)
+
+
+class By(IntEnum):
+    """Who served a request: enum kmesh_stat_by."""
+
+    KERNEL = 0
+    GATE = 1
+    WAYPOINT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RouteName:
+    """A route, as its configuration names it.
+
+    Attributes:
+        table: the route table's name.
+        host: the virtual host's.
+        domain: the virtual host's first domain.
+        route: its own, which may be "".
+        index: from 1 on, in its virtual host.
+        number: stands for it in the maps.
+    """
+
+    table: str
+    host: str
+    domain: str
+    route: str
+    index: int
+    number: int
+
+
+def route_names(table: RouteTable) -> list[RouteName]:
+    """Names of all routes of a table, numbered through all virtual hosts."""
+    found: list[RouteName] = []
+    seen: Counter[tuple[str, str, str]] = Counter()
+    for host in table.virtual_hosts:
+        domain = host.domains[0] if host.domains else ""
+        for index, route in enumerate(host.routes):
+            key = (host.name, route.name, repr(route.match))
+            words = (table.name, *key, str(seen[key]))
+            seen[key] += 1
+            number = digest(b"route", *(word.encode() for word in words))
+            found.append(RouteName(table.name, host.name, domain, route.name, index + 1, number))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCounts:
+    """One route's counts.
+
+    Attributes:
+        taken: requests that the kernel sent to an endpoint, whatever became of them.
+        stat: the gate's, of those that are over.
+    """
+
+    taken: RouteTaken
+    stat: RouteStat
+
+    def requests(self, by: By) -> dict[str, int]:
+        """Requests that are over, by the class of their response's code; "none": there was none."""
+        at = by * len(CLASSES)
+        return dict(zip(CLASSES, self.stat.requests[at : at + len(CLASSES)], strict=True))
+
+    @property
+    def hits(self) -> int:
+        return sum(self.stat.requests)
+
+    def share(self, by: By) -> int:
+        return sum(self.requests(by).values())
+
+    def of_class(self, name: str) -> int:
+        return sum(self.requests(by)[name] for by in By)
+
+    def codes(self) -> dict[int, int]:
+        """Of the codes that are counted one by one, those that were there."""
+        return {code: n for code, n in zip(CODES, self.stat.codes, strict=True) if n}
+
+
+def quantile(buckets: Sequence[int], share: float) -> float | None:
+    """About which time so many requests did not exceed, in seconds; None without any.
+
+    Within a bucket times are taken to lie evenly: the error is at most that of its bounds, which
+    are a factor of two apart.
+    """
+    total = sum(buckets)
+    wanted, before = share * total, 0
+    for index, count in enumerate(buckets):
+        if count and before + count >= wanted:
+            low, high = bounds(index)
+            return low + (high - low) * (wanted - before) / count
+        before += count
+    return None
+
+
+def bounds(bucket: int) -> tuple[float, float]:
+    """From and to which time a bucket counts, in seconds."""
+    return (2 ** (bucket - 1) if bucket else 0) / 1e6, 2**bucket / 1e6
+
+
+__all__ = [
+    "CLASSES",
+    "CODES",
+    "FIRST",
+    "OTHER",
+    "STATS",
+    "UNROUTED",
+    "By",
+    "RouteCounts",
+    "RouteName",
+    "bounds",
+    "quantile",
+    "route_names",
+]
