@@ -46,6 +46,7 @@ static struct open_map maps[] = {
 	{&gate_settings, "gate_settings", -1},
 	{&upstream_socks, "upstream_socks", -1},
 	{&upstream_ids, "upstream_ids", -1},
+	{&source_tlvs, "source_tlvs", -1},
 	{&http_grammars, "http_grammars", -1},
 	{&http_graphs, "http_graphs", -1},
 	{&route_stats, "route_stats", -1},

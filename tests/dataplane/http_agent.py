@@ -137,6 +137,16 @@ def read(number: int, method: str = "GET") -> list[Any]:
     return _clients[number].response(method)
 
 
+def head(number: int) -> str:
+    """The first line of a head, which is read to its end."""
+    found = http_backend.read_head(_clients[number].stream)
+    return found[0] if found else ""
+
+
+def take(number: int, length: int) -> str:
+    return _clients[number].stream.read(length).decode("latin-1")
+
+
 def at_end(number: int) -> bool:
     return _clients[number].at_end()
 
@@ -274,7 +284,8 @@ def pid() -> int:
 COMMANDS = {
     function.__name__: function
     for function in (
-        serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, at_end, block, whole,
+        serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, head, take,
+        at_end, block, whole,
         pieces, pipeline, slow_reader, storm, load, pid,
     )
 }  # fmt: skip
