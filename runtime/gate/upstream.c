@@ -239,7 +239,7 @@ bool upstream_take_back(struct upstream *upstream)
 		upstreams_shared[upstream->id].client = 0;
 	}
 	upstream->offered = false;
-	upstream->state = UPSTREAM_BUSY;
+	upstream->state = !mine && is_held(upstream) ? UPSTREAM_HELD : UPSTREAM_BUSY;
 	upstream->since = loop_now;
 	return mine;
 }
@@ -316,7 +316,7 @@ void upstream_taken(struct upstream *upstream)
 {
 	struct session *session = taker_of(upstream);
 
-	/* The kernel may be just about to say; upstreams_tick() comes back to it. */
+	/* The kernel may be just about to say; look_again() comes back to it. */
 	upstream->awaiting = !session || session->exchange;
 	if (!upstream->awaiting)
 		upstream->exchange = exchange_of_kernel(session, upstream);
@@ -408,6 +408,23 @@ static bool is_in_use(struct upstream *upstream)
 	return false;
 }
 
+/*
+ * The kernel has it, or had it. An exchange begins when there is something to read and no sooner:
+ * the response may be on its way home.
+ */
+static void look_again(struct upstream *upstream)
+{
+	if (is_held(upstream)) {
+		upstream->state = UPSTREAM_HELD;
+		upstream->since = loop_now;
+	} else if (!taker_of(upstream) && loop_now - upstream->since > GATE_GRACE_SECONDS * 1000) {
+		upstream_close(upstream, true); /* its client is gone, or it was recalled */
+		return;
+	}
+	upstream->awaiting = false;
+	upstream_watch(upstream);
+}
+
 static void look_after(struct upstream *upstream)
 {
 	uint64_t age = loop_now - upstream->since;
@@ -431,9 +448,7 @@ static void look_after(struct upstream *upstream)
 		else if (age > GATE_GRACE_SECONDS * 1000 && is_orphan(upstream))
 			give_back(upstream);
 	} else if (!upstream->exchange) {
-		upstream_taken(upstream);
-		if (!upstream->exchange && age > GATE_GRACE_SECONDS * 1000)
-			upstream_close(upstream, true); /* its client is gone, or it was recalled */
+		look_again(upstream);
 	}
 }
 
