@@ -21,6 +21,7 @@ from runtime.control.rundir import RunDir
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.kernel.datapath import DataPath
+from runtime.kernel.http_tables import HttpTables
 from runtime.kernel.reader import open_tables
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.cluster import ClusterPart
@@ -30,6 +31,7 @@ from runtime.launch.managed import Managed
 from runtime.launch.start import Started
 from runtime.launch.telemetry import Telemetry
 from runtime.launch.verdict import Judged, Probing
+from runtime.launch.waypoint import WaypointPart
 from runtime.model.mesh import Locality
 from runtime.server.http import Server
 from runtime.tables.place import Place, Whereabouts
@@ -63,6 +65,9 @@ class Instance:
         self._acceleration: Acceleration | None = None
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
+        self._node_waypoint = WaypointPart(
+            config.node_waypoint, source=config.source, exempt=config.exempt_node
+        )
         self._api: Api | None = None
         self._whereabouts = whereabouts(config)
         self._cluster: ClusterPart | None = None
@@ -110,6 +115,7 @@ class Instance:
             "telemetry": self._telemetry.status(),
             "authorization": self._authorization.summary() if self._authorization else None,
             "waypoints": self._waypoints(),
+            "node_waypoint": self._node_waypoint.status(),
             "compiled": self._judged.compiled if self._judged else "",
             "sync": self._view.summary(),
             "counts": self._counts(),
@@ -208,7 +214,9 @@ class Instance:
 
         serves = self._started.name if self._started else ""
         why_not = "" if serves == HTTP_PATH else f"the enhanced path does not run: {self._why()}"
-        return describe_routes(self._view, why_not=why_not, service=service)
+        return describe_routes(
+            self._view, why_not=why_not, service=service, hits=self._telemetry.http.hits()
+        )
 
     def _why(self) -> str:
         """Why the enhanced path does not run, in a few words."""
@@ -230,6 +238,17 @@ class Instance:
         known = Known(self._view, place=self._whereabouts.place, acceleration=acceleration)
         with open_tables(self._config.pins) as tables:
             return explain(question, tables, known=known)
+
+    def explain_request(self, asked: Json) -> Json:
+        """Which route, cluster and endpoint a request meets; with `send`, it is sent too."""
+        from runtime.launch.http_explain import explain_http
+
+        if self._started is None or self._started.name != HTTP_PATH:
+            raise KmeshError(f"no HTTP is routed on this node: {self._why()}")
+        tables = HttpTables(self._started.path.maps)
+        return explain_http(
+            asked, tables, view=self._view, seen=self._telemetry.http, managed=self._managed
+        )
 
     def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
         self._enrolment().enroll(cgroup, netns=netns, holder=holder)

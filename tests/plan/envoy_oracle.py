@@ -7,17 +7,20 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.model.http import (
+    DirectResponse,
+    Forward,
     HeaderMatch,
     PathKind,
     PathMatch,
     QueryMatch,
+    Redirect,
     Route,
     RouteTable,
     TextKind,
@@ -30,7 +33,7 @@ _TYPES = "type.googleapis.com/envoy"
 _MANAGER = f"{_TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
-def _text(text: TextMatch) -> dict[str, Any]:
+def text_wire(text: TextMatch) -> dict[str, Any]:
     if text.kind is TextKind.REGEX:
         return {"safe_regex": {"regex": text.value}}
     names = {TextKind.EXACT: "exact", TextKind.PREFIX: "prefix", TextKind.SUFFIX: "suffix",
@@ -38,7 +41,7 @@ def _text(text: TextMatch) -> dict[str, Any]:
     return {names[text.kind]: text.value, "ignore_case": text.ignore_case}
 
 
-def _path(path: PathMatch) -> dict[str, Any]:
+def path_wire(path: PathMatch) -> dict[str, Any]:
     if path.kind is PathKind.REGEX:
         return {"safe_regex": {"regex": path.value}}
     names = {PathKind.EXACT: "path", PathKind.PREFIX: "prefix",
@@ -46,25 +49,50 @@ def _path(path: PathMatch) -> dict[str, Any]:
     return {names[path.kind]: path.value, "case_sensitive": not path.ignore_case}
 
 
-def _header(header: HeaderMatch) -> dict[str, Any]:
+def header_wire(header: HeaderMatch) -> dict[str, Any]:
     made: dict[str, Any] = {"name": header.name, "invert_match": header.invert,
                             "treat_missing_header_as_empty": header.missing_as_empty}  # fmt: skip
     if header.text.kind is TextKind.PRESENT:
         return made | {"present_match": True}
-    return made | {"string_match": _text(header.text)}
+    return made | {"string_match": text_wire(header.text)}
 
 
-def _query(query: QueryMatch) -> dict[str, Any]:
+def query_wire(query: QueryMatch) -> dict[str, Any]:
     if query.text.kind is TextKind.PRESENT:
         return {"name": query.name, "present_match": True}
-    return {"name": query.name, "string_match": _text(query.text)}
+    return {"name": query.name, "string_match": text_wire(query.text)}
+
+
+def _redirect(action: Redirect) -> dict[str, Any]:
+    codes = {301: "MOVED_PERMANENTLY", 302: "FOUND", 303: "SEE_OTHER", 307: "TEMPORARY_REDIRECT",
+             308: "PERMANENT_REDIRECT"}  # fmt: skip
+    made: dict[str, Any] = {
+        "response_code": codes[action.status],
+        "strip_query": action.strip_query,
+    }
+    names = {"host": "host_redirect", "port": "port_redirect", "path": "path_redirect",
+             "prefix": "prefix_rewrite", "scheme": "scheme_redirect"}  # fmt: skip
+    made |= {names[name]: value for name in names if (value := getattr(action, name))}
+    return made | ({"https_redirect": True} if action.https else {})
+
+
+def _action(route: Route) -> dict[str, Any]:
+    """What a route does; of weighted clusters only those that are alone."""
+    match route.action:
+        case Forward(clusters=(one,)):
+            return {"route": {"cluster": one.name, "timeout": "0s"}}
+        case Redirect():
+            return {"redirect": _redirect(route.action)}
+        case DirectResponse():
+            return {"direct_response": {"status": route.action.status}}
+    raise AssertionError(f"no action of the oracle's: {route.action}")
 
 
 def _route(route: Route, name: str) -> dict[str, Any]:
-    match = _path(route.match.path)
-    match["headers"] = [_header(one) for one in route.match.headers]
-    match["query_parameters"] = [_query(one) for one in route.match.query]
-    return {"match": match, "direct_response": {"status": 200}, "response_headers_to_add": [
+    match = path_wire(route.match.path)
+    match["headers"] = [header_wire(one) for one in route.match.headers]
+    match["query_parameters"] = [query_wire(one) for one in route.match.query]
+    return {"match": match, **_action(route), "response_headers_to_add": [
         {"header": {"key": "x-route", "value": name}}]}  # fmt: skip
 
 
@@ -88,7 +116,17 @@ def _probe(version: int) -> dict[str, Any]:
         "response_headers_to_add": [{"header": {"key": "x-route", "value": f"v{version}"}}]}]}  # fmt: skip
 
 
-def bootstrap(directory: Path) -> dict[str, Any]:
+def _cluster(name: str, port: int) -> dict[str, Any]:
+    place = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+    return {"name": name, "type": "STATIC", "connect_timeout": "5s", "load_assignment": {
+        "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": place}]}]}}  # fmt: skip
+
+
+def bootstrap(
+    directory: Path,
+    ports: Mapping[str, int],
+    filters: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """A connection manager as Istiod configures it for a sidecar's outbound traffic."""
     manager = {
         "@type": _MANAGER,
@@ -96,7 +134,7 @@ def bootstrap(directory: Path) -> dict[str, Any]:
         "rds": {"route_config_name": "routes", "config_source": {
             "path_config_source": {"path": str(directory / "routes.json")},
             "resource_api_version": "V3"}},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
+        "http_filters": [*filters, {"name": "envoy.filters.http.router", "typed_config": {
             "@type": f"{_TYPES}.extensions.filters.http.router.v3.Router"}}],
         "normalize_path": True,
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
@@ -110,7 +148,7 @@ def bootstrap(directory: Path) -> dict[str, Any]:
             "name": "oracle",
             "address": {"pipe": {"path": str(directory / "listen")}},
             "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-        }]},
+        }], "clusters": [_cluster(name, port) for name, port in ports.items()]},
     }  # fmt: skip
 
 
@@ -121,6 +159,9 @@ class Answer:
     status: int
     route: str
     closed: bool = False
+    backend: str = ""
+    target: str = ""
+    location: str = ""
 
 
 class Connection:
@@ -151,7 +192,11 @@ class Connection:
         if not head_only:
             self._skip(int(fields.get("content-length", "0")))
         closed = fields.get("connection") == "close"
-        return Answer(int(lines[0].split()[1]), fields.get("x-route", ""), closed)
+        cased = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
+        return Answer(
+            int(lines[0].split()[1]), fields.get("x-route", ""), closed,
+            fields.get("x-backend", ""), cased.get("x-target", ""), cased.get("location", ""),
+        )  # fmt: skip
 
     def _read_head(self) -> bytes | None:
         while b"\r\n\r\n" not in self._rest:
@@ -176,17 +221,21 @@ class Envoy:
 
     Args:
         directory: with its socket, and its route table as a file.
+        make: the resource of a table.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, make: Callable[[RouteTable], dict[str, Any]] = configuration
+    ) -> None:
         self._directory = directory
+        self._make = make
         self._version = 0
         self._connections: list[Connection | None] = [None] * AT_ONCE
 
     def load(self, table: RouteTable) -> None:
         """Replace the route table, and wait until it is in force."""
         self._version += 1
-        resource = configuration(table)
+        resource = self._make(table)
         resource["virtual_hosts"].append(_probe(self._version))
         text = json.dumps({"version_info": str(self._version), "resources": [resource]})
         scratch = self._directory / "routes.new"
@@ -199,6 +248,11 @@ class Envoy:
             assert "failed" not in complaint, f"Envoy does not take the table: {complaint[-800:]}"
             assert time.monotonic() < until, "Envoy does not take the table, and does not say why"
             time.sleep(0.002)
+
+    @property
+    def address(self) -> Path:
+        """The Unix socket at which it listens."""
+        return self._directory / "listen"
 
     def probe(self) -> str | None:
         """The version in force."""
@@ -239,16 +293,33 @@ class Envoy:
 
 
 @contextmanager
-def envoy(program: Path, directory: Path) -> Iterator[Envoy]:
-    """An Envoy with an empty route table."""
-    running = Envoy(directory)
+def envoy(
+    program: Path,
+    directory: Path,
+    *,
+    ports: Mapping[str, int] | None = None,
+    within: str = "",
+    filters: Sequence[Mapping[str, Any]] = (),
+    make: Callable[[RouteTable], dict[str, Any]] = configuration,
+) -> Iterator[Envoy]:
+    """An Envoy with an empty route table.
+
+    Args:
+        program: the binary.
+        directory: for its socket, its log and its configuration.
+        ports: of the servers on loopback that clusters consist of, by the cluster's name.
+        within: path of a network namespace; "": this one.
+        filters: before the router.
+        make: the resource of a table.
+    """
+    running = Envoy(directory, make)
     (directory / "routes.json").write_text(
         json.dumps({"resources": [configuration(RouteTable(name="routes"))]})
     )
-    (directory / "envoy.json").write_text(json.dumps(bootstrap(directory)))
+    (directory / "envoy.json").write_text(json.dumps(bootstrap(directory, ports or {}, filters)))
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(
-            [str(program), "-c", str(directory / "envoy.json"), "--concurrency", "1",
+            [*(["nsenter", f"--net={within}"] if within else []), str(program), "-c", str(directory / "envoy.json"), "--concurrency", "1",
              "--disable-hot-restart", "--log-level", "warning"],
             stdout=log, stderr=log,
         )  # fmt: skip
