@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from runtime import log
 from runtime.collector import collector_paused, spare_what_is_there
 from runtime.control.authorization import Authorization
+from runtime.control.http import HttpControl
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.kernel.apply import ApplyError
@@ -48,6 +49,7 @@ class Controller:
         view: what is known, kept up to date here.
         on_synced: called once, when the first whole picture is in the kernel.
         authorization: takes the policies; used like the kernel.
+        http: takes the routes, where the path has any use for them; used by the controller alone.
         whereabouts: this node's place, which the tables were made with; more is learned here.
     """
 
@@ -61,9 +63,11 @@ class Controller:
         lock: threading.Lock,
         on_synced: Callable[[], None],
         authorization: Authorization | None = None,
+        http: HttpControl | None = None,
         whereabouts: Whereabouts | None = None,
     ) -> None:
         self._source = source
+        self._http = http
         self._authorization = authorization
         self._tables = tables
         self._whereabouts = whereabouts
@@ -73,6 +77,7 @@ class Controller:
         self._on_synced = on_synced
         self._failures = 0  # in a row, of the kernel
         self._open_doors = 0  # the same, where policies could not be enforced
+        self._unrouted = 0  # the same, where routes could not be brought in
         self._whole = False  # the source has given its whole picture
         view.source = source.name
         view.details = partial(_details, source)
@@ -100,7 +105,7 @@ class Controller:
         try:
             while True:
                 coming = coming or asyncio.ensure_future(anext(updates))
-                failures = max(self._failures, self._open_doors)
+                failures = max(self._failures, self._open_doors, self._unrouted)
                 timeout = _pause(failures - 1) if failures else None
                 done, _ = await asyncio.wait({coming}, timeout=timeout)
                 if not done:
@@ -138,7 +143,16 @@ class Controller:
         self._locate(update)
         refused = self._authorize(update)
         failed = self._serve(update)
-        return None if failed is None else {**failed, **refused}
+        unrouted = self._route(update)
+        return None if failed is None else {**failed, **refused, **unrouted}
+
+    def _route(self, update: Update) -> Mapping[str, str]:
+        """Bring routes in, after the services that they are for; what is not in, with the reason."""
+        if self._http is None:
+            return {}
+        failed = self._http.program(update, self._view)  # may compile for long: no lock
+        self._unrouted = self._unrouted + 1 if self._http.is_behind else 0
+        return failed
 
     def _locate(self, update: Update) -> None:
         """Before anything is made of an update: where this node is may be known by it."""

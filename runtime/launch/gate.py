@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -142,6 +143,14 @@ def _last_words(place: GatePlace) -> str:
 
 def stop_gate(path: DataPath, place: GatePlace, *, seconds: float = 10) -> None:
     """End the gate, and with it what goes by it. Idempotent."""
+    end_gate(place, seconds=seconds)
+    path.release_gate(place.cgroup)
+    with suppress(OSError):
+        place.cgroup.rmdir()
+
+
+def end_gate(place: GatePlace, *, seconds: float = 10) -> bool:
+    """End a gate of which nothing else is known, one that does not answer too; whether there was any."""
     pid = running(place)
     if pid is not None:
         with suppress(GateError), Gate(place.socket) as gate:
@@ -150,10 +159,19 @@ def stop_gate(path: DataPath, place: GatePlace, *, seconds: float = 10) -> None:
         while _in_cgroup(place) and time.monotonic() < end:
             _reap(pid)
             time.sleep(0.01)
-    path.release_gate(place.cgroup)
-    _note(place).unlink(missing_ok=True)
+    left = _in_cgroup(place)
+    for each in left:
+        with suppress(ProcessLookupError):
+            os.kill(int(each), signal.SIGKILL)
+    while _in_cgroup(place) and left:
+        for each in left:
+            _reap(int(each))
+        time.sleep(0.01)
+    for file in (_note(place), place.socket, place.log):
+        file.unlink(missing_ok=True)
     with suppress(OSError):
         place.cgroup.rmdir()
+    return pid is not None or bool(left)
 
 
 def _reap(pid: int) -> None:

@@ -21,6 +21,7 @@ from runtime.tables.slots import CLASSES, class_of
 
 FORWARD, ANSWER, WAYPOINT = 1, 2, 3  # KMESH_ROUTE_FORWARD and so on
 MOST_CLUSTERS = 16
+HTTP_CLUSTER = 1 << 63  # in the number of each cluster of routes, and of no service's
 MOST_WEIGHT = (1 << CLASSES) - 1
 _CLASS_SHIFT = 24
 
@@ -43,8 +44,8 @@ def digest(*parts: bytes) -> int:
 
 
 def cluster_number(name: str) -> int:
-    """By which a cluster is found in the maps: the same after a restart."""
-    return digest(b"http cluster", name.encode())
+    """By which a cluster is found in the maps: the same after a restart, and never a service's."""
+    return digest(b"http cluster", name.encode()) | HTTP_CLUSTER
 
 
 def mapped(address: IPAddress | str) -> bytes:
