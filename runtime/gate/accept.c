@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Whose connection is it that has come, and where was it going? */
-#include "gate.h"
+#include "waypoint.h"
 #include <netinet/tcp.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -11,14 +10,7 @@ static bool find(struct space *space, const union peer *peer, struct kmesh_sessi
 {
 	struct kmesh_session_key key = {.netns = space->cookie};
 
-	if (peer->any.sa_family == AF_INET) {
-		key.address[2] = htonl(0xffff);
-		key.address[3] = peer->ip4.sin_addr.s_addr;
-		key.port = peer->ip4.sin_port;
-	} else {
-		memcpy(key.address, &peer->ip6.sin6_addr, sizeof(key.address));
-		key.port = peer->ip6.sin6_port;
-	}
+	peer_address(peer, key.address, &key.port);
 	return maps_take_session(&key, from) && from->slot < KMESH_SLOTS && !sessions[from->slot];
 }
 

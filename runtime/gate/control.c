@@ -4,6 +4,7 @@
  *
  *	space COOKIE	with a descriptor of the network namespace: listen in it; "ok PORT"
  *	drop COOKIE	no new connections there; "ok"
+ *	waypoint unix:PATH	where the node's waypoint listens; without PATH there is none; "ok"
  *	access-log N	one in N requests is for the access log (accesslog.c), 0: none; "ok"
  *	status		"ok" and what there is, as words
  *	hand-over MAPS	everything goes to who asks (handover.c); MAPS: whose maps it has
@@ -12,6 +13,7 @@
 #define _GNU_SOURCE
 #include "gate.h"
 #include "handover.h"
+#include "waypoint.h"
 #include "stat.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -102,8 +104,17 @@ static void status(int fd)
 	       count, session_count, busy, idle, handing_over);
 }
 
+static void set_waypoint(int fd, const char *path)
+{
+	if (waypoint_set(path))
+		answer(fd, "ok");
+	else
+		answer(fd, "error the path is too long for a Unix socket");
+}
+
 static void obey(struct caller *caller, char *command, int descriptor)
 {
+	static const char waypoint[] = "waypoint unix:";
 	static const char log_command[] = "access-log ";
 	int fd = caller->watch.fd;
 	uint64_t cookie = 0;
@@ -117,6 +128,8 @@ static void obey(struct caller *caller, char *command, int descriptor)
 		close(descriptor);
 	if (sscanf(command, "drop %" SCNu64, &cookie) == 1) {
 		drop_space(fd, cookie);
+	} else if (!strncmp(command, waypoint, sizeof(waypoint) - 1)) {
+		set_waypoint(fd, command + sizeof(waypoint) - 1);
 	} else if (!strncmp(command, log_command, sizeof(log_command) - 1)) {
 		answer(fd, log_set(command + sizeof(log_command) - 1) ? "ok" : "error no number");
 	} else if (!strcmp(command, "status")) {

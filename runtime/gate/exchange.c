@@ -4,6 +4,7 @@
  * end. A request that the kernel has sent comes here with its response alone.
  */
 #include "exchange.h"
+#include "waypoint.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +64,8 @@ bool exchange_finish(struct exchange *exchange)
 	struct session *session = exchange->session;
 	struct upstream *upstream = exchange->upstream;
 
-	if (!exchange->request_done || !exchange->response_done)
+	if (!exchange->request_done || !exchange->response_done ||
+	    (exchange->tunnel && exchange_has_unsent(exchange)))
 		return false;
 	if (!exchange->request_kept || !exchange->response.keeps)
 		exchange->closes = true;
@@ -72,6 +74,8 @@ bool exchange_finish(struct exchange *exchange)
 		if (exchange->closes || exchange->ended || exchange->discards || upstream->worn ||
 		    exchange_has_unsent(exchange) || handing_over)
 			upstream_close(upstream, false);
+		else if (upstream->owner)
+			waypoint_keep(upstream);
 		else
 			upstream_rest(upstream);
 	}
@@ -94,6 +98,11 @@ void exchange_answer(struct exchange *exchange, int status, const char *reason)
 
 	exchange_leave_upstream(exchange, true);
 	buffer_drop(&exchange->unsent);
+	if (exchange->tunnel) {
+		exchange->tunnel = false;
+		exchange->request_done = exchange->closes = true;
+		buffer_drop(&session->in);
+	}
 	exchange->discards = true;
 	exchange->response_done = true;
 	exchange->response.keeps = !exchange->closes;
@@ -110,10 +119,10 @@ void exchange_lose(struct exchange *exchange, int status, const char *reason)
 {
 	struct session *session = exchange->session;
 
-	if (exchange->response_done) {
+	if (exchange->response_done && !exchange->tunnel) {
 		exchange_leave_upstream(exchange, true);
 		exchange->discards = true; /* what is left of the request */
-	} else if (exchange->response_begun || exchange->tunnel) {
+	} else if (exchange->response_begun) {
 		session_abort(session); /* the client must not take what it has for all of it */
 		return;
 	} else {
@@ -133,6 +142,8 @@ static void forward(struct exchange *exchange, const char *data, size_t length)
 		sent = send(upstream->watch.fd, data, length, MSG_NOSIGNAL);
 		if (sent < 0 && errno != EAGAIN && errno != EINTR) {
 			exchange->discards = true; /* it may have answered all the same */
+			if (exchange->tunnel)
+				session_abort(exchange->session);
 			return;
 		}
 		sent = sent < 0 ? 0 : sent;
@@ -154,6 +165,7 @@ static void pass_the_end_on(struct exchange *exchange)
 void exchange_writable(struct exchange *exchange)
 {
 	struct upstream *upstream = exchange->upstream;
+	struct session *session = exchange->session;
 	struct buffer *unsent = &exchange->unsent;
 	bool wanted = exchange_wants_request(exchange);
 
@@ -173,16 +185,23 @@ void exchange_writable(struct exchange *exchange)
 	}
 	upstream_watch(upstream);
 	pass_the_end_on(exchange);
-	if (!wanted && exchange_wants_request(exchange))
-		session_work(exchange->session);
+	if (exchange->tunnel && exchange_finish(exchange))
+		session_settle(session);
+	else if (!wanted && exchange_wants_request(exchange))
+		session_work(session);
 }
 
 /* Get a connection to the endpoint that was chosen. */
 static void seek(struct exchange *exchange)
 {
-	struct pool *pool = pool_of(exchange->session->space, &exchange->route.endpoint);
+	struct pool *pool;
 
 	exchange->dials++;
+	if (route_is_relayed(&exchange->route)) {
+		exchange->upstream = waypoint_seek(exchange);
+		return;
+	}
+	pool = pool_of(exchange->session->space, &exchange->route.endpoint);
 	exchange->upstream = pool_take(pool);
 	if (exchange->upstream) {
 		exchange->upstream->exchange = exchange;
@@ -191,7 +210,11 @@ static void seek(struct exchange *exchange)
 	exchange->upstream = upstream_dial(pool, exchange);
 }
 
-static const char no_way[] = "no connection to an endpoint";
+static const char *no_way(const struct exchange *exchange)
+{
+	return route_is_relayed(&exchange->route) ? waypoint_out_of_reach(&exchange->route)
+						  : "no connection to an endpoint";
+}
 
 /* As Istio's default retries do: what was never sent may go to another endpoint. */
 static bool seek_until_found(struct exchange *exchange)
@@ -199,7 +222,8 @@ static bool seek_until_found(struct exchange *exchange)
 	for (;;) {
 		if (exchange->dials >= GATE_DIALS)
 			return false;
-		if (exchange->dials && !route_again(&exchange->route))
+		if (exchange->dials && !route_is_relayed(&exchange->route) &&
+		    !route_again(&exchange->route))
 			return false;
 		seek(exchange);
 		if (exchange->upstream)
@@ -209,27 +233,40 @@ static bool seek_until_found(struct exchange *exchange)
 
 void exchange_connected(struct exchange *exchange, int error)
 {
+	if (!error && exchange->upstream->owner) {
+		waypoint_reached(exchange);
+		if (!waypoint_introduce(exchange->session, exchange->upstream))
+			error = EPIPE;
+	}
 	if (error) {
+		if (exchange->upstream->owner)
+			waypoint_failed(exchange);
 		exchange_leave_upstream(exchange, true);
 		if (!seek_until_found(exchange)) {
-			exchange_lose(exchange, 503, no_way);
+			exchange_lose(exchange, 503, no_way(exchange));
 			return;
 		}
 		if (exchange->upstream->state != UPSTREAM_BUSY)
 			return;
 	}
+	exchange->response_begun |= exchange->tunnel; /* from now on the waypoint speaks */
 	exchange_writable(exchange);
 }
 
-/* `head` is a whole head. */
+/* `head` is a whole head, or the first bytes of a tunnel. */
 struct exchange *exchange_begin(struct session *session, const char *head, size_t length,
 				const struct route *route)
 {
 	struct exchange *exchange = make(session);
 
 	exchange->route = *route;
-	stat_begin(&exchange->measure, route->stat, KMESH_BY_GATE);
-	log_head(&exchange->measure, head, length);
+	exchange->tunnel = route->kind == ROUTE_TUNNEL;
+	if (exchange->tunnel)
+		slots_shared[session->slot].open = 0; /* the kernel takes nothing more of it */
+	stat_begin(&exchange->measure, route->stat,
+		   route_is_relayed(route) ? KMESH_BY_WAYPOINT : KMESH_BY_GATE);
+	if (!exchange->tunnel) /* whose bytes may be anything */
+		log_head(&exchange->measure, head, length);
 	exchange->head = length > 5 && !memcmp(head, "HEAD ", 5);
 	exchange->connect = length > 8 && !memcmp(head, "CONNECT ", 8);
 	frame_request(&exchange->request);
@@ -256,27 +293,44 @@ struct exchange *exchange_of_kernel(struct session *session, struct upstream *up
 /* Its first bytes are known to be right: now something is done about it. */
 static void act(struct exchange *exchange)
 {
+	exchange->acted = true;
 	exchange->dials = 0;
 	if (exchange->route.kind == ROUTE_ANSWER)
 		exchange_answer(exchange, exchange->route.status, exchange->route.reason);
 	else if (!seek_until_found(exchange))
-		exchange_answer(exchange, 503, no_way);
+		exchange_answer(exchange, 503, no_way(exchange));
+}
+
+/* Where the request ends is a matter of opinion, and the waypoint has begun to read it. */
+static void become_tunnel(struct exchange *exchange)
+{
+	exchange->tunnel = true;
+	exchange->response_begun |= exchange->upstream->state == UPSTREAM_BUSY;
+	exchange->response_done = false;
+	slots_shared[exchange->session->slot].open = 0;
 }
 
 /* Returns how many of the bytes were the request's. The exchange may be over afterwards. */
 size_t exchange_request(struct exchange *exchange, const char *data, size_t length)
 {
 	struct session *session = exchange->session;
-	bool first = !exchange->request.headed;
-	enum frame_result result;
+	enum frame_result result = FRAME_MORE;
 	size_t used = 0;
 
+	if (!exchange->tunnel) {
+		result = frame_feed(&exchange->request, data, length, &used);
+		if (result == FRAME_BAD && exchange->upstream && exchange->upstream->owner)
+			become_tunnel(exchange);
+	}
 	if (exchange->tunnel) {
-		exchange->measure.request_bytes += length;
-		forward(exchange, data, length);
+		if (!exchange->acted)
+			act(exchange);
+		if (session->exchange == exchange) {
+			exchange->measure.request_bytes += length;
+			forward(exchange, data, length);
+		}
 		return length;
 	}
-	result = frame_feed(&exchange->request, data, length, &used);
 	exchange->measure.request_bytes += used;
 	if (result == FRAME_BAD) {
 		exchange->request_done = true;
@@ -292,7 +346,7 @@ size_t exchange_request(struct exchange *exchange, const char *data, size_t leng
 		exchange->request_done = true;
 		exchange->request_kept = exchange->request.keeps;
 	}
-	if (first)
+	if (!exchange->acted)
 		act(exchange);
 	if (session->exchange != exchange)
 		return used; /* answered already */
@@ -309,7 +363,5 @@ void exchange_request_ended(struct exchange *exchange)
 		exchange->upstream->worn = true;
 	exchange->request_done = true;
 	pass_the_end_on(exchange);
-	if (exchange->tunnel || !exchange->response_done)
-		return;
 	exchange_finish(exchange);
 }

@@ -23,7 +23,8 @@ struct exchange {
 	bool response_done;
 	bool discards; /* nobody takes what is left of the request */
 	bool ended;    /* the request's end is the end of the client's stream */
-	bool tunnel;   /* another protocol by now */
+	bool tunnel;   /* another protocol by now, or nobody's to understand */
+	bool acted;    /* it was begun to be served */
 	bool closes;   /* the client's connection ends with this */
 };
 

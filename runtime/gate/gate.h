@@ -76,6 +76,10 @@ bool maps_take_back(uint32_t pool, uint32_t number);
 void maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate);
 void maps_withdraw_gate(uint64_t netns);
 
+/* enrolled.c */
+int enrolled_open(const char *pins);
+void enrolled_leave(uint64_t cookie); /* the kernel shall not send to this socket */
+
 /* space.c */
 struct space {
 	struct space *next;
@@ -84,7 +88,10 @@ struct space {
 	uint16_t port;
 	struct watch listeners[2];
 	bool closing;
+	bool has_source[2];
 	uint32_t users; /* sessions and upstreams */
+	uint64_t asked; /* when these were found (addresses.c), of IPv4 and IPv6 */
+	__be32 source[2][4];
 };
 
 struct space *space_find(uint64_t cookie);
@@ -92,7 +99,8 @@ struct space *space_add(uint64_t cookie, int netns, const char **error);
 struct space *space_adopt(uint64_t cookie, int netns, int ip4, int ip6, uint16_t port);
 void space_drop(struct space *space);
 int space_socket(struct space *space, int family); /* non-blocking, TCP */
-void space_leave(struct space *space);		   /* a session or a pool of it has gone */
+int space_netlink(struct space *space);
+void space_leave(struct space *space); /* a session or a pool of it has gone */
 void spaces_tick(void);
 void space_stop_listening(void);
 extern struct space *spaces;
@@ -120,6 +128,7 @@ enum upstream_state {
 	UPSTREAM_DIALLING,
 	UPSTREAM_IDLE,
 	UPSTREAM_BUSY,
+	UPSTREAM_KEPT, /* idle, for its owner alone */
 	UPSTREAM_HELD, /* idle, and for the kernel alone to use, for one client */
 };
 
@@ -128,6 +137,8 @@ struct upstream {
 	struct pool *pool;
 	struct exchange *exchange;
 	struct upstream *next, *previous; /* in its pool, while idle */
+	struct session *owner;		  /* of a waypoint's: who it is introduced as */
+	uint64_t place;			  /* of a waypoint's: which */
 	uint64_t since;			  /* it is in this state */
 	uint64_t acked;			  /* bytes, before the first */
 	uint64_t sent;			  /* bytes, by the gate */
@@ -138,6 +149,9 @@ struct upstream {
 	bool offered;  /* to the kernel too */
 	bool worn;     /* not to be used again */
 	bool awaiting; /* it has bytes that the client cannot take yet */
+	bool ended;    /* it sends no more, and still takes */
+	bool hung_up;  /* nor does it take */
+	bool later;    /* its peer's queue was full: it is to connect again */
 };
 
 extern struct upstream *upstreams[KMESH_UPSTREAMS];
@@ -161,8 +175,9 @@ struct session {
 	struct watch watch;
 	struct space *space;
 	struct exchange *exchange;
-	struct buffer in;  /* read, and not yet of any exchange */
-	struct buffer out; /* for the client, who does not take it */
+	struct upstream *waypoint; /* kept from an earlier exchange */
+	struct buffer in;	   /* read, and not yet of any exchange */
+	struct buffer out;	   /* for the client, who does not take it */
 	uint64_t cookie;
 	uint32_t slot;
 	uint32_t received; /* bytes of requests, in all; as the kernel counts them */
@@ -214,20 +229,29 @@ enum route_kind {
 	ROUTE_ENDPOINT, /* one was chosen */
 	ROUTE_ANSWER,	/* with `status` */
 	ROUTE_REFUSE,	/* the same, and nothing that follows can be understood */
+	ROUTE_WAYPOINT, /* it is relayed */
+	ROUTE_TUNNEL,	/* and all that follows with it */
 };
 
 struct route {
 	enum route_kind kind;
+	bool needs_waypoint; /* `kind` is for where there is none */
 	int status;
 	const char *reason;
-	uint64_t cluster;
-	uint32_t stat; /* where its requests are counted */
+	uint64_t cluster; /* of a waypoint: 0 is the node's */
+	uint32_t stat;	  /* where its requests are counted */
 	struct kmesh_endpoint endpoint;
 };
+
+static inline bool route_is_relayed(const struct route *route)
+{
+	return route->kind == ROUTE_WAYPOINT || route->kind == ROUTE_TUNNEL;
+}
 
 void route_request(struct session *session, const char *head, size_t length, uint32_t at,
 		   struct route *route);
 bool route_again(struct route *route); /* another endpoint of the same cluster */
+bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint);
 void routes_tick(void);
 
 /* exchange.c */

@@ -11,7 +11,7 @@
  */
 #define _GNU_SOURCE
 #include "handover.h"
-#include "gate.h"
+#include "waypoint.h"
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -24,7 +24,7 @@
 #define SETTLE_MS 200 /* until no program is at work that has not seen that it may not */
 #define LETTERS	  3
 
-enum letter_kind { LETTER_SPACE = 1, LETTER_UPSTREAM, LETTER_SESSION, LETTER_END };
+enum letter_kind { LETTER_SPACE = 1, LETTER_UPSTREAM, LETTER_SESSION, LETTER_WAYPOINT, LETTER_END };
 
 struct letter {
 	uint32_t kind;
@@ -36,6 +36,7 @@ struct letter {
 	struct kmesh_endpoint endpoint;
 	uint32_t id, pad;
 	uint64_t acked, sent;
+	char waypoint[108]; /* the node's */
 };
 
 bool handing_over;
@@ -114,6 +115,7 @@ bool handover_offer(struct session *session)
 	letter.session.cookie = session->cookie;
 	letter.session.service_port = session->service_port;
 	memcpy(letter.session.service, session->service, sizeof(session->service));
+	waypoint_drop(session); /* it has no request, and the next gate dials its own */
 	if (!post(&letter, &session->watch.fd, 1))
 		return false;
 	session_forget(session);
@@ -136,15 +138,18 @@ void handover_begin(int fd, bool same_maps)
 
 static void hand_over_the_rest(void)
 {
-	struct letter end = {.kind = LETTER_END};
+	struct letter end = {.kind = LETTER_END}, node = {.kind = LETTER_WAYPOINT};
 
 	settled = true;
+	strcpy(node.waypoint, waypoint_path());
+	post(&node, NULL, 0);
 	for (struct space *space = spaces; space; space = space->next)
 		if (!space->closing)
 			post_space(space);
 	space_stop_listening();
 	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++)
-		if (all_goes && upstreams[id] && upstream_is_idle(upstreams[id]))
+		if (all_goes && upstreams[id] && upstream_is_idle(upstreams[id]) &&
+		    !upstreams[id]->owner)
 			post_upstream(upstreams[id]);
 	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++)
 		if (sessions[slot])
@@ -210,6 +215,8 @@ static bool adopt(const struct letter *letter, const int *descriptors, int count
 		session_publish(session);
 		session_work(session);
 		return true;
+	case LETTER_WAYPOINT:
+		return waypoint_set(letter->waypoint);
 	default:
 		return false;
 	}

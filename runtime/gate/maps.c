@@ -45,6 +45,7 @@ static struct open_map maps[] = {
 	{&idle, "idle", -1},
 	{&gate_settings, "gate_settings", -1},
 	{&upstream_socks, "upstream_socks", -1},
+	{&source_tlvs, "source_tlvs", -1},
 	{&http_grammars, "http_grammars", -1},
 	{&http_graphs, "http_graphs", -1},
 	{&route_stats, "route_stats", -1},

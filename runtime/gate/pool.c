@@ -33,7 +33,8 @@ struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint)
 	pool->key = key;
 	pool->space = space;
 	space->users++;
-	pool->numbered = !space->closing && maps_number_pool(&key, &pool->number);
+	/* The node's waypoint has no port, and is none of the kernel's. */
+	pool->numbered = key.port && !space->closing && maps_number_pool(&key, &pool->number);
 	pool->chain = *bucket;
 	*bucket = pool;
 	return pool;

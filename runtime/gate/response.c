@@ -59,15 +59,19 @@ static void response_ended(struct exchange *exchange)
 	struct session *session = exchange->session;
 
 	if (exchange->tunnel) {
-		exchange->response_done = exchange->request_done = true;
-		exchange->closes = true;
+		exchange->response_done = exchange->closes = true;
+		exchange->upstream->ended = true;
+		upstream_watch(exchange->upstream);
+		shutdown(session->watch.fd, SHUT_WR);
 	} else if (frame_finish(&exchange->response)) {
 		exchange->response_done = true;
 		exchange->closes = true;
 		exchange->request_done = true; /* what is left of it nobody takes */
 	} else {
 		exchange_lose(exchange, 503,
-			      "the endpoint closed the connection before its response");
+			      exchange->upstream->owner
+				      ? "the waypoint closed the connection before its response"
+				      : "the endpoint closed the connection before its response");
 		return;
 	}
 	if (exchange_finish(exchange))
@@ -89,11 +93,15 @@ void exchange_response(struct exchange *exchange)
 		return;
 	}
 	got = recv(upstream->watch.fd, chunk, sizeof(chunk), 0);
+	if (upstream->ended && got >= 0)
+		return;
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (got < 0) {
 		exchange_lose(exchange, 503,
-			      "the endpoint reset the connection before its response");
+			      upstream->owner
+				      ? "the waypoint reset the connection before its response"
+				      : "the endpoint reset the connection before its response");
 		return;
 	}
 	if (got == 0) {
@@ -105,7 +113,9 @@ void exchange_response(struct exchange *exchange)
 		exchange->measure.response_bytes += got;
 	} else {
 		if (!read_response(exchange, chunk, got, &used)) {
-			exchange_lose(exchange, 502, "the endpoint's response is not HTTP/1.1");
+			exchange_lose(exchange, 502,
+				      upstream->owner ? "the waypoint's response is not HTTP/1.1"
+						      : "the endpoint's response is not HTTP/1.1");
 			return;
 		}
 		note(exchange, used);

@@ -2,6 +2,7 @@
 /* Where a request goes: the same tables and the same code as the kernel's. */
 #include "gate.h"
 #include "maps.h"
+#include "waypoint.h"
 #include "stat.h"
 #include <kmesh/balance.h>
 #include <kmesh/gate.h>
@@ -127,18 +128,24 @@ static void stop(struct route *route, enum route_kind kind, int status, const ch
 	route->reason = reason;
 }
 
-/* A head that is not plainly right. What cannot be understood whole ends the connection. */
+/*
+ * A head that is not plainly right: a waypoint may know better. Without one, what cannot be
+ * understood whole ends the connection.
+ */
 static void refuse(struct route *route, int verdict)
 {
 	switch (verdict) {
 	case KMESH_HTTP_INCOMPLETE:
 		route->kind = ROUTE_INCOMPLETE;
 		return;
-	case KMESH_HTTP_TOO_LONG:
-		stop(route, ROUTE_REFUSE, 431, "the head is longer than 8 KiB");
-		return;
 	case KMESH_HTTP_NO_TABLE:
 		stop(route, ROUTE_REFUSE, 503, "the service has no routes at this moment");
+		return;
+	}
+	route->needs_waypoint = true;
+	switch (verdict) {
+	case KMESH_HTTP_TOO_LONG:
+		stop(route, ROUTE_REFUSE, 431, "the head is longer than 8 KiB");
 		return;
 	case KMESH_HTTP_UNDECIDED:
 	case KMESH_HTTP_VERSION:
@@ -148,6 +155,7 @@ static void refuse(struct route *route, int verdict)
 	case KMESH_HTTP_ESCAPE:
 	case KMESH_HTTP_FOLDED:
 	case KMESH_HTTP_TWICE:
+	case KMESH_HTTP_BAD_CONNECTION: /* whose headers would have to be taken away */
 		stop(route, ROUTE_REFUSE, 503, "it takes a waypoint, and there is none");
 		return;
 	default:
@@ -189,16 +197,22 @@ static int match(const struct kmesh_http_port *port, const char *head, size_t le
 	return verdict ? verdict : kmesh_http_match(&in, &parsed, &graph, outcome);
 }
 
+bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint)
+{
+	struct kmesh_choice choice = {.cluster = cluster};
+
+	if (kmesh_pick(&choice))
+		return false;
+	*endpoint = choice.endpoint;
+	return true;
+}
+
 static void choose(struct route *route)
 {
-	struct kmesh_choice choice = {.cluster = route->cluster};
-
-	if (kmesh_pick(&choice)) {
+	if (route_pick(route->cluster, &route->endpoint))
+		route->kind = ROUTE_ENDPOINT;
+	else
 		stop(route, ROUTE_ANSWER, 503, "no healthy endpoint");
-		return;
-	}
-	route->kind = ROUTE_ENDPOINT;
-	route->endpoint = choice.endpoint;
 }
 
 bool route_again(struct route *route)
@@ -223,18 +237,15 @@ static bool kernel_has_chosen(struct session *session, uint32_t at, struct route
 	return true;
 }
 
-void route_request(struct session *session, const char *head, size_t length, uint32_t at,
-		   struct route *route)
+static void decide(struct session *session, const struct kmesh_http_port *port, const char *head,
+		   size_t length, uint32_t at, struct route *route)
 {
 	struct kmesh_http_outcome outcome;
 	struct kmesh_route_key key = {};
-	struct kmesh_http_port port;
 	struct kmesh_route *found;
-	int verdict = KMESH_HTTP_NO_TABLE;
+	int verdict = match(port, head, length, &outcome);
 
 	route->stat = KMESH_STAT_UNROUTED;
-	if (port_of(session, &port))
-		verdict = match(&port, head, length, &outcome);
 	if (verdict) {
 		if (verdict != KMESH_HTTP_INCOMPLETE)
 			stat_verdict(verdict);
@@ -246,7 +257,7 @@ void route_request(struct session *session, const char *head, size_t length, uin
 		return;
 	}
 	route->stat = KMESH_STAT_OTHER;
-	key.table = port.table;
+	key.table = port->table;
 	key.route = outcome.route;
 	found = gate_map_lookup(&http_routes, &key);
 	if (!found) {
@@ -257,10 +268,27 @@ void route_request(struct session *session, const char *head, size_t length, uin
 	if (found->kind == KMESH_ROUTE_ANSWER) {
 		stop(route, ROUTE_ANSWER, found->status, NULL);
 	} else if (found->kind != KMESH_ROUTE_FORWARD) {
+		route->needs_waypoint = true;
 		stop(route, ROUTE_ANSWER, 503, "it takes a waypoint, and there is none");
 	} else {
 		route->cluster = kmesh_route_cluster(found);
 		if (!kernel_has_chosen(session, at, route))
 			choose(route);
 	}
+}
+
+void route_request(struct session *session, const char *head, size_t length, uint32_t at,
+		   struct route *route)
+{
+	struct kmesh_http_port port;
+
+	if (!port_of(session, &port)) {
+		route->stat = KMESH_STAT_UNROUTED;
+		stat_verdict(KMESH_HTTP_NO_TABLE);
+		refuse(route, KMESH_HTTP_NO_TABLE);
+		return;
+	}
+	decide(session, &port, head, length, at, route);
+	if (route->needs_waypoint)
+		waypoint_route(route, port.waypoint, head, length);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* A client's connection: its slot, what is sent to it, and its end. */
 #include "session.h"
+#include "waypoint.h"
 #include "stat.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -60,6 +61,7 @@ void session_drop(struct session *session, bool reset)
 
 	if (reset)
 		setsockopt(session->watch.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	waypoint_drop(session);
 	loop_remove(&session->watch);
 	session_slot(session)->open = 0;
 	__atomic_store_n(&session_slot(session)->cookie, 0, __ATOMIC_RELEASE);

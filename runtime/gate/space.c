@@ -4,6 +4,7 @@
 #include "gate.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 struct space *spaces;
 
 /* A descriptor of this namespace for this call, and of the process's own for all others. */
-static int socket_in(int netns, int family)
+static int socket_in(int netns, int family, int kind, int protocol)
 {
 	static int own = -1;
 	int made, error;
@@ -28,7 +29,7 @@ static int socket_in(int netns, int family)
 		own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (own < 0 || setns(netns, CLONE_NEWNET))
 		return -1;
-	made = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	made = socket(family, kind | SOCK_CLOEXEC, protocol);
 	error = errno;
 	if (setns(own, CLONE_NEWNET))
 		abort(); /* never go on in somebody else's namespace */
@@ -38,7 +39,13 @@ static int socket_in(int netns, int family)
 
 int space_socket(struct space *space, int family)
 {
-	return socket_in(space->netns, family);
+	return socket_in(space->netns, family, SOCK_STREAM | SOCK_NONBLOCK, IPPROTO_TCP);
+}
+
+/* To ask about it; the answers are there at once. */
+int space_netlink(struct space *space)
+{
+	return socket_in(space->netns, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
 }
 
 static int listen_on(int netns, int family, uint16_t *port)
@@ -47,7 +54,7 @@ static int listen_on(int netns, int family, uint16_t *port)
 	struct sockaddr_in6 ip6 = {.sin6_family = AF_INET6, .sin6_port = htons(*port)};
 	struct sockaddr *address = family == AF_INET ? (void *)&ip4 : (void *)&ip6;
 	socklen_t size = family == AF_INET ? sizeof(ip4) : sizeof(ip6);
-	int listener = socket_in(netns, family), one = 1;
+	int listener = socket_in(netns, family, SOCK_STREAM | SOCK_NONBLOCK, IPPROTO_TCP), one = 1;
 
 	if (listener < 0)
 		return -1;

@@ -2,7 +2,7 @@
 /* Connections to endpoints. */
 #define _GNU_SOURCE
 #include "exchange.h"
-#include "gate.h"
+#include "waypoint.h"
 #include <errno.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
@@ -66,14 +66,18 @@ static struct upstream *make(struct pool *pool, int fd, uint32_t id)
 	return upstream;
 }
 
-static int begin_connect(struct pool *pool)
+static int begin_connect(struct pool *pool, bool *later)
 {
 	const __be32 *to = pool->key.address;
 	bool is_ip4 = !to[0] && !to[1] && to[2] == htonl(0xffff);
 	struct sockaddr_in ip4 = {.sin_family = AF_INET, .sin_port = pool->key.port};
 	struct sockaddr_in6 ip6 = {.sin6_family = AF_INET6, .sin6_port = pool->key.port};
-	int fd = space_socket(pool->space, is_ip4 ? AF_INET : AF_INET6), one = 1, result;
+	int fd, one = 1, result;
 
+	*later = false;
+	if (!pool->key.port)
+		return waypoint_connect(later);
+	fd = space_socket(pool->space, is_ip4 ? AF_INET : AF_INET6);
 	if (fd < 0)
 		return -1;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -92,10 +96,11 @@ struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange)
 {
 	struct upstream *upstream;
 	uint32_t id;
+	bool later;
 	int fd;
 
 	pool->count++; /* it must not go meanwhile */
-	fd = find_number(&id) ? begin_connect(pool) : -1;
+	fd = find_number(&id) ? begin_connect(pool, &later) : -1;
 	if (fd < 0) {
 		pool_release(pool);
 		return NULL;
@@ -104,8 +109,18 @@ struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange)
 	upstream = make(pool, fd, id);
 	upstream->state = UPSTREAM_DIALLING;
 	upstream->exchange = exchange;
-	loop_add(&upstream->watch, EPOLLOUT);
+	upstream->later = later;
+	if (!later)
+		loop_add(&upstream->watch, EPOLLOUT);
 	return upstream;
+}
+
+static void connect_again(struct upstream *upstream)
+{
+	if (waypoint_connect_again(upstream->watch.fd, &upstream->later))
+		exchange_connected(upstream->exchange, errno);
+	else if (!upstream->later)
+		loop_add(&upstream->watch, EPOLLOUT);
 }
 
 static void established(struct upstream *upstream)
@@ -116,6 +131,8 @@ static void established(struct upstream *upstream)
 	*shared = (struct kmesh_upstream){};
 	shared->sock = maps_socket(socket_cookie(upstream->watch.fd));
 	__atomic_store_n(&shared->cookie, socket_cookie(upstream->watch.fd), __ATOMIC_RELEASE);
+	if (upstream->owner)
+		enrolled_leave(shared->cookie);
 	upstream->state = UPSTREAM_BUSY;
 	upstream->since = loop_now;
 }
@@ -191,7 +208,8 @@ void upstream_rest(struct upstream *upstream)
 
 bool upstream_is_idle(const struct upstream *upstream)
 {
-	return upstream->state == UPSTREAM_IDLE || upstream->state == UPSTREAM_HELD;
+	return upstream->state == UPSTREAM_IDLE || upstream->state == UPSTREAM_HELD ||
+	       upstream->state == UPSTREAM_KEPT;
 }
 
 static struct session *taker_of(struct upstream *upstream)
@@ -281,7 +299,9 @@ void upstream_forget(struct upstream *upstream)
 /* What it is to be woken for. */
 void upstream_watch(struct upstream *upstream)
 {
-	uint32_t events = upstream->awaiting ? 0 : EPOLLIN;
+	uint32_t events = upstream->awaiting || upstream->hung_up ? 0
+			  : upstream->ended			  ? EPOLLERR
+								  : EPOLLIN;
 
 	if (upstream->exchange && exchange_has_unsent(upstream->exchange))
 		events |= EPOLLOUT;
@@ -306,6 +326,15 @@ static void upstream_ready(struct watch *watch, uint32_t events)
 
 	if (upstream->state == UPSTREAM_DIALLING) {
 		dialled(upstream);
+		return;
+	}
+	if (upstream->ended && events & EPOLLHUP && !(events & (EPOLLERR | EPOLLOUT))) {
+		upstream->hung_up = true; /* who sends to it will see; nothing else is new */
+		upstream_watch(upstream);
+		return;
+	}
+	if (upstream->state == UPSTREAM_KEPT) {
+		waypoint_drop(upstream->owner); /* its end, or what nobody asked for */
 		return;
 	}
 	if (upstream->state == UPSTREAM_IDLE && upstream_take_back(upstream)) {
@@ -364,6 +393,11 @@ static void look_after(struct upstream *upstream)
 	if (upstream->state == UPSTREAM_DIALLING) {
 		if (age > GATE_DIAL_SECONDS * 1000)
 			exchange_connected(upstream->exchange, ETIMEDOUT);
+		else if (upstream->later)
+			connect_again(upstream);
+	} else if (upstream->state == UPSTREAM_KEPT) {
+		if (age > GATE_IDLE_SECONDS * 1000)
+			waypoint_drop(upstream->owner);
 	} else if (upstream->state == UPSTREAM_IDLE) {
 		if (age > GATE_IDLE_SECONDS * 1000 && upstream_take_back(upstream))
 			upstream_close(upstream, false);

@@ -91,6 +91,14 @@ class Gate:
         """No new connections there; those that are there go on to their end."""
         self._ask(f"drop {cookie}")
 
+    def set_waypoint(self, path: Path | str) -> None:
+        """Where the node's waypoint listens, a Unix socket; an empty path: there is none.
+
+        Raises:
+            GateError: the path is too long for a Unix socket.
+        """
+        self._ask(f"waypoint unix:{path}")
+
     def status(self) -> Mapping[str, int]:
         """What there is: pid, spaces, sessions, busy and idle upstreams, handing_over."""
         words = (word.partition("=") for word in self._ask("status").split())

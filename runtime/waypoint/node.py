@@ -8,7 +8,6 @@ What was accepted and refused is remembered, so that the next one is not given w
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +36,7 @@ class NodeWaypoint:
     Args:
         place: where it lives; without a program, somebody else starts it.
         node: this node's name.
-        on_ready: called with its socket, once it serves; not again before it ended and serves anew.
+        announce: told where it serves, again and again while it does.
         heap: bytes that its heap may take.
         workers: its threads.
     """
@@ -47,12 +46,12 @@ class NodeWaypoint:
         place: Place,
         *,
         node: str,
-        on_ready: Callable[[Path], object] = lambda _path: None,
+        announce: Callable[[Path], object] = lambda _path: None,
         heap: int = HEAP,
         workers: int = 2,
     ) -> None:
         self._place = place
-        self._on_ready = on_ready
+        self._announce = announce
         self._bootstrap = bootstrap(node=node, heap=heap)
         self._process = EnvoyProcess(place, bootstrap=self._bootstrap, heap=heap, workers=workers)
         self._ads: AdsServer | None = None
@@ -75,12 +74,12 @@ class NodeWaypoint:
 
         A fault of the waypoint's is told and tried again: it must not end anything else.
         """
-        owner = (self._place.user,) * 2 if os.geteuid() == 0 else None
         while True:
-            ads = AdsServer(self._place.ads, owner=owner)
+            ads = AdsServer(self._place.ads)
             try:
                 await asyncio.to_thread(self._place.make)
                 await ads.start()
+                self._place.give(self._place.ads)
                 self._ads = ads
                 if self._latest is not None:
                     ads.put(self._latest)
@@ -129,9 +128,9 @@ class NodeWaypoint:
                     "the node's waypoint serves: Envoy %s at %s", self.version, self._place.listen
                 )
                 self.trouble = ""
-                self.ready = True
-                await asyncio.to_thread(self._on_ready, self._place.listen)
             self.ready = ready
+            if ready:
+                await asyncio.to_thread(self._announce, self._place.listen)
             self._process.trim_log()
             await asyncio.sleep(_LATER if ready else _SOON)
         self.ready = False

@@ -155,6 +155,20 @@ def test_waypoints_are_connected_to_where_the_filter_listens() -> None:
     assert ports("waypointFilter.insteadOf=0") == "none"
 
 
+def test_routes_are_followed_where_that_is_asked_for() -> None:
+    assert "KMESH_ROUTES" not in render()["ConfigMap", "kmesh"]["data"]
+    assert render("routes=true")["ConfigMap", "kmesh"]["data"]["KMESH_ROUTES"] == "true"
+
+
+def test_names_that_no_dns_knows() -> None:
+    objects = render(
+        "hostAliases[0].ip=10.0.0.1", "hostAliases[0].hostnames={istiod.istio-system.svc}"
+    )
+    spec = objects["DaemonSet", "kmesh"]["spec"]["template"]["spec"]
+    assert spec["hostAliases"] == [{"ip": "10.0.0.1", "hostnames": ["istiod.istio-system.svc"]}]
+    assert "hostAliases" not in render()["DaemonSet", "kmesh"]["spec"]["template"]["spec"]
+
+
 def test_what_outlives_the_daemon_is_kept_over_updates() -> None:
     assert render()["ConfigMap", "kmesh"]["data"]["KMESH_KEEP_DATAPATH"] == "true"
 

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* By which address others know a namespace's workload: asked of the kernel, and kept for a while.
+ */
+#include "waypoint.h"
+#include <arpa/inet.h>
+#include <kmesh/maps.h>
+#include <linux/rtnetlink.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define KNOWN_SECONDS 5
+
+enum { NOTHING, AN_ADDRESS, AN_IDENTITY };
+
+/* The best so far of either family. */
+struct found {
+	__be32 address[2][4];
+	int what[2];
+};
+
+static bool is_known(const __be32 *address)
+{
+	struct kmesh_source_key key;
+
+	memcpy(key.address, address, sizeof(key.address));
+	return gate_map_lookup(&source_tlvs, &key);
+}
+
+static void consider(struct found *found, const struct ifaddrmsg *about, const void *data)
+{
+	int family = about->ifa_family == AF_INET6, what;
+	__be32 address[4] = {0, 0, htonl(0xffff)};
+
+	if (about->ifa_scope != RT_SCOPE_UNIVERSE)
+		return;
+	memcpy(family ? address : address + 3, data, family ? 16 : 4);
+	what = is_known(address) ? AN_IDENTITY : AN_ADDRESS;
+	if (what <= found->what[family])
+		return;
+	found->what[family] = what;
+	memcpy(found->address[family], address, sizeof(address));
+}
+
+/* IFA_LOCAL is the near end of a point-to-point link, and what IPv4 always has. */
+static void read_address(struct found *found, struct nlmsghdr *message)
+{
+	struct ifaddrmsg *about = NLMSG_DATA(message);
+	int left = IFA_PAYLOAD(message);
+	const void *data = NULL;
+
+	for (struct rtattr *part = IFA_RTA(about); RTA_OK(part, left); part = RTA_NEXT(part, left))
+		if (part->rta_type == IFA_LOCAL || (part->rta_type == IFA_ADDRESS && !data))
+			data = RTA_DATA(part);
+	if (data && (about->ifa_family == AF_INET || about->ifa_family == AF_INET6))
+		consider(found, about, data);
+}
+
+static bool read_some(struct found *found, int fd)
+{
+	static char answer[32768] __attribute__((aligned(8)));
+	int got = recv(fd, answer, sizeof(answer), 0);
+
+	for (struct nlmsghdr *message = (void *)answer; NLMSG_OK(message, (unsigned int)got);
+	     message = NLMSG_NEXT(message, got)) {
+		if (message->nlmsg_type != RTM_NEWADDR)
+			return false;
+		read_address(found, message);
+	}
+	return got > 0;
+}
+
+static void ask(struct space *space, struct found *found)
+{
+	struct {
+		struct nlmsghdr head;
+		struct ifaddrmsg about;
+	} question = {.head = {.nlmsg_len = sizeof(question),
+			       .nlmsg_type = RTM_GETADDR,
+			       .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP}};
+	int fd = space_netlink(space);
+
+	if (fd < 0)
+		return;
+	if (send(fd, &question, sizeof(question), 0) == sizeof(question))
+		while (read_some(found, fd))
+			;
+	close(fd);
+}
+
+bool space_source(struct space *space, const __be32 *like, __be32 *address)
+{
+	int family = like[0] || like[1] || like[2] != htonl(0xffff);
+
+	if (!space->asked || loop_now - space->asked > KNOWN_SECONDS * 1000) {
+		struct found found = {};
+
+		ask(space, &found);
+		space->asked = loop_now;
+		for (int i = 0; i < 2; i++) {
+			space->has_source[i] = found.what[i];
+			memcpy(space->source[i], found.address[i], sizeof(found.address[i]));
+		}
+	}
+	if (!space->has_source[family])
+		family = !family;
+	if (space->has_source[family])
+		memcpy(address, space->source[family], sizeof(space->source[family]));
+	return space->has_source[family];
+}
