@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from runtime import log
 from runtime.collector import collector_paused, spare_what_is_there
 from runtime.control.authorization import Authorization
-from runtime.control.http import HttpControl
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.kernel.apply import ApplyError
@@ -39,6 +38,14 @@ class Kernel(Protocol):
     def contents(self) -> Contents: ...
 
 
+class Routes(Protocol):
+    """Brings the routes of a view into the kernel, and tells whether something may go in at another attempt."""
+
+    is_behind: bool
+
+    def program(self, update: Update, view: View) -> Mapping[str, str]: ...
+
+
 class Controller:
     """Consumes a source until cancelled.
 
@@ -49,8 +56,10 @@ class Controller:
         view: what is known, kept up to date here.
         on_synced: called once, when the first whole picture is in the kernel.
         authorization: takes the policies; used like the kernel.
-        http: takes the routes, where the path has any use for them; used by the controller alone.
         whereabouts: this node's place, which the tables were made with; more is learned here.
+
+    Attributes:
+        routes: takes the routes, where the path has any use for them; used here alone.
     """
 
     def __init__(
@@ -63,11 +72,10 @@ class Controller:
         lock: threading.Lock,
         on_synced: Callable[[], None],
         authorization: Authorization | None = None,
-        http: HttpControl | None = None,
         whereabouts: Whereabouts | None = None,
     ) -> None:
         self._source = source
-        self._http = http
+        self.routes: Routes | None = None
         self._authorization = authorization
         self._tables = tables
         self._whereabouts = whereabouts
@@ -148,10 +156,10 @@ class Controller:
 
     def _route(self, update: Update) -> Mapping[str, str]:
         """Bring routes in, after the services that they are for; what is not in, with the reason."""
-        if self._http is None:
+        if self.routes is None:
             return {}
-        failed = self._http.program(update, self._view)  # may compile for long: no lock
-        self._unrouted = self._unrouted + 1 if self._http.is_behind else 0
+        failed = self.routes.program(update, self._view)  # may compile for long: no lock
+        self._unrouted = self._unrouted + 1 if self.routes.is_behind else 0
         return failed
 
     def _locate(self, update: Update) -> None:

@@ -73,7 +73,7 @@ class HttpControl:
             workloads=view.workloads,
             policies=view.policies,
         )
-        return self._bring(plan, view.http, dict(_places(plan, view)))
+        return self._bring(view.http, dict(_places(plan, view)))
 
     def _concerns(self, update: Update, view: View) -> bool:
         """Whether the routes, or where they hold, may be others now."""
@@ -86,9 +86,7 @@ class HttpControl:
         workloads = bool(update.workloads or update.removed_workloads)
         return workloads and any(policy.needs_http for policy in view.policies.values())
 
-    def _bring(
-        self, plan: Plan, http: HttpPicture, places: Mapping[_Where, PlannedPort]
-    ) -> Mapping[str, str]:
+    def _bring(self, http: HttpPicture, places: Mapping[_Where, PlannedPort]) -> Mapping[str, str]:
         failed: dict[str, str] = {}
         self.is_behind = False
         tables = {
@@ -103,7 +101,9 @@ class HttpControl:
             self._ports.keep_ports(kept)
             self._ports.sweep()
             # A table that could not be replaced still leads to the clusters that it led to.
-            self._ports.keep_clusters(clusters.union(*(one.table.clusters for one in self._held.values())))
+            self._ports.keep_clusters(
+                clusters.union(*(one.table.clusters for one in self._held.values()))
+            )
         except KmeshError as error:
             self._fail(failed, "HTTP routes", f"cannot remove what is gone: {error}")
         self._endpoints = {n: e for n, e in self._endpoints.items() if n in clusters}

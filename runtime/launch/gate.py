@@ -13,8 +13,10 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
+from runtime.control.rundir import RUN_DIR
 from runtime.errors import KmeshError
 from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.datapath import DataPath
@@ -43,12 +45,18 @@ class GatePlace:
     @classmethod
     def at(cls, rundir: Path, program: Path) -> GatePlace:
         """The usual one, below the daemon's run directory."""
+        name = CGROUP if rundir == RUN_DIR else f"{CGROUP}-{_short(rundir)}"
         return cls(
             program=program,
             socket=rundir / "gate.sock",
             log=rundir / "gate.log",
-            cgroup=cgroup2_root() / CGROUP,
+            cgroup=cgroup2_root() / name,
         )
+
+
+def _short(rundir: Path) -> str:
+    """A name for a run directory: two daemons of one host, for tests, have a gate each."""
+    return blake2b(os.fsencode(rundir), digest_size=4).hexdigest()
 
 
 def running(place: GatePlace) -> int | None:
@@ -163,11 +171,12 @@ def end_gate(place: GatePlace, *, seconds: float = 10) -> bool:
     for each in left:
         with suppress(ProcessLookupError):
             os.kill(int(each), signal.SIGKILL)
-    while _in_cgroup(place) and left:
+    end = time.monotonic() + seconds
+    while _in_cgroup(place) and time.monotonic() < end:
         for each in left:
             _reap(int(each))
         time.sleep(0.01)
-    for file in (_note(place), place.socket, place.log):
+    for file in (_note(place), place.socket):
         file.unlink(missing_ok=True)
     with suppress(OSError):
         place.cgroup.rmdir()
@@ -187,4 +196,4 @@ def _in_cgroup(place: GatePlace) -> list[str]:
         return []
 
 
-__all__ = ["GatePlace", "ensure_gate", "running", "start_gate", "stop_gate"]
+__all__ = ["GatePlace", "end_gate", "ensure_gate", "running", "start_gate", "stop_gate"]

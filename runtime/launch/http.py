@@ -13,7 +13,7 @@ from runtime import log
 from runtime.errors import KmeshError
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.gate import Gate
-from runtime.launch.gate import GatePlace, ensure_gate, running, stop_gate
+from runtime.launch.gate import GatePlace, end_gate, ensure_gate, running, stop_gate
 from runtime.launch.namespaces import OWN, CookieOf, by_inode
 
 _LOOK_SECONDS = 1.0
@@ -50,6 +50,11 @@ class Http:
         self._pid = 0
         self.restarts = 0
         self._trouble = ""
+
+    @property
+    def socket(self) -> Path:
+        """The gate's control socket."""
+        return self._place.socket
 
     def start(self) -> None:
         """Have the gate run, and listen in this process's network namespace.
@@ -159,3 +164,13 @@ class Http:
     def destroy(self) -> None:
         """End the gate, and what goes by it. Idempotent."""
         stop_gate(self._path, self._place)
+        self._place.log.unlink(missing_ok=True)
+
+
+def clear(run_dir: Path) -> list[str]:
+    """End the gate that a daemon left, and remove its files; what was removed, in words. Idempotent."""
+    place = GatePlace.at(run_dir, Path())
+    there = place.cgroup.is_dir() or place.socket.exists()
+    end_gate(place)
+    place.log.unlink(missing_ok=True)
+    return [f"the gate of {place.cgroup}"] if there else []

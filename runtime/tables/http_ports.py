@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from ipaddress import IPv4Address, ip_address
 
 from runtime.model.http import DirectResponse, Forward, Route, RouteTable
 from runtime.model.mesh import IPAddress
+from runtime.tables.digest import digest
 from runtime.tables.enhanced_layout import Cluster, Endpoint, SlotKey
 from runtime.tables.enhanced_layout import Route as Row
 from runtime.tables.slots import CLASSES, class_of
@@ -33,14 +33,6 @@ class Target:
     address: IPAddress | str
     port: int
     weight: int = 1
-
-
-def digest(*parts: bytes) -> int:
-    """A number that stands for bytes, never 0."""
-    state = blake2b(digest_size=8)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "big") + part)
-    return int.from_bytes(state.digest(), "big") or 1
 
 
 def cluster_number(name: str) -> int:
