@@ -28,7 +28,7 @@ def node_waypoint_lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if facts["crashes"]:
         told.append(f"ended {ui.count(facts['crashes'], 'time')} by itself")
     yield "waypoint", f"of the node: {', '.join(told)}"
-    for trouble in (facts["trouble"], facts["gate"]):
+    for trouble in (facts["trouble"], facts["gate"], facts["caution"]):
         if trouble:
             yield "", trouble
     for resource, reason in facts["refused"].items():

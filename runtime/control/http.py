@@ -166,9 +166,7 @@ class HttpControl:
         return _Held(planned, table, written)
 
     def _put(self, table: KernelTable) -> Written:
-        return self._ports.write(
-            table.table, waypoint=table.waypoint, merge_slashes=table.merge_slashes
-        )
+        return self._ports.write(table.table, governs=table.port)
 
     def _point(
         self,

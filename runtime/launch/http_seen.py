@@ -7,6 +7,7 @@ It is there from the start of the daemon, and tells of nothing until the path is
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 from runtime import log
 from runtime.kernel.gate import Gate, GateError
 from runtime.kernel.http_stats import RouteStats
-from runtime.tables.http_stats import By, RouteCounts, quantile
+from runtime.launch.http_try import From, Listening, TryError, try_request
+from runtime.tables.http_stats import By, RouteCounts, RouteName, quantile
 from runtime.telemetry.accesslog import AccessLog
 from runtime.telemetry.directory import Directory
 from runtime.telemetry.http_log import HttpLog
@@ -43,6 +45,7 @@ class HttpSeen:
         self._gate = Path()
         self._log: HttpLog | None = None
         self._one_in = 0
+        self._sending = threading.Lock()
 
     def attach(
         self, stats: RouteStats, *, passed: Callable[[], Mapping[str, int]], gate: Path
@@ -88,10 +91,44 @@ class HttpSeen:
         with Gate(self._gate) as gate:
             gate.log_requests(one_in=one_in)
         self._one_in = one_in
+        self._log.on = one_in > 0
 
     @property
     def is_attached(self) -> bool:
         return self._stats is not None
+
+    def routes(self) -> Mapping[int, RouteName]:
+        """The routes in use, by the number that stands for them."""
+        return self._stats.by_number() if self._stats else {}
+
+    def send(self, head: bytes, *, address: str, port: int, place: From) -> Json:
+        """Send a request through the path and tell what it made of it. One at a time.
+
+        Raises:
+            KmeshError: it could not be sent, or there is no path, or nobody to hear of it.
+        """
+        if self._log is None:
+            raise TryError("no request can be sent: the enhanced path is not there")
+        with self._sending, Gate(self._gate) as gate:
+            listening = Listening()
+            self._log.also = listening.take
+            gate.log_requests(one_in=1)
+            try:
+                return try_request(
+                    head,
+                    address=address,
+                    port=port,
+                    place=place,
+                    listening=listening,
+                    name_of=self._label,
+                )
+            finally:
+                self._log.also = lambda _told: None
+                gate.log_requests(one_in=self._one_in)
+
+    def _label(self, number: int) -> str | None:
+        name = self.routes().get(number)
+        return name.label if name else None
 
     def hits(self) -> Hits:
         """What came to each route, ready for JSON."""

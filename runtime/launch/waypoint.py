@@ -24,6 +24,10 @@ OFF = "off"
 _DIRECTORY, _CGROUP = "node-waypoint", "kmesh-waypoint"
 _KINDS = ("istiod",)  # sources that have what an Envoy takes
 _PATIENCE = 10.0
+_EXEMPT = (
+    "it connects from this node's own address, which authorization policies at the server let pass "
+    "(--no-exempt-node has them judge it like any other)"
+)
 _log = log.get("waypoint")
 
 
@@ -33,13 +37,15 @@ class WaypointPart:
     Args:
         wanted: off, auto, external, or the path of an Envoy.
         source: KIND:WHERE, as the user told.
+        exempt: policies let this node's own addresses pass.
 
     Raises:
         KmeshError: it is insisted on, and cannot be had from this source; or there is no such program.
     """
 
-    def __init__(self, wanted: str, *, source: str) -> None:
+    def __init__(self, wanted: str, *, source: str, exempt: bool = False) -> None:
         self._wanted = wanted
+        self._caution = _EXEMPT if exempt else ""
         self._reason = "turned off (--node-waypoint)"
         self._node: NodeWaypoint | None = None
         self._work: Future[None] | None = None
@@ -81,12 +87,21 @@ class WaypointPart:
             why_not: what else stands against it; "" for nothing.
         """
         self._reason = self._reason or why_not
+        self._gate = run_dir / "gate.sock"
         if self._reason:
             _log.info("the node's waypoint: off (%s)", self._reason)
-            clear(run_dir)  # an earlier daemon may have had one
+            if clear(run_dir):  # an earlier daemon had one
+                self._announce(None)
             return
-        self._gate = run_dir / "gate.sock"
-        self._node = _make(run_dir, self._program, node=node, announce=self._announce)
+        self._node = _make(
+            run_dir,
+            self._program,
+            node=node,
+            external=self._program is None,
+            announce=self._announce,
+        )
+        if self._caution:
+            _log.warning("the node's waypoint: %s", self._caution)
         self._work = source.work(self._run(source.follow_resources, self._node))
 
     async def _run(self, follow: Callable[[Follower], None], node: NodeWaypoint) -> None:
@@ -113,7 +128,8 @@ class WaypointPart:
         """Whether it is on, why not, and how it fares."""
         if self._node is None:
             return {"on": False, "reason": self._reason}
-        return {"on": True, "reason": "", **self._node.status(), "gate": self._told}
+        facts = {"on": True, "reason": "", "caution": self._caution, "gate": self._told}
+        return facts | self._node.status()
 
     def stop(self, *, keep: bool) -> None:
         """End it, or leave it to the next daemon. Idempotent."""
@@ -133,6 +149,7 @@ def _make(
     program: Path | None,
     *,
     node: str = "",
+    external: bool = False,
     announce: Callable[[Path], object] = lambda _path: None,
 ) -> NodeWaypoint:
     from runtime.waypoint.node import NodeWaypoint
@@ -140,7 +157,7 @@ def _make(
 
     cgroup = cgroup2_root() / _CGROUP
     place = Place(directory=run_dir / _DIRECTORY, program=program, cgroup=cgroup)
-    return NodeWaypoint(place, node=node, announce=announce)
+    return NodeWaypoint(place, node=node, external=external, announce=announce)
 
 
 def clear(run_dir: Path) -> list[str]:

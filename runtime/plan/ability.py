@@ -74,20 +74,16 @@ _NOT_YET = "the data path of this version does not do it"
 LACKS: Mapping[Feature, str] = MappingProxyType(
     dict.fromkeys(
         (
-            Feature.ABORT,
             Feature.BREAKERS,
             Feature.HASH,
             Feature.LOCALITIES,
             Feature.OUTLIERS,
             Feature.PRIORITIES,
-            Feature.RATE_LIMIT,
-            Feature.RBAC,
-            Feature.REDIRECT,
         ),
         _NOT_YET,
     )
 )
-LIMITS = Limits(clusters=16, body=0)
+LIMITS = Limits(clusters=16)
 
 
 def ability(why_not: str = "") -> Ability:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from runtime.model.http import (
     Forward,
+    HttpPort,
     PathKind,
     PathMatch,
     Route,
@@ -15,13 +16,7 @@ from runtime.model.http import (
     RouteTable,
     VirtualHost,
 )
-from runtime.plan.judge import effects
-from runtime.plan.planned import Place, PlannedHost, PlannedPort, PlannedRoute
-
-# What takes every request that no route takes, where those are the waypoint's.
-_REST = Route(
-    name="(the rest)", match=RouteMatch(PathMatch(PathKind.PREFIX, "")), action=Forward(())
-)
+from runtime.plan.planned import Place, PlannedPort, PlannedRoute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,62 +24,42 @@ class KernelTable:
     """What is compiled for a port.
 
     Attributes:
-        table: its routes; what the port's filters do to them stands in each.
-        waypoint: routes that are the waypoint's, by index through all virtual hosts, and why.
-        clusters: the names of those that the others lead to.
-        merge_slashes: as the port says.
+        table: its routes; those that are the waypoint's say in `beyond` why.
+        port: whose filters govern them.
+        clusters: the names of those that the routes lead to that are not the waypoint's.
     """
 
     table: RouteTable
-    waypoint: Mapping[int, str]
+    port: HttpPort
     clusters: frozenset[str]
-    merge_slashes: bool
 
     @property
     def is_all_waypoint(self) -> bool:
         """No request can be served without a waypoint."""
-        routes = sum(len(host.routes) for host in self.table.virtual_hosts)
-        return routes > 0 and len(self.waypoint) == routes
+        routes = [route for host in self.table.virtual_hosts for route in host.routes]
+        return bool(routes) and all(route.beyond for route in routes)
 
 
-def kernel_table(planned: PlannedPort, *, why_rest: str = "") -> KernelTable:
-    """The table of a planned port.
-
-    Args:
-        planned: from `make_plan`.
-        why_rest: why requests that no route takes are the waypoint's, where the plan has no reason.
-    """
-    rest = "; ".join(planned.reasons) or why_rest or "more routes than fit"
+def kernel_table(planned: PlannedPort) -> KernelTable:
+    """The table of a planned port, from `make_plan`."""
+    rest = _rest("; ".join(planned.reasons) or "more routes than fit")
+    all_rest = planned.missing is Place.WAYPOINT
     hosts: list[VirtualHost] = []
-    waypoint: dict[int, str] = {}
-    clusters: set[str] = set()
-    index = 0
-    everything_is_named = False
     for host in planned.hosts:
-        routes = list(_routes(host, planned))
-        for each, (_, why) in enumerate(routes):
-            if why:
-                waypoint[index + each] = why
-        hosts.append(VirtualHost(host.name, host.domains, tuple(route for route, _ in routes)))
-        clusters |= _clusters(route for route, why in routes if not why)
-        index += len(routes)
-        if host.cut is not None or planned.missing is Place.WAYPOINT:
-            hosts[-1] = replace(hosts[-1], routes=(*hosts[-1].routes, _REST))
-            waypoint[index] = rest
-            index += 1
-        everything_is_named |= "*" in host.domains
-    if planned.missing is Place.WAYPOINT and not everything_is_named:
-        hosts.append(VirtualHost("(the rest)", ("*",), (_REST,)))
-        waypoint[index] = rest
+        routes = [_route(each) for each in host.routes[: host.cut]]
+        if host.cut is not None or all_rest:
+            routes.append(rest)
+        hosts.append(VirtualHost(host.name, host.domains, tuple(routes)))
+    if all_rest and not any("*" in host.domains for host in hosts):
+        hosts.append(VirtualHost("(the rest)", ("*",), (rest,)))
     return KernelTable(
         table=RouteTable(
             name=planned.port.table,
             virtual_hosts=tuple(hosts),
             ignore_port_in_host=planned.ignore_port_in_host,
         ),
-        waypoint=waypoint,
-        clusters=frozenset(clusters),
-        merge_slashes=planned.port.merge_slashes,
+        port=planned.port,
+        clusters=frozenset(_clusters(route for host in hosts for route in host.routes)),
     )
 
 
@@ -93,35 +68,33 @@ def unroutable(planned: PlannedPort, why: str) -> KernelTable:
 
     Without it connections would go to any endpoint of the service, whatever its routes say.
     """
+    rest = VirtualHost("(the rest)", ("*",), (_rest(why),))
     return KernelTable(
-        table=RouteTable(
-            name=planned.port.table,
-            virtual_hosts=(VirtualHost("(the rest)", ("*",), (_REST,)),),
-        ),
-        waypoint={0: why},
+        table=RouteTable(name=planned.port.table, virtual_hosts=(rest,)),
+        port=planned.port,
         clusters=frozenset(),
-        merge_slashes=planned.port.merge_slashes,
     )
 
 
-def _routes(host: PlannedHost, planned: PlannedPort) -> Iterator[tuple[Route, str]]:
-    """The routes that fit, each with why it is the waypoint's."""
-    for each in host.routes[: host.cut]:
-        abort, limit, rules = effects(each.route, planned.port)
-        route = replace(
-            each.route, match=each.match, abort=abort, rate_limit=limit, rbac=rules or None
-        )
-        yield route, _why(each)
+def _rest(why: str) -> Route:
+    """What takes every request that no route takes, where those are the waypoint's."""
+    return Route(
+        name="(the rest)",
+        match=RouteMatch(PathMatch(PathKind.PREFIX, "")),
+        action=Forward(()),
+        beyond=(why,),
+    )
 
 
-def _why(planned: PlannedRoute) -> str:
+def _route(planned: PlannedRoute) -> Route:
+    """A route by what the kernel recognises of it, and why it is the waypoint's if it is."""
     if planned.place is Place.KERNEL:
-        return ""
-    return "; ".join(planned.reasons) or "the enhanced path does not serve"
+        return replace(planned.route, match=planned.match)
+    why = planned.reasons or ("the enhanced path does not serve",)
+    return replace(planned.route, match=planned.match, beyond=why)
 
 
-def _clusters(routes: Iterable[Route]) -> set[str]:
-    actions = (route.action for route in routes)
-    return {
-        one.name for action in actions if isinstance(action, Forward) for one in action.clusters
-    }
+def _clusters(routes: Iterable[Route]) -> Iterator[str]:
+    for route in routes:
+        if isinstance(route.action, Forward) and not route.beyond:
+            yield from (one.name for one in route.action.clusters)

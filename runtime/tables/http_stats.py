@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from runtime.tables.digest import digest
 from runtime.tables.enhanced_layout import RouteStat, RouteTaken
+from runtime.tables.http_digest import digest
 
 if TYPE_CHECKING:
     from runtime.model.http import RouteMatch, RouteTable

@@ -27,7 +27,10 @@ _NS_PER_MS = 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """A request as the gate tells of it; times are nanoseconds, `since` of CLOCK_MONOTONIC."""
+    """A request as the gate tells of it; times are nanoseconds, `since` of CLOCK_MONOTONIC.
+
+    `client` is the cookie of the client's socket.
+    """
 
     since: int
     head_ns: int
@@ -37,6 +40,8 @@ class Told:
     request_bytes: int
     response_bytes: int
     netns: int
+    client: int
+    source: bytes
     service: tuple[bytes, int]
     endpoint: tuple[bytes, int]
     route: int
@@ -50,11 +55,11 @@ class Told:
         Raises:
             ValueError: it is none.
         """
-        fields = text.split(b" ", 11)
-        if len(fields) != 12:
+        fields = text.split(b" ", 13)
+        if len(fields) != 14:
             raise ValueError(f"{len(fields)} fields")
-        numbers = [int(each) for each in fields[:8]]
-        method, path = _request(fields[11])
+        numbers = [int(each) for each in fields[:9]]
+        method, path = _request(fields[13])
         return cls(
             since=numbers[0],
             head_ns=numbers[1],
@@ -64,9 +69,11 @@ class Told:
             request_bytes=numbers[5],
             response_bytes=numbers[6],
             netns=numbers[7],
-            service=_end(fields[8]),
-            endpoint=_end(fields[9]),
-            route=int(fields[10]),
+            client=numbers[8],
+            source=_end(fields[9])[0],
+            service=_end(fields[10]),
+            endpoint=_end(fields[11]),
+            route=int(fields[12]),
             method=method,
             path=path,
         )
@@ -108,10 +115,14 @@ def line(told: Told, directory: Directory, routes: Mapping[int, RouteName], *, b
     service = directory.service_at(told.service[0])
     workload = directory.workload_at(told.endpoint[0]) if told.endpoint[1] else None
     where = service or workload
+    source = directory.workload_at(told.source)
     name = routes.get(told.route)
     route = escaped(name.label.encode(), also=b" ") if name else _UNKNOWN
     return (
         f"accesslog: {written_time(boot_ns + told.since + told.end_ns)} "
+        f"src.addr={unpacked(told.source) if any(told.source) else _UNKNOWN}, "
+        f"src.workload={source.name if source else _UNKNOWN}, "
+        f"src.namespace={(source and source.namespace) or _UNKNOWN}, "
         f"src.netns={told.netns}, "
         f"dst.addr={_written(told.endpoint)}, "
         f"dst.service={service.hostname if service else _written(told.service)}, "
@@ -148,6 +159,7 @@ class HttpLog:
 
     Attributes:
         fd: readable when there is something.
+        on: whether lines are handed on; `also` is told of each request in any case.
 
     Raises:
         GateError: it cannot be listened there.
@@ -163,6 +175,8 @@ class HttpLog:
     ) -> None:
         self._path = Path(f"{gate}.log")
         self._directory, self._routes, self._write = directory, routes, write
+        self.on = False
+        self.also: Callable[[Told], object] = lambda _told: None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._path.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -194,8 +208,11 @@ class HttpLog:
                 told = Told.of(text)
             except ValueError:
                 continue  # a gate of another version's
-            lines.append(line(told, self._directory, routes, boot_ns=boot_ns))
-        self._write(lines)
+            self.also(told)
+            if self.on:
+                lines.append(line(told, self._directory, routes, boot_ns=boot_ns))
+        if lines:
+            self._write(lines)
         return len(lines)
 
     def close(self) -> None:

@@ -34,8 +34,9 @@ class NodeWaypoint:
     """One Envoy, and the server that feeds it.
 
     Args:
-        place: where it lives; without a program, somebody else starts it.
+        place: where it lives.
         node: this node's name.
+        external: somebody else starts and ends it.
         announce: told where it serves, again and again while it does.
         heap: bytes that its heap may take.
         workers: its threads.
@@ -46,12 +47,14 @@ class NodeWaypoint:
         place: Place,
         *,
         node: str,
+        external: bool = False,
         announce: Callable[[Path], object] = lambda _path: None,
         heap: int = HEAP,
         workers: int = 2,
     ) -> None:
         self._place = place
         self._announce = announce
+        self._external = external
         self._bootstrap = bootstrap(node=node, heap=heap)
         self._process = EnvoyProcess(place, bootstrap=self._bootstrap, heap=heap, workers=workers)
         self._ads: AdsServer | None = None
@@ -93,7 +96,7 @@ class NodeWaypoint:
             await asyncio.sleep(_LONGEST_WAIT)
 
     async def _keep(self) -> None:
-        if self._place.program is None:
+        if self._external:
             await asyncio.to_thread(write_bootstrap, self._place, self._bootstrap)
             _log.info(
                 "the node's waypoint is started by another; %s tells how", self._place.bootstrap
@@ -137,7 +140,9 @@ class NodeWaypoint:
 
     def stop(self, *, keep: bool) -> None:
         """After `run`: end the process and remove everything, unless another daemon is to adopt it. Idempotent."""
-        if keep:
+        if self._external:
+            self._place.leave()
+        if keep or self._external:
             return
         with suppress(OSError):
             self._process.stop()

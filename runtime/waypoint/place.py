@@ -83,8 +83,9 @@ class Place:
             self.user = os.geteuid()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.directory.stat().st_mode & 0o777 != 0o700:
+                self.directory.chmod(0o700)
             self.give(self.directory)
-            self.directory.chmod(0o700)
             if self.cgroup is not None:
                 self.cgroup.mkdir(exist_ok=True)
         except OSError as error:
@@ -98,6 +99,14 @@ class Place:
         """
         if self.user != os.geteuid():
             os.chown(path, self.user, self.user)
+
+    def leave(self) -> None:
+        """Remove what is the daemon's in a directory that somebody else's Envoy has its sockets in. Idempotent.
+
+        An Envoy that is started in the meantime then waits for the next daemon's bootstrap.
+        """
+        for path in (self.bootstrap, self.ads):
+            path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove everything of it. Idempotent."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import KmeshError
+from runtime.kernel.leave import leave_version_1
 from runtime.waypoint import confine
 from runtime.waypoint.place import Place
 
@@ -92,6 +93,7 @@ class EnvoyProcess:
                     env={"PATH": os.defpath},
                 )
             self.pid = self._child.pid
+            leave_version_1(self.pid)
             place.note.write_text(json.dumps(self._describe(self.pid)), encoding="utf-8")
         except OSError as error:
             raise KmeshError(f"cannot start {place.program}: {error}") from error

@@ -14,16 +14,19 @@ import pytest
 import yaml
 
 from ci.cluster import kmesh
+from ci.cluster import manifests as plain
 from ci.cluster.image import REPOSITORY, TAG
 from ci.cluster.sample import SERVER
 from runtime.source.recorded import SERVICES, WORKLOADS, parse_recording
 from tests.cluster.conftest import Cluster
+from tests.cluster.test_cluster_uninstall import everything
 from tests.launch.conftest import until
 
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.cluster]
 
 BOOKS = "bookstore"
 REVIEWS = "reviews.bookstore.svc.cluster.local"
+ISTIOD = "istiod.istio-system.svc:15010"
 IMAGE = {"image": f"{REPOSITORY}:{TAG}", "imagePullPolicy": "Never"}
 # Asks a URL so many times, each time by a new connection; counts status, redirection and answer.
 ASK = """
@@ -47,7 +50,7 @@ def recorded(checkout: Path) -> Path:
     return checkout / "tests" / "data" / "xds"
 
 
-def manifests(checkout: Path) -> Iterator[dict[str, Any]]:
+def sample(checkout: Path) -> Iterator[dict[str, Any]]:
     """The sample with an image that is here, servers that say who they are, and addresses as they were."""
     told = parse_recording((recorded(checkout) / BOOKS / "delta-Address.pb").read_bytes(), file="")
     services = [each for key, each in told.manifests.items() if key[0] == SERVICES]
@@ -97,7 +100,7 @@ def pod_addresses(cluster: Cluster, namespace: str) -> dict[str, str]:
 def books(installed: Cluster, checkout: Path) -> Iterator[Cluster]:
     """The sample's pods, enrolled, and the daemon following Istiod; from the API server again afterwards."""
     everything = [
-        *manifests(checkout),
+        *sample(checkout),
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "istio-system"}},
     ]
     installed.machine.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": everything}))
@@ -115,15 +118,14 @@ def books(installed: Cluster, checkout: Path) -> Iterator[Cluster]:
         }
         installed.machine.apply(json.dumps(istiod(checkout, moved)))
         installed.kubectl("-n", "istio-system", "wait", *ready, seconds=150)
-        where = pod_addresses(installed, "istio-system")["istiod"]
         kmesh.install(
             installed.machine,
             {
                 **kmesh.VALUES,
                 "source": "istiod",
                 "routes": True,
-                "xds": {"address": "istiod.istio-system.svc:15010"},
-                "hostAliases": [{"ip": where, "hostnames": ["istiod.istio-system.svc"]}],
+                "xds": {"address": ISTIOD},
+                "hostAliases": aliases(installed),
             },
         )
         for pod in ("frontend-v1", "reviews-v1"):
@@ -132,6 +134,12 @@ def books(installed: Cluster, checkout: Path) -> Iterator[Cluster]:
     finally:
         kmesh.install(installed.machine)
         installed.kubectl("delete", "namespace", BOOKS, "istio-system", "--wait=true")
+
+
+def aliases(cluster: Cluster) -> list[dict[str, Any]]:
+    """No DNS here tells where Istiod is."""
+    where = pod_addresses(cluster, "istio-system")["istiod"]
+    return [{"ip": where, "hostnames": [ISTIOD.partition(":")[0]]}]
 
 
 def _is_enrolled(cluster: Cluster, pod: str) -> bool:
@@ -186,3 +194,50 @@ def test_the_routes_are_followed_where_the_enhanced_path_runs(books: Cluster) ->
     gray = ask(books, reviews, 9080, count=200)
     assert set(gray) <= {"200 reviews-v1", "200 reviews-v2", "200 reviews-v3"}
     assert gray["200 reviews-v1"] > 100
+
+
+# Last: the chart's own objects go, and are there again afterwards.
+
+
+def by_hand(cluster: Cluster, *names: str) -> str:
+    """Plain manifests as one would change them for a cluster without a registry, DNS and kube-proxy."""
+    documents = []
+    for name in names:
+        for document in yaml.safe_load_all(plain.written()[name]):
+            if document["kind"] == "ConfigMap":
+                document["data"]["KMESH_SOURCE"] = f"istiod:{ISTIOD}"
+            if document["kind"] in ("DaemonSet", "Job"):
+                spec = document["spec"]["template"]["spec"]
+                spec["hostAliases"] = aliases(cluster)
+                (container,) = spec["containers"]
+                container |= IMAGE
+                api = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
+                container.setdefault("env", []).extend(
+                    {"name": key, "value": value} for key, value in api.items()
+                )
+            documents.append(document)
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
+
+
+def test_plain_manifests_serve_as_the_chart_does_and_are_cleaned_up_after(books: Cluster) -> None:
+    kmesh.uninstall(books.machine)
+    ours = by_hand(
+        books, "serviceaccount.yaml", "clusterrole.yaml", "clusterrolebinding.yaml", "kmesh.yaml"
+    )
+    cleanup = by_hand(books, "cleanup.yaml")
+    ratings = address(books, "ratings")
+    try:
+        assert "200" not in " ".join(ask(books, ratings, 9080, count=1)), "somebody still balances"
+        books.machine.apply(ours)
+        kmesh.wait_ready(books.machine)
+        until(partial(_is_enrolled, books, "frontend-v1"), "not enrolled")
+        assert set(ask(books, ratings, 9080)) == {"200 ratings-v1", "200 ratings-v2"}
+        assert books.ctl("status")["sync"]["source"] == "istiod"
+        books.machine.apply(cleanup)
+        done = ("wait", "--for=condition=Complete", "job/kmesh-cleanup", "--timeout=150s")
+        books.kubectl("-n", kmesh.NAMESPACE, *done, seconds=180)
+        assert not _is_enrolled(books, "frontend-v1")
+    finally:
+        for manifest in (cleanup, ours):
+            books.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=manifest)
+    assert everything(books) == ""

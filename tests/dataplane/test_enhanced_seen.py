@@ -139,9 +139,9 @@ def lines(seen: HttpSeen, written: io.StringIO, count: int) -> list[str]:
 def test_requests_are_written_down_by_whoever_served_them(
     stage: Stage, seen: HttpSeen, written: io.StringIO
 ) -> None:
-    stage.ask(["/a/0"])
-    seen.switch_access_log(one_in=1)
     number = stage.client("connect", VIP4, PORT)
+    stage.client("ask", number, "/a/0")
+    seen.switch_access_log(one_in=1)
     stage.client("ask", number, "/a/1?secret=1")
     stage.client("send", number, "GET /b/2 HT")
     stage.client("send", number, "TP/1.1\r\nHost: x\r\n\r\n")
@@ -151,7 +151,8 @@ def test_requests_are_written_down_by_whoever_served_them(
     stage.client("ask", number, "/elsewhere")
     first, second, third, fourth = lines(seen, written, 4)
     assert re.fullmatch(
-        r"accesslog: \S+ \S+ \+0000 UTC src\.netns=\d+, dst\.addr=127\.0\.0\.1:\d+, "
+        r"accesslog: \S+ \S+ \+0000 UTC src\.addr=\S+, src\.workload=-, src\.namespace=-, "
+        r"src\.netns=\d+, dst\.addr=127\.0\.0\.1:\d+, "
         rf"dst\.service={VIP4}:80, dst\.workload=-, dst\.namespace=-, "
         r"start_time=\S+ \S+ \+0000 UTC, direction=OUTBOUND, protocol=HTTP, "
         r'method=GET, path="/a/1", status=200, route="first", served_by=kernel, '

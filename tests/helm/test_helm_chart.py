@@ -13,6 +13,7 @@ import yaml
 from ci.cluster import binaries, manifests
 from runtime.errors import KmeshError
 from runtime.process import run
+from runtime.waypoint.place import EXTERNAL, USER
 
 pytestmark = pytest.mark.skipif(
     not binaries.are_built(), reason="no Helm: python -m ci.cluster prepare"
@@ -213,3 +214,38 @@ def test_clean_up_may_delete_nothing_but_the_daemons() -> None:
     deleting = [rule for rule in rules if "delete" in rule["verbs"]]
     assert [rule["resourceNames"] for rule in deleting] == [["kmesh"]]
     assert render("cleanup.enabled=false").keys().isdisjoint({("Job", "kmesh-cleanup")})
+
+
+def pod_of(objects: Any) -> Any:
+    return objects["DaemonSet", "kmesh"]["spec"]["template"]["spec"]
+
+
+def test_the_nodes_waypoint_is_left_out_unless_it_is_wanted() -> None:
+    objects = render()
+    assert [each["name"] for each in pod_of(objects)["containers"]] == ["kmesh"]
+    assert "KMESH_NODE_WAYPOINT" not in objects["ConfigMap", "kmesh"]["data"]
+
+
+def test_the_nodes_waypoint_is_a_container_without_rights_in_the_daemons_directory() -> None:
+    objects = render(
+        "waypoint.node.enabled=true",
+        "waypoint.node.image.repository=registry.example/envoy",
+        "hostPaths.run=/var/run/mesh",
+    )
+    assert objects["ConfigMap", "kmesh"]["data"]["KMESH_NODE_WAYPOINT"] == EXTERNAL
+    daemon, envoy = pod_of(objects)["containers"]
+    assert "CHOWN" in daemon["securityContext"]["capabilities"]["add"]
+    assert envoy["image"].startswith("registry.example/envoy:")
+    assert envoy["securityContext"]["runAsUser"] == envoy["securityContext"]["runAsGroup"] == USER
+    assert envoy["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert envoy["resources"]["limits"]["memory"] == "640Mi"
+    (mount,) = envoy["volumeMounts"]
+    assert mount["mountPath"] == envoy["workingDir"]
+    (volume,) = [each for each in pod_of(objects)["volumes"] if each["name"] == mount["name"]]
+    assert volume["hostPath"]["path"] == "/var/run/mesh/node-waypoint"
+    assert "bootstrap.json" in envoy["command"][-1]
+
+
+def test_only_istiod_has_what_the_nodes_waypoint_takes() -> None:
+    with pytest.raises(KmeshError, match="takes source=istiod"):
+        render("waypoint.node.enabled=true", "source=kubernetes")

@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 _connections: list[http.client.HTTPConnection] = []
@@ -66,7 +67,13 @@ def loaded() -> dict[str, int]:
     return dict(_answers)
 
 
-_CALLS = {"connect": connect, "ask": ask, "try": try_once, "load": load, "loaded": loaded}
+_CALLS: dict[str, Callable[..., Any]] = {
+    "connect": connect,
+    "ask": ask,
+    "try": try_once,
+    "load": load,
+    "loaded": loaded,
+}
 
 
 def main() -> None:

@@ -131,7 +131,7 @@ async def test_one_that_cannot_start_is_told_and_tried_again(
 
 
 async def test_somebody_else_may_start_it(own: Place, bookstore: World) -> None:
-    made = NodeWaypoint(replace(own, program=None), node="n1")
+    made = NodeWaypoint(replace(own, program=None), node="n1", external=True)
     made.put(recorded())
     task = asyncio.ensure_future(made.run())
     log = own.directory.with_name("log")
@@ -160,6 +160,9 @@ async def test_somebody_else_may_start_it(own: Place, bookstore: World) -> None:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    made.stop(keep=False)
+    assert own.directory.is_dir()  # whoever starts it may have it mounted
+    assert not own.bootstrap.exists()
 
 
 def test_which_envoy(tmp_path: Path) -> None:

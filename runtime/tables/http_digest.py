@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers that stand for bytes, in keys of maps."""
+"""Numbers in maps that stand for what they are made of."""
 
 from __future__ import annotations
 
