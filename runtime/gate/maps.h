@@ -9,5 +9,7 @@ int gate_bpf(int command, union bpf_attr *attributes);
 int gate_map_fd(const void *map);
 /* The value, until the next is looked up in the same map. */
 void *gate_map_lookup(const void *map, const void *key);
+void gate_map_delete(const void *map, const void *key);
+void gate_map_empty(const void *map);
 
 #endif
