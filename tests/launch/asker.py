@@ -15,8 +15,8 @@ _connections: list[http.client.HTTPConnection] = []
 _answers: Counter[str] = Counter()
 
 
-def connect(host: str) -> int:
-    made = http.client.HTTPConnection(host, 80, timeout=20)
+def connect(host: str, port: int = 80) -> int:
+    made = http.client.HTTPConnection(host, port, timeout=20)
     made.connect()
     made.auto_open = 0
     _connections.append(made)
@@ -36,6 +36,15 @@ def _answer(connection: http.client.HTTPConnection, path: str) -> list[Any]:
 
 def ask(number: int, path: str) -> list[Any]:
     return _answer(_connections[number], path)
+
+
+def full(number: int, method: str, path: str, headers: dict[str, str]) -> list[Any]:
+    """Status, headers by lower-case name and body."""
+    connection = _connections[number]
+    connection.request(method, path, headers=headers)
+    found = connection.getresponse()
+    told = {name.lower(): value for name, value in found.getheaders()}
+    return [found.status, told, found.read().decode()]
 
 
 def try_once(host: str, path: str) -> list[Any]:
@@ -68,12 +77,8 @@ def loaded() -> dict[str, int]:
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "connect": connect,
-    "ask": ask,
-    "try": try_once,
-    "load": load,
-    "loaded": loaded,
-}
+    "connect": connect, "ask": ask, "full": full, "try": try_once, "load": load, "loaded": loaded,
+}  # fmt: skip
 
 
 def main() -> None:
