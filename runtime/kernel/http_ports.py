@@ -19,12 +19,15 @@ from runtime.tables.enhanced_layout import (
     BucketKey,
     ClusterKey,
     FrontendKey,
+    HttpCluster,
+    HttpClusterKey,
     HttpPort,
     Route,
     RouteKey,
     SlotKey,
 )
 from runtime.tables.http_cases import split
+from runtime.tables.http_digest import digest
 from runtime.tables.http_ports import (
     RouteRows,
     Target,
@@ -32,8 +35,10 @@ from runtime.tables.http_ports import (
     cluster_number,
     cluster_rows,
     mapped,
+    ring_of,
     route_rows,
 )
+from runtime.tables.http_rings import CELL as RING_CELL
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from runtime.tables.http_texts import CELL as TEXT_CELL
 
@@ -55,9 +60,17 @@ class HttpPorts:
         self._maps = maps
         self.stats = RouteStats(maps)
 
-    def set_cluster(self, name: str, targets: Iterable[Target]) -> None:
-        """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile."""
+    def set_cluster(self, name: str, targets: Iterable[Target], *, hashes: bool = False) -> None:
+        """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile.
+
+        Args:
+            name: of the cluster.
+            targets: the endpoints, which may be used.
+            hashes: requests that are alike, by what their routes say of them, go to one endpoint.
+        """
+        targets = list(targets)
         value, slots = cluster_rows(name, targets)
+        self._set_ring(name, ring_of(targets) if hashes else b"")
         number = cluster_number(name)
         for key, slot in slots.items():
             self._maps["slots"].update(key, slot)
@@ -65,6 +78,20 @@ class HttpPorts:
         for key in list(self._maps["slots"].keys()):
             if SlotKey.unpack(key).cluster == number and key not in slots:
                 self._maps["slots"].delete(key)
+
+    def _set_ring(self, name: str, ring: bytes) -> None:
+        key = HttpClusterKey(cluster_number(name)).pack()
+        if ring:
+            number = digest(b"ring", ring)
+            self._add("http_rings", number, ring, RING_CELL, _INNER)
+            self._maps["http_clusters"].update(key, HttpCluster(number).pack())
+        elif self._maps["http_clusters"].lookup(key) is not None:
+            self._maps["http_clusters"].delete(key)
+        clusters = (HttpCluster.unpack(one) for _, one in self._maps["http_clusters"].items())
+        used = {one.ring for one in clusters}
+        for other in list(self._maps["http_rings"].keys()):
+            if struct.unpack("=Q", other)[0] not in used:
+                self._maps["http_rings"].delete(other)
 
     def set_port(
         self,
@@ -93,9 +120,9 @@ class HttpPorts:
         cases = split(table, governs) if governs else None
         compiled = compile_routes(cases.table if cases else table)
         rows = (
-            case_rows(cases, compiled.rough, stats)
+            case_rows(cases, compiled.rough, stats, compiled.slots)
             if cases
-            else route_rows(table, compiled.rough, stats)
+            else route_rows(table, compiled.rough, stats, compiled.slots)
         )
         self.stats.hold(rows.number, stats)
         self._write(compiled, rows)
