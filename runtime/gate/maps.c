@@ -178,6 +178,16 @@ static void empty(const void *map)
 		delete (map, key);
 }
 
+void gate_map_empty(const void *map)
+{
+	empty(map);
+}
+
+void gate_map_delete(const void *map, const void *key)
+{
+	delete (map, key);
+}
+
 /* When the gate before this one has died, and its connections with it. */
 void maps_reset(void)
 {
