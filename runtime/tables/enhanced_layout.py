@@ -640,11 +640,11 @@ class SessionKey(NamedTuple):
         return cls._make(_SESSION_KEY.unpack(data))
 
 
-_SLOT = Struct("=QIIII16s2s2xIII8x")
+_SLOT = Struct("=QIIII16s2s2xIIIIIQI4x")
 
 
 class Slot(NamedTuple):
-    """struct kmesh_slot, 64 bytes."""
+    """struct kmesh_slot, 80 bytes."""
 
     cookie: int
     taken: int
@@ -656,6 +656,10 @@ class Slot(NamedTuple):
     open: int
     done: int
     answered: int
+    responded: int
+    by_gate: int
+    sock: int
+    first_received: int
 
     def pack(self) -> bytes:
         return _SLOT.pack(
@@ -669,6 +673,10 @@ class Slot(NamedTuple):
             self.open,
             self.done,
             self.answered,
+            self.responded,
+            self.by_gate,
+            self.sock,
+            self.first_received,
         )
 
     @classmethod
@@ -742,11 +750,11 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4xQII")
+_UPSTREAM = Struct("=QQQQIII4xQIIIII4x")
 
 
 class Upstream(NamedTuple):
-    """struct kmesh_upstream, 64 bytes."""
+    """struct kmesh_upstream, 80 bytes."""
 
     cookie: int
     sock: int
@@ -758,6 +766,9 @@ class Upstream(NamedTuple):
     since: int
     stat: int
     size: int
+    expects: int
+    expecting: int
+    broken: int
 
     def pack(self) -> bytes:
         return _UPSTREAM.pack(
@@ -771,6 +782,9 @@ class Upstream(NamedTuple):
             self.since,
             self.stat,
             self.size,
+            self.expects,
+            self.expecting,
+            self.broken,
         )
 
     @classmethod
@@ -791,7 +805,7 @@ MAPS = {
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
     "free_slots": MapLayout(type=22, flags=0, max_entries=65536),
     "frontends": MapLayout(type=1, flags=1, max_entries=131072),
-    "gate_counters": MapLayout(type=6, flags=0, max_entries=8),
+    "gate_counters": MapLayout(type=6, flags=0, max_entries=9),
     "gate_sessions": MapLayout(type=1, flags=1, max_entries=65536),
     "gate_settings": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
@@ -820,13 +834,14 @@ MAPS = {
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
     "taken_heads": MapLayout(type=1, flags=1, max_entries=65536),
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
+    "upstream_ids": MapLayout(type=1, flags=1, max_entries=65536),
     "upstream_socks": MapLayout(type=1, flags=1, max_entries=65536),
     "upstreams": MapLayout(type=18, flags=0, max_entries=65536),
     "waypoint_counters": MapLayout(type=6, flags=0, max_entries=4),
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "4082acd2ad66a85a154408a3e0aaed11069ecac733bbba48fbdd39b07aa8dec9"
+DIGEST = "36b7cc16a479141ab3d7311c068ae125e0b4bb5e05506d18dbcd9394e7500317"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
