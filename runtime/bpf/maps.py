@@ -94,6 +94,15 @@ class BpfMap:
         return cls.from_fd(fd)
 
     @classmethod
+    def by_id(cls, number: int) -> BpfMap:
+        """Open a map by its number.
+
+        Raises:
+            BpfError: there is none any more.
+        """
+        return cls.from_fd(check(lib().bpf_map_get_fd_by_id(number), f"cannot open map {number}"))
+
+    @classmethod
     def create_array(cls, name: str, *, value_size: int, count: int, flags: int = 0) -> BpfMap:
         """Make an array map that belongs to nobody yet: whoever refers to it keeps it.
 

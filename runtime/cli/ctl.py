@@ -14,11 +14,13 @@ from runtime.cli import ctl_maps
 from runtime.cli.ctl_authz import authz
 from runtime.cli.ctl_cluster import complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
+from runtime.cli.ctl_http import http_lines
 from runtime.cli.ctl_log import log_
 from runtime.cli.ctl_routes import routes
 from runtime.cli.ctl_waypoint import waypoint
 from runtime.cli.kubeconfig import cluster_options
 from runtime.cli.options import daemon, pins_option, run_dir_option
+from runtime.cli.status_waypoint import node_waypoint_lines
 from runtime.server.client import DaemonDownError
 
 Json = Mapping[str, Any]
@@ -96,8 +98,11 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
         since = facts["authorization"]["disabled_since"]
         yield "policies", f"NOT ENFORCED since {since}: switched off (kmeshctl authz enable)"
     yield "telemetry", _telemetry(facts["telemetry"])
+    yield from http_lines(facts["telemetry"].get("http"))
     for line in _waypoints(facts["waypoints"] or {}):
         yield "waypoints", line
+    if facts.get("node_waypoint"):
+        yield from node_waypoint_lines(facts["node_waypoint"])
     if facts["compiled"]:
         yield "compiled", facts["compiled"]
     yield from _sync_lines(facts["sync"], facts["counts"])

@@ -29,6 +29,10 @@ def routes(service: str | None, run_dir: Path, output: str) -> None:
     the enhanced path does not run, all are at the waypoint, and those that could be in the kernel are
     told.
 
+    Where it runs, requests that are over are counted: HITS, and BY whom they were served (the kernel sent
+    them, the gate did, a waypoint did), how many had a 5xx, and within which time half of them and 99 %
+    had their whole response. Counts go on when routes change and when the daemon or the gate is another.
+
     \b
     Example:
       kmeshctl routes
@@ -41,8 +45,10 @@ def routes(service: str | None, run_dir: Path, output: str) -> None:
         ui.print_json(answer)
         return
     if answer["routes"]:
-        columns = ("SERVICE", "PORT", "ROUTE", "MATCH", "DOES", "PLACE", "WHY")
-        ui.print_table(columns, (_row(each, answer["why_not"]) for each in answer["routes"]))
+        counted = any(each.get("counts") for each in answer["routes"])
+        columns = ("SERVICE", "PORT", "ROUTE", "MATCH", "DOES", "PLACE")
+        rows = (_row(each, answer["why_not"], counted=counted) for each in answer["routes"])
+        ui.print_table((*columns, *(_COUNTED if counted else ()), "WHY"), rows)
     if answer["note"]:
         click.echo(answer["note"])
     if answer["routes"] and answer["why_not"]:
@@ -51,7 +57,10 @@ def routes(service: str | None, run_dir: Path, output: str) -> None:
         click.echo(f"\n{answer['why_not']}\n{able} of {total} could run in the kernel")
 
 
-def _row(route: Json, why_not: str) -> tuple[str, ...]:
+_COUNTED = ("HITS", "BY", "5XX", "P50", "P99")
+
+
+def _row(route: Json, why_not: str, *, counted: bool) -> tuple[str, ...]:
     namespace, _, hostname = route["service"].partition("/")
     number = f"{route['index']}" if route["index"] else "-"
     return (
@@ -61,5 +70,30 @@ def _row(route: Json, why_not: str) -> tuple[str, ...]:
         route["match"],
         route["action"],
         route["place"],
+        *(_counts(route["counts"]) if counted else ()),
         "; ".join(why for why in route["why"] if why != why_not) or "-",
     )
+
+
+def _counts(counts: Json | None) -> tuple[str, ...]:
+    if not counts or not counts["hits"]:
+        return ("0", "-", "-", "-", "-")
+    by = [
+        f"{100 * count / counts['hits']:.0f} % {name}"
+        for name, count in counts["by"].items()
+        if count
+    ]
+    return (
+        str(counts["hits"]),
+        ", ".join(by),
+        str(counts["classes"]["5xx"]),
+        _time(counts["p50_ms"]),
+        _time(counts["p99_ms"]),
+    )
+
+
+def _time(ms: float | None) -> str:
+    """Two digits that count: buckets are a factor of two apart."""
+    if ms is None:
+        return "-"
+    return f"{ms:.2g} ms" if ms < 1000 else f"{ms / 1000:.2g} s"

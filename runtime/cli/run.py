@@ -132,6 +132,17 @@ def _port_pairs(
     "governed. The first policy has the whole mesh held, as it may be about anyone.",
 )
 @click.option(
+    "--node-waypoint",
+    default="off",
+    show_default=True,
+    envvar="KMESH_NODE_WAYPOINT",
+    show_envvar=True,
+    metavar="[off|auto|external|ENVOY]",
+    help="Have an Envoy on this node do what the enhanced path does not, as Istiod tells it: by the path "
+    "of its program, auto for the one that is installed, or external where another starts it, with "
+    "RUN-DIR/node-waypoint/bootstrap.json. It takes the source istiod.",
+)
+@click.option(
     "--ignore-bug",
     "overrides",
     multiple=True,
@@ -227,6 +238,7 @@ def run(  # noqa: PLR0913 - one argument an option
     nfd_features: Path | None,
     exempt_node: bool,
     routes: bool,
+    node_waypoint: str,
     overrides: tuple[str, ...],
     status_address: str,
     metrics_address: str,
@@ -273,5 +285,6 @@ def run(  # noqa: PLR0913 - one argument an option
             exempt_node=exempt_node,
             state_dir=state_dir.absolute(),
             routes=routes,
+            node_waypoint=node_waypoint,
         )
     )

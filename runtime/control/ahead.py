@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -53,6 +54,10 @@ class Ahead:
         want = getattr(self._opened.result(), "want_http", None)
         if want is not None:
             want()
+
+    def work(self, what: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """Do something else in the loop of the source, until that is done, cancelled, or the source closed."""
+        return asyncio.run_coroutine_threadsafe(what, self._loop)
 
     def demand(self, address: NetworkAddress) -> None:
         """Have a source that works on demand ask for an address. May be called from any thread."""

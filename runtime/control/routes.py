@@ -14,17 +14,21 @@ from runtime.plan.planner import make_plan
 from runtime.plan.report import route_rows
 
 Json = Mapping[str, Any]
+Hits = Mapping[tuple[str, str, int], Json]
 _NOT_FOLLOWED = (
     "HTTP is not followed: start the daemon with --routes, or on a kernel with the enhanced path"
 )
 
 
-def describe_routes(view: View, *, why_not: str, service: str | None) -> Json:
+def describe_routes(
+    view: View, *, why_not: str, service: str | None, hits: Hits | None = None
+) -> Json:
     """Every route with its place, ready for JSON.
 
     Args:
         view: what is known.
         why_not: why the enhanced path does not run; "" where it does.
+        hits: what came to each route, by its table, virtual host and number; None where that is not known.
         service: of this service alone: `namespace/name`, `name.namespace`, a hostname, or a name.
 
     Raises:
@@ -41,9 +45,15 @@ def describe_routes(view: View, *, why_not: str, service: str | None) -> Json:
         workloads=view.workloads.copy(),
         policies=view.policies.copy(),
     )
-    rows = route_rows(plan, services)
+    rows = [_with_hits(row, hits) for row in route_rows(plan, services)]
     note = "" if rows else "no service here has HTTP routes"
     return answer | {"known": True, "note": note, "routes": rows}
+
+
+def _with_hits(row: Json, hits: Hits | None) -> Json:
+    """One table may serve many services: each virtual host has routes, and counts, of its own."""
+    found = (hits or {}).get((row["table"], row["virtual_host"] or "", row["index"]))
+    return {**row, "counts": found}
 
 
 def _chosen(services: Mapping[str, Service], wanted: str | None) -> list[Service]:

@@ -20,7 +20,15 @@ from runtime.errors import KmeshError
 RUN_DIR = Path("/run/kmesh")
 PINS = Path("/sys/fs/bpf/kmesh")
 
-_OURS = ("kmesh.lock", "kmesh.sock", "cni.sock", "state.json", "state.new", "kmesh-compiled")
+_OURS = (
+    "kmesh.lock",
+    "kmesh.sock",
+    "cni.sock",
+    "state.json",
+    "state.new",
+    "kmesh-compiled",
+    "node-waypoint",
+)
 _CAREFULLY = os.O_CLOEXEC | os.O_NOFOLLOW  # never through a link that somebody laid there
 
 

@@ -3,16 +3,18 @@
  * Requests for the access log, as lines to whoever listens at a Unix socket beside the gate's own.
  * Nobody waits for anybody: what cannot be sent at once is dropped, and counted.
  *
- *	SINCE HEAD-NS END-NS BY STATUS REQUEST-BYTES RESPONSE-BYTES NETNS SERVICE ENDPOINT ROUTE
- *	METHOD TARGET VERSION
+ *	SINCE HEAD-NS END-NS BY STATUS REQUEST-BYTES RESPONSE-BYTES NETNS CLIENT SOURCE SERVICE
+ *	ENDPOINT ROUTE METHOD TARGET VERSION
  *
  * is one line; numbers are decimal, addresses hexadecimal with their port, ROUTE is
- * kmesh_route_stat.name, and the request's own line comes last, cut where it is long.
+ * CLIENT is the cookie of the client's socket, SOURCE the address that its namespace is known by,
+ *ROUTE kmesh_route_stat.name, and the request's own line comes last, cut where it is long.
  */
 #define _GNU_SOURCE
 #include "stat.h"
 #include "gate.h"
 #include "maps.h"
+#include "waypoint.h"
 #include <kmesh/gate.h>
 #include <kmesh/stat.h>
 #include <arpa/inet.h>
@@ -26,7 +28,7 @@
 #include <unistd.h>
 
 #define PACKET 16384
-#define LINE   (384 + KMESH_LOG_TEXT)
+#define LINE   (512 + KMESH_LOG_TEXT)
 
 static struct sockaddr_un listens = {.sun_family = AF_UNIX};
 static char packet[PACKET];
@@ -101,20 +103,26 @@ static void address(char *text, const __be32 *address, __be16 port)
 
 void log_write(const struct measure *measure, const struct session *session, uint64_t now)
 {
-	char service[48], endpoint[48];
+	static const __be32 none[4];
+	char source[48], service[48], endpoint[48];
+	__be32 from[4];
 	uint64_t head = measure->head_at > measure->since ? measure->head_at - measure->since : 0;
 
 	if (filled + LINE > sizeof(packet))
 		log_flush();
+	if (!space_source(session->space, session->service, from))
+		memcpy(from, none, sizeof(from));
+	address(source, from, 0);
 	address(service, session->service, session->service_port);
 	address(endpoint, measure->endpoint, measure->endpoint_port);
 	filled += snprintf(packet + filled, LINE,
 			   "%" PRIu64 " %" PRIu64 " %" PRIu64 " %u %u %" PRIu64 " %" PRIu64
-			   " %" PRIu64 " %s %s %" PRIu64 " %s\n",
+			   " %" PRIu64 " %" PRIu64 " %s %s %s %" PRIu64 " %s\n",
 			   measure->since, head, now > measure->since ? now - measure->since : 0,
 			   measure->by, measure->status, measure->request_bytes,
-			   measure->response_bytes, session->space->cookie, service, endpoint,
-			   (uint64_t)stat_route_name(measure->stat), measure->line);
+			   measure->response_bytes, session->space->cookie, session->cookie, source,
+			   service, endpoint, (uint64_t)stat_route_name(measure->stat),
+			   measure->line);
 	lines++;
 }
 

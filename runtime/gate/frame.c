@@ -2,7 +2,21 @@
 #include "frame.h"
 #include <string.h>
 
-enum chunk_state { SIZE_FIRST, SIZE, SIZE_LF, DATA, DATA_CR, DATA_LF, LAST_CR, LAST_LF, OVER };
+enum chunk_state {
+	SIZE_FIRST,
+	SIZE,
+	EXTENSION,
+	SIZE_LF,
+	DATA,
+	DATA_CR,
+	DATA_LF,
+	LAST_CR, /* or a trailer's first byte */
+	LAST_LF,
+	TRAILER_NAME,
+	TRAILER_VALUE,
+	TRAILER_LF,
+	OVER,
+};
 
 static int hex(unsigned char byte)
 {
@@ -12,7 +26,68 @@ static int hex(unsigned char byte)
 	return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
 }
 
-/* One byte of framing, RFC 9112 7.1, with neither extensions nor trailers. False: not that. */
+/* Of an extension or a trailer: no byte that any reader could take for the end of a line. */
+static bool is_text(unsigned char byte)
+{
+	return byte == '\t' || (byte >= ' ' && byte != 0x7f);
+}
+
+static bool is_token(unsigned char byte)
+{
+	return byte > ' ' && byte < 0x7f && !strchr("\"(),/:;<=>?@[\\]{}", byte);
+}
+
+static unsigned int name_step(unsigned int hash, unsigned char byte)
+{
+	return (hash ^ (byte | 32)) * 16777619u;
+}
+
+/* A trailer must not say where the message ends or whom it is for (RFC 9110 6.5.1). */
+static bool is_framing(unsigned int hash)
+{
+	static const char *const names[] = {"host", "content-length", "transfer-encoding"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		unsigned int of_name = 0;
+
+		for (const char *at = names[i]; *at; at++)
+			of_name = name_step(of_name, *at);
+		if (of_name == hash)
+			return true;
+	}
+	return false;
+}
+
+static bool trailer_step(struct frame *frame, unsigned char byte)
+{
+	switch (frame->chunk_state) {
+	case LAST_CR:
+		frame->chunk_state = byte == '\r' ? LAST_LF : TRAILER_NAME;
+		frame->trailer = name_step(0, byte);
+		return byte == '\r' || is_token(byte);
+	case TRAILER_NAME:
+		if (byte == ':') {
+			frame->chunk_state = TRAILER_VALUE;
+			return !is_framing(frame->trailer);
+		}
+		frame->trailer = name_step(frame->trailer, byte);
+		return is_token(byte);
+	case TRAILER_VALUE:
+		if (byte == '\r')
+			frame->chunk_state = TRAILER_LF;
+		return byte == '\r' || is_text(byte);
+	case TRAILER_LF:
+		frame->chunk_state = LAST_CR;
+		return byte == '\n';
+	case LAST_LF:
+		frame->chunk_state = OVER;
+		return byte == '\n';
+	default:
+		return false;
+	}
+}
+
+/* One byte of framing, RFC 9112 7.1. False: not that, or only by a reader's leave. */
 static bool chunk_step(struct frame *frame, unsigned char byte)
 {
 	int digit = hex(byte);
@@ -27,10 +102,14 @@ static bool chunk_step(struct frame *frame, unsigned char byte)
 			frame->chunk_state = SIZE;
 			return true;
 		}
-		if (byte != '\r' || frame->chunk_state == SIZE_FIRST)
+		if ((byte != '\r' && byte != ';') || frame->chunk_state == SIZE_FIRST)
 			return false;
-		frame->chunk_state = SIZE_LF;
+		frame->chunk_state = byte == ';' ? EXTENSION : SIZE_LF;
 		return true;
+	case EXTENSION:
+		if (byte == '\r')
+			frame->chunk_state = SIZE_LF;
+		return byte == '\r' || is_text(byte);
 	case SIZE_LF:
 		frame->chunk_state = frame->chunk_left ? DATA : LAST_CR;
 		return byte == '\n';
@@ -40,14 +119,8 @@ static bool chunk_step(struct frame *frame, unsigned char byte)
 	case DATA_LF:
 		frame->chunk_state = SIZE_FIRST;
 		return byte == '\n';
-	case LAST_CR:
-		frame->chunk_state = LAST_LF;
-		return byte == '\r';
-	case LAST_LF:
-		frame->chunk_state = OVER;
-		return byte == '\n';
 	default:
-		return false;
+		return trailer_step(frame, byte);
 	}
 }
 

@@ -27,6 +27,7 @@ struct frame {
 	bool keeps;    /* the connection may be used again */
 	bool strict;   /* a chunked request */
 	unsigned char chunk_state;
+	unsigned int trailer; /* a name, in few bits */
 	unsigned long long chunk_left;
 };
 

@@ -155,6 +155,7 @@ static void refuse(struct route *route, int verdict)
 	case KMESH_HTTP_ESCAPE:
 	case KMESH_HTTP_FOLDED:
 	case KMESH_HTTP_TWICE:
+	case KMESH_HTTP_BAD_CONNECTION: /* whose headers would have to be taken away */
 		stop(route, ROUTE_REFUSE, 503, "it takes a waypoint, and there is none");
 		return;
 	default:

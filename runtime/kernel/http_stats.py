@@ -19,6 +19,7 @@ from runtime.model.http import RouteTable
 from runtime.tables.enhanced_layout import GateStat, RouteStat, RouteTaken
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_stats import (
+    EMPTY,
     FIRST,
     OTHER,
     UNROUTED,
@@ -115,9 +116,8 @@ class RouteStats:
         return oldest
 
     def _clear(self, index: int, number: int) -> None:
-        empty = RouteStat.unpack(bytes(self._stats.value_size))._replace(name=number)
         self._taken.update_each(_key(index), bytes(self._taken.value_size))
-        self._stats.update(_key(index), empty.pack())
+        self._stats.update(_key(index), EMPTY._replace(name=number).pack())
 
     def hold(self, table: int, elements: Iterable[int]) -> None:
         """A table of this number has these elements."""
@@ -164,8 +164,7 @@ class RouteStats:
 
     def _counts(self, index: int) -> RouteCounts:
         value = self._stats.lookup(_key(index))
-        stat = RouteStat.unpack(value or bytes(self._stats.value_size))
-        return RouteCounts(_summed(self._taken, index), stat)
+        return RouteCounts(_summed(self._taken, index), RouteStat.unpack(value) if value else EMPTY)
 
     def verdicts(self) -> dict[str, int]:
         """Heads that were not routed, by why."""

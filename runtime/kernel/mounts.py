@@ -10,9 +10,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Mount:
+    """A mount: `root` is what of the file system is seen there, `options` the file system's own."""
+
     point: Path
     type: str
     source: str
+    root: str = "/"
+    options: frozenset[str] = frozenset()
 
 
 def _unescape(text: str) -> str:
@@ -24,8 +28,10 @@ def mounts(table: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
     found = []
     for line in table.read_text(encoding="utf-8").splitlines():
         before, _, after = line.partition(" - ")
-        kind, source, *_options = after.split(" ")
-        found.append(Mount(Path(_unescape(before.split(" ")[4])), kind, _unescape(source)))
+        kind, source, *options = after.split(" ")
+        root, point = map(_unescape, before.split(" ")[3:5])
+        own = frozenset(options[-1].split(",")) if options else frozenset()
+        found.append(Mount(Path(point), kind, _unescape(source), root, own))
     return found
 
 

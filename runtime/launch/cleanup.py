@@ -15,6 +15,7 @@ from runtime.enrol.node import remove_features
 from runtime.errors import KmeshError
 from runtime.kernel.cleanup import cleanup as clean_kernel
 from runtime.launch.scope import dissolve, is_scope
+from runtime.launch.waypoint import clear as clear_waypoint
 
 _AGAIN_SECONDS = 1.0
 
@@ -102,6 +103,7 @@ def clean(*, run_dir: Path, pins: Path) -> list[str]:
         noted = state.cgroups if state.of_this_boot else []
         scopes = filter(is_scope, map(Path, noted))
         removed += [str(cgroup) for cgroup in scopes if dissolve(cgroup)]
+        removed += clear_waypoint(run_dir)
     except BaseException:
         directory.unlock()
         raise

@@ -27,6 +27,7 @@ class Config:
         waypoint_ports: for a port that Istio names for its waypoints, the one to connect to instead.
         routes: follow HTTP routes from the start; without it, as soon as a path serves that needs them.
         on_demand: hold of the mesh only what managed workloads connect to.
+        node_waypoint: off, auto, external, or the path of an Envoy: what the path does not do goes there.
         telemetry: follow connections, for metrics and the access log.
         exempt_node: let this node's own addresses pass policies, as health checks come from there.
         locality: region/zone/subzone of this node, as far as known.
@@ -58,4 +59,5 @@ class Config:
     exempt_node: bool = True
     state_dir: Path = STATE_DIR
     routes: bool = False
+    node_waypoint: str = "off"
     waypoint_ports: tuple[tuple[int, int], ...] = ((15008, 15019),)

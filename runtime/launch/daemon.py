@@ -38,6 +38,7 @@ from runtime.server import api
 from runtime.server.http import serve_tcp, serve_unix
 from runtime.server.metrics import renderer
 from runtime.server.source_metrics import SourceCollector
+from runtime.server.waypoint_metrics import WaypointCollector
 from runtime.tables.services import ServiceTables
 from runtime.ui import count
 from runtime.version import describe, package_version
@@ -96,6 +97,7 @@ class Daemon(Instance):
             self._source.want_http()
         self._acceleration = self._accelerate(self._started.path)
         self._observe(self._acceleration, name=self._started.name)
+        self._start_waypoint(self._source)
         if self._config.on_demand:
             self._ask_on_demand(self._source, network=found.network or "")
         self._managed = Managed(
@@ -108,6 +110,13 @@ class Daemon(Instance):
         )
         self._authorization = self._authorize()
         _log.info("bpf Start successful: the %s path serves", self._started.name)
+
+    def _start_waypoint(self, source: Ahead) -> None:
+        assert self._started is not None
+        serves = self._started.name
+        why_not = "" if serves == HTTP_PATH else f"the {serves} path has no gate that would use it"
+        config = self._config
+        self._node_waypoint.start(source, run_dir=config.run_dir, node=config.node, why_not=why_not)
 
     def _ask_on_demand(self, source: Ahead, *, network: str) -> None:
         """Raises: KmeshError: nothing tells of connections, so nothing would ever be asked for."""
@@ -181,7 +190,13 @@ class Daemon(Instance):
 
     def _serve(self) -> None:
         source = SourceCollector(self._view.summary)
-        metrics = renderer(self.status, source, self._telemetry.counters)
+        metrics = renderer(
+            self.status,
+            source,
+            self._telemetry.counters,
+            self._telemetry.http.metrics,
+            WaypointCollector(self._node_waypoint.status),
+        )
         telling = api.routes(self, metrics=metrics)
         self._servers += [
             serve_unix(self._dir.socket, {**telling, **api.control_routes(self)}),
@@ -220,6 +235,7 @@ class Daemon(Instance):
         self._view.on_update = self._telemetry.learn
         aside = [
             asyncio.create_task(self._telemetry.run()),
+            asyncio.create_task(self._telemetry.http.run()),
             asyncio.create_task(self._keep_guarding()),
         ]
         work = asyncio.create_task(controller.run())
@@ -309,6 +325,7 @@ class Daemon(Instance):
         for server in self._servers:
             server.close()
         self._servers.clear()
+        self._node_waypoint.stop(keep=keep)
         self._end_what_is_ahead()
         if self._cluster is not None:
             self._cluster.stop(keep=keep)

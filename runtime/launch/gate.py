@@ -18,6 +18,7 @@ from runtime.errors import KmeshError
 from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.gate import Gate, GateError
+from runtime.kernel.leave import leave_container
 
 CGROUP = "kmesh-gate"
 _START_SECONDS = 30
@@ -116,7 +117,7 @@ def start_gate(path: DataPath, place: GatePlace) -> int:
     assert process.stdout is not None
     with process.stdout:
         try:
-            (place.cgroup / "cgroup.procs").write_text(str(process.pid), encoding="ascii")
+            leave_container(process.pid, place.cgroup)
             _wait_until_ready(process, place)
         except BaseException:
             process.kill()

@@ -30,6 +30,7 @@ from runtime.launch.managed import Managed
 from runtime.launch.start import Started
 from runtime.launch.telemetry import Telemetry
 from runtime.launch.verdict import Judged, Probing
+from runtime.launch.waypoint import WaypointPart
 from runtime.model.mesh import Locality
 from runtime.server.http import Server
 from runtime.tables.place import Place, Whereabouts
@@ -63,6 +64,9 @@ class Instance:
         self._acceleration: Acceleration | None = None
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
+        self._node_waypoint = WaypointPart(
+            config.node_waypoint, source=config.source, exempt=config.exempt_node
+        )
         self._api: Api | None = None
         self._whereabouts = whereabouts(config)
         self._cluster: ClusterPart | None = None
@@ -110,6 +114,7 @@ class Instance:
             "telemetry": self._telemetry.status(),
             "authorization": self._authorization.summary() if self._authorization else None,
             "waypoints": self._waypoints(),
+            "node_waypoint": self._node_waypoint.status(),
             "compiled": self._judged.compiled if self._judged else "",
             "sync": self._view.summary(),
             "counts": self._counts(),
@@ -208,7 +213,9 @@ class Instance:
 
         serves = self._started.name if self._started else ""
         why_not = "" if serves == HTTP_PATH else f"the enhanced path does not run: {self._why()}"
-        return describe_routes(self._view, why_not=why_not, service=service)
+        return describe_routes(
+            self._view, why_not=why_not, service=service, hits=self._telemetry.http.hits()
+        )
 
     def _why(self) -> str:
         """Why the enhanced path does not run, in a few words."""

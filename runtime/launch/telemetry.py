@@ -10,6 +10,7 @@ from typing import Any
 from runtime import log
 from runtime.errors import KmeshError
 from runtime.kernel.telemetry import GROUP, Observer, remove
+from runtime.launch.http_seen import HttpSeen
 from runtime.launch.managed import Governor
 from runtime.probe.mode import lacking
 from runtime.probe.verdict import Finding
@@ -44,6 +45,7 @@ class Telemetry:
         self._directory = Directory()
         self.counters = Counters(self._directory)
         self.access_log = AccessLog(self._directory)
+        self.http = HttpSeen(self._directory, self.access_log)
         self._path: Governor | None = None
         self._pins = Path()
         self._observer: Observer | None = None
@@ -109,7 +111,7 @@ class Telemetry:
 
     def learn(self, change: Change) -> None:
         """Take over what the source says of workloads and services."""
-        if self._observer is not None:
+        if self._observer is not None or self.http.is_attached:
             self._directory.take(change)
 
     async def run(self) -> None:
@@ -187,8 +189,9 @@ class Telemetry:
         Raises:
             KmeshError: there is nothing to write down.
         """
-        if on and self._observer is None:
+        if on and self._observer is None and self.http.status() is None:
             raise KmeshError(f"there is no access log: telemetry is off ({self._reason})")
+        self.http.switch_access_log(one_in=int(on))
         if on != self.access_log.on:
             _log.info("access log: %s", "on" if on else "off")
         self.access_log.on = on
@@ -202,6 +205,7 @@ class Telemetry:
             "access_log": self.access_log.on,
             "events": self.counters.events,
             "lost": self.lost(),
+            "http": self.http.status(),
         }
 
     # The end.
@@ -216,6 +220,7 @@ class Telemetry:
             self.lost()
             self._observer.close()
             self._observer = None
+        self.http.close()
         self.access_log.close()
 
     def destroy(self) -> None:

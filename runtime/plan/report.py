@@ -36,6 +36,7 @@ def _port(plan: Plan, service: Service, number: int, planned: PlannedPort) -> It
         "service": service.key,
         "port": number,
         "listener": planned.port.listener,
+        "table": planned.port.table,
     }
     host = host_for(planned.hosts, service.hostname)
     if host is None:

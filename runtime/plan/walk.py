@@ -8,6 +8,7 @@ The tests hold the two against each other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from runtime.tables.http_layout import HttpCell, HttpHead, HttpMove
 from runtime.tables.http_numbers import (
@@ -27,10 +28,26 @@ from runtime.tables.http_numbers import (
     Seen,
     Verdict,
 )
-from runtime.tables.http_routes import CompiledRoutes
 
 _MOVE = len(HttpMove(0, 0, 0, 0, 0, 0).pack())
 _CELL = len(HttpCell(0, 0, 0, 0).pack())
+
+
+class Tables(Protocol):
+    """What is walked through, wherever it is from."""
+
+    @property
+    def grammar(self) -> bytes: ...
+    @property
+    def graph(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A grammar and a graph as they were read from the kernel."""
+
+    grammar: bytes
+    graph: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +126,11 @@ def _conclude(
     return Verdict.OK, HttpHead(seen, size, length, tuple(start), tuple(end))
 
 
-def route(tables: CompiledRoutes, data: bytes) -> Routed:
+def route(tables: Tables, data: bytes) -> Routed:
     """Read and route the head at the start of some bytes: kmesh_http_match().
 
     Args:
-        tables: from compile_routes().
+        tables: from compile_routes(), or the kernel's.
         data: what the client sent: a head, and perhaps more.
     """
     verdict, head = read(tables.grammar, data)

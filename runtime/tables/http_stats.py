@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from runtime.model.http import RouteTable
+from runtime.model.http import RouteMatch, RouteTable
 from runtime.tables.enhanced_layout import RouteStat, RouteTaken
 from runtime.tables.http_ports import digest
 
@@ -21,6 +21,9 @@ STATS = 16384  # KMESH_STATS
 CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 # In the order of kmesh_route_stat.codes (runtime/gate/stat.c).
 CODES = (200, 201, 204, 206, 301, 302, 304, 400, 401, 403, 404, 429, 500, 502, 503, 504)
+
+_LABEL = 60
+_BUCKETS = 26  # KMESH_STAT_BUCKETS
 
 
 class By(IntEnum):
@@ -31,6 +34,19 @@ class By(IntEnum):
     WAYPOINT = 2
 
 
+EMPTY = RouteStat(
+    name=0,
+    requests=(0,) * (len(By) * len(CLASSES)),
+    request_bytes=(0,) * len(By),
+    response_bytes=(0,) * len(By),
+    codes=(0,) * len(CODES),
+    head_ns=0,
+    end_ns=0,
+    head=(0,) * _BUCKETS,
+    end=(0,) * _BUCKETS,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RouteName:
     """A route, as its configuration names it.
@@ -39,7 +55,7 @@ class RouteName:
         table: the route table's name.
         host: the virtual host's.
         domain: the virtual host's first domain.
-        route: its own, which may be "".
+        label: its own; of one without, what its path is like. Others may have the same.
         index: from 1 on, in its virtual host.
         number: stands for it in the maps.
     """
@@ -47,7 +63,7 @@ class RouteName:
     table: str
     host: str
     domain: str
-    route: str
+    label: str
     index: int
     number: int
 
@@ -63,8 +79,14 @@ def route_names(table: RouteTable) -> list[RouteName]:
             words = (table.name, *key, str(seen[key]))
             seen[key] += 1
             number = digest(b"route", *(word.encode() for word in words))
-            found.append(RouteName(table.name, host.name, domain, route.name, index + 1, number))
+            label = route.name or _label(route.match)
+            found.append(RouteName(table.name, host.name, domain, label, index + 1, number))
     return found
+
+
+def _label(match: RouteMatch) -> str:
+    more = " ..." if match.headers or match.query else ""
+    return f"{str(match.path.kind).lower()} {match.path.value}"[:_LABEL] + more
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +145,7 @@ def bounds(bucket: int) -> tuple[float, float]:
 __all__ = [
     "CLASSES",
     "CODES",
+    "EMPTY",
     "FIRST",
     "OTHER",
     "STATS",

@@ -36,7 +36,7 @@ def line(event: TcpEvent, directory: Directory, *, boot_ns: int) -> str:
     source, destination, service = directory.parties(flow)
     where = service or destination
     return (
-        f"accesslog: {_time(boot_ns + event.now_ns)} "
+        f"accesslog: {written_time(boot_ns + event.now_ns)} "
         f"src.addr={_end(flow.source, event.source_port)}, "
         f"src.workload={_or_unknown(source and source.name)}, "
         f"src.namespace={_or_unknown(source and source.namespace)}, "
@@ -44,7 +44,7 @@ def line(event: TcpEvent, directory: Directory, *, boot_ns: int) -> str:
         f"dst.service={_or_unknown(service and service.hostname)}, "
         f"dst.workload={_or_unknown(destination and destination.name)}, "
         f"dst.namespace={_or_unknown(where and where.namespace)}, "
-        f"start_time={_time(boot_ns + event.started_ns)}, "
+        f"start_time={written_time(boot_ns + event.started_ns)}, "
         f"direction={'INBOUND' if flow.direction == INBOUND else 'OUTBOUND'}, "
         f"state={_STATES.get(event.state, str(event.state))}, "
         f"sent_bytes={event.sent}, received_bytes={event.received}, "
@@ -67,7 +67,7 @@ def _port(port: bytes) -> int:
     return int.from_bytes(port, "big")
 
 
-def _time(ns: int) -> str:
+def written_time(ns: int) -> str:
     """As Go prints a time in UTC: nanoseconds, without zeros at the end."""
     seconds, rest = divmod(ns, _NS)
     whole = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
@@ -103,16 +103,19 @@ class AccessLog:
         """Write events down, if it is on; never waits."""
         if not self.on or not events:
             return
+        boot_ns = time.time_ns() - time.monotonic_ns()
+        named = (TcpEvent(*each) for each in events)
+        self.write([line(each, self._directory, boot_ns=boot_ns) for each in named])
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Write lines; never waits."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="accesslog", daemon=True)
             self._thread.start()
-        boot_ns = time.time_ns() - time.monotonic_ns()
-        named = (TcpEvent(*each) for each in events)
-        text = "".join(line(each, self._directory, boot_ns=boot_ns) + "\n" for each in named)
         try:
-            self._batches.put_nowait(text)
+            self._batches.put_nowait("".join(f"{each}\n" for each in lines))
         except queue.Full:
-            self.dropped += len(events)
+            self.dropped += len(lines)
 
     def _write(self) -> None:
         while (text := self._batches.get()) is not None:

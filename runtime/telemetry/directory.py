@@ -108,6 +108,14 @@ class Directory:
         service = self._services.get(key) if key else None
         return Parties(self._workload(flow.source), destination, service)
 
+    def service_at(self, address: bytes) -> Service | None:
+        """Whose address a client asked for."""
+        key = self._by_service_address.get(address)
+        return self._services.get(key) if key else None
+
+    def workload_at(self, address: bytes) -> Workload | None:
+        return self._workload(address)
+
     def _workload(self, address: bytes) -> Workload | None:
         uid = self._by_address.get(address)
         return self._workloads.get(uid) if uid else None

@@ -9,7 +9,6 @@ so at once, lest clusters wait for them for ever.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -40,16 +39,14 @@ class AdsServer:
     """Feeds the node's Envoy; make it, and use it, within one event loop.
 
     Args:
-        path: the socket.
-        owner: the user and group that may connect; None to leave it at ours.
+        path: the socket; its owner alone may connect.
     """
 
-    def __init__(self, path: Path, *, owner: tuple[int, int] | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.ledger = Ledger()
         self.streams = 0
         self.connected = 0
         self._path = path
-        self._owner = owner
         self._server: Any = None
         self._wakers: set[asyncio.Event] = set()
         self._latest: Resources | None = None
@@ -83,8 +80,6 @@ class AdsServer:
             server.add_insecure_port(f"unix:{self._path}")
             await server.start()
             self._path.chmod(0o600)
-            if self._owner is not None:
-                os.chown(self._path, *self._owner)
         except (RuntimeError, OSError) as error:
             await server.stop(None)
             raise KmeshError(f"cannot listen at {self._path}: {error}") from error

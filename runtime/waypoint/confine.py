@@ -11,7 +11,6 @@ import ctypes
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 _CAPBSET_READ, _CAPBSET_DROP, _SET_NO_NEW_PRIVS = 23, 24, 38  # prctl(2)
 _CAPABILITIES_V3 = 0x20080522  # capset(2)
@@ -21,7 +20,7 @@ def confine(user: int, procs: str) -> None:
     """Give up what can be given up.
 
     Args:
-        user: the user and group to become; where that is not allowed, root without any capability.
+        user: the user and group to become, which may be who it is: root without any capability.
         procs: the cgroup.procs to go to; "" to stay.
     """
     if procs:
@@ -31,11 +30,10 @@ def confine(user: int, procs: str) -> None:
     for number in range(64):
         if libc.prctl(_CAPBSET_READ, number, 0, 0, 0) == 1:
             libc.prctl(_CAPBSET_DROP, number, 0, 0, 0)
-    if os.geteuid() == 0:
-        with suppress(PermissionError):
-            os.setgroups([])
-            os.setresgid(user, user, user)
-            os.setresuid(user, user, user)
+    if user != os.geteuid():
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     if libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")
     header = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0)

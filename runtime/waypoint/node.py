@@ -8,7 +8,6 @@ What was accepted and refused is remembered, so that the next one is not given w
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -35,9 +34,10 @@ class NodeWaypoint:
     """One Envoy, and the server that feeds it.
 
     Args:
-        place: where it lives; without a program, somebody else starts it.
+        place: where it lives.
         node: this node's name.
-        on_ready: called with its socket, once it serves; not again before it ended and serves anew.
+        external: somebody else starts and ends it.
+        announce: told where it serves, again and again while it does.
         heap: bytes that its heap may take.
         workers: its threads.
     """
@@ -47,12 +47,14 @@ class NodeWaypoint:
         place: Place,
         *,
         node: str,
-        on_ready: Callable[[Path], object] = lambda _path: None,
+        external: bool = False,
+        announce: Callable[[Path], object] = lambda _path: None,
         heap: int = HEAP,
         workers: int = 2,
     ) -> None:
         self._place = place
-        self._on_ready = on_ready
+        self._announce = announce
+        self._external = external
         self._bootstrap = bootstrap(node=node, heap=heap)
         self._process = EnvoyProcess(place, bootstrap=self._bootstrap, heap=heap, workers=workers)
         self._ads: AdsServer | None = None
@@ -75,12 +77,12 @@ class NodeWaypoint:
 
         A fault of the waypoint's is told and tried again: it must not end anything else.
         """
-        owner = (self._place.user,) * 2 if os.geteuid() == 0 else None
         while True:
-            ads = AdsServer(self._place.ads, owner=owner)
+            ads = AdsServer(self._place.ads)
             try:
                 await asyncio.to_thread(self._place.make)
                 await ads.start()
+                self._place.give(self._place.ads)
                 self._ads = ads
                 if self._latest is not None:
                     ads.put(self._latest)
@@ -94,7 +96,7 @@ class NodeWaypoint:
             await asyncio.sleep(_LONGEST_WAIT)
 
     async def _keep(self) -> None:
-        if self._place.program is None:
+        if self._external:
             await asyncio.to_thread(write_bootstrap, self._place, self._bootstrap)
             _log.info(
                 "the node's waypoint is started by another; %s tells how", self._place.bootstrap
@@ -129,16 +131,18 @@ class NodeWaypoint:
                     "the node's waypoint serves: Envoy %s at %s", self.version, self._place.listen
                 )
                 self.trouble = ""
-                self.ready = True
-                await asyncio.to_thread(self._on_ready, self._place.listen)
             self.ready = ready
+            if ready:
+                await asyncio.to_thread(self._announce, self._place.listen)
             self._process.trim_log()
             await asyncio.sleep(_LATER if ready else _SOON)
         self.ready = False
 
     def stop(self, *, keep: bool) -> None:
         """After `run`: end the process and remove everything, unless another daemon is to adopt it. Idempotent."""
-        if keep:
+        if self._external:
+            self._place.leave()
+        if keep or self._external:
             return
         with suppress(OSError):
             self._process.stop()

@@ -6,19 +6,27 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime import log
 from runtime.errors import KmeshError
 from runtime.waypoint.bootstrap import ADMIN, ADS, LISTEN
 
 OFF, AUTO, EXTERNAL = "off", "auto", "external"
-DIRECTORY, CGROUP = "node-waypoint", "kmesh-waypoint"
 USER = 51337  # nobody else's: no package and no image is known to use it
 _LONGEST = 107  # sun_path, with its end
+_CHOWN, _KILL, _SETGID, _SETUID = (
+    0,
+    5,
+    6,
+    7,
+)  # capabilities(7): to start, and to end, what is another user's
+_log = log.get("waypoint")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Place:
     """The files of one node's waypoint.
 
@@ -26,7 +34,7 @@ class Place:
         directory: with its sockets; the daemon and Envoy's user alone may enter.
         program: Envoy; None where somebody else starts it.
         cgroup: its own, made when it is not there; None to stay in the daemon's.
-        user: who Envoy runs as, where the daemon may decide that.
+        user: who Envoy runs as; `make` puts this process's own there, where it may not decide that.
     """
 
     directory: Path
@@ -67,10 +75,17 @@ class Place:
         if len(os.fsencode(self.listen)) > _LONGEST:
             hint = "choose a shorter --run-dir"
             raise KmeshError(f"{self.listen} is too long for a Unix socket", hint=hint)
+        needed = {_CHOWN} if self.program is None else {_CHOWN, _KILL, _SETGID, _SETUID}
+        if self.user != os.geteuid() and not needed <= _capabilities():
+            _log.info(
+                "Envoy runs as user %d: its own takes CHOWN, KILL, SETGID, SETUID", os.geteuid()
+            )
+            self.user = os.geteuid()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.directory.stat().st_mode & 0o777 != 0o700:
+                self.directory.chmod(0o700)
             self.give(self.directory)
-            self.directory.chmod(0o700)
             if self.cgroup is not None:
                 self.cgroup.mkdir(exist_ok=True)
         except OSError as error:
@@ -82,17 +97,33 @@ class Place:
         Raises:
             OSError: the right to do so is missing.
         """
-        if os.geteuid() == 0:
+        if self.user != os.geteuid():
             os.chown(path, self.user, self.user)
+
+    def leave(self) -> None:
+        """Remove what is the daemon's in a directory that somebody else's Envoy has its sockets in. Idempotent.
+
+        An Envoy that is started in the meantime then waits for the next daemon's bootstrap.
+        """
+        for path in (self.bootstrap, self.ads):
+            path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove everything of it. Idempotent."""
         shutil.rmtree(self.directory, ignore_errors=True)
-        if self.cgroup is not None and self.cgroup.is_dir():
-            try:
+        if self.cgroup is not None:
+            with suppress(OSError):  # not there, or another daemon's Envoy is in it
                 self.cgroup.rmdir()
-            except OSError as error:
-                raise KmeshError(f"cannot remove {self.cgroup}: {error.strerror}") from error
+
+
+def _capabilities() -> set[int]:
+    """Those in force in this process."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return set()
+    held = int(status.partition("CapEff:")[2].split()[0], 16)
+    return {number for number in range(64) if held >> number & 1}
 
 
 def find_envoy(wanted: str) -> Path | None:

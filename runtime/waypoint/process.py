@@ -8,16 +8,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import KmeshError
+from runtime.kernel.leave import leave_version_1
 from runtime.waypoint import confine
 from runtime.waypoint.place import Place
 
 _MOST_LOG = 16 << 20  # bytes; an access log that Istio asks for goes there too
+_PATIENCE = 5.0  # seconds between asking it to end and ending it
 _ROOM = 64 << 20  # bytes beside the heap, for the program and its stacks
 
 
@@ -36,6 +39,8 @@ class EnvoyProcess:
         self._bootstrap = bootstrap
         self._heap = heap
         self._workers = workers
+        self._lock = threading.Lock()
+        self._over = False
         self._child: subprocess.Popen[bytes] | None = None
         self.pid: int | None = None
 
@@ -51,15 +56,20 @@ class EnvoyProcess:
         self.pid = pid
         if note == self._describe(pid):
             return True
-        self.stop()
+        self._end(seconds=_PATIENCE)
         return False
 
     def start(self) -> None:
-        """Start it.
+        """Start it, unless it is to be ended.
 
         Raises:
             KmeshError: it cannot be started.
         """
+        with self._lock:
+            if not self._over:
+                self._start()
+
+    def _start(self) -> None:
         place = self._place
         assert place.program is not None
         try:
@@ -83,6 +93,7 @@ class EnvoyProcess:
                     env={"PATH": os.defpath},
                 )
             self.pid = self._child.pid
+            leave_version_1(self.pid)
             place.note.write_text(json.dumps(self._describe(self.pid)), encoding="utf-8")
         except OSError as error:
             raise KmeshError(f"cannot start {place.program}: {error}") from error
@@ -147,10 +158,15 @@ class EnvoyProcess:
                 log.with_suffix(".log.1").write_bytes(log.read_bytes()[-_MOST_LOG:])
                 os.truncate(log, 0)
 
-    def stop(self, *, seconds: float = 5) -> None:
-        """End it, and wait for its end. Idempotent."""
-        if self.pid is None:
-            self.adopt_to_end()
+    def stop(self, *, seconds: float = _PATIENCE) -> None:
+        """End it for good, whoever started it, and wait for its end. Idempotent."""
+        with self._lock:
+            self._over = True
+            if self.pid is None:
+                self._find()
+            self._end(seconds=seconds)
+
+    def _end(self, *, seconds: float) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             if not self.alive:
                 break
@@ -166,8 +182,8 @@ class EnvoyProcess:
         with suppress(OSError):
             self._place.note.unlink(missing_ok=True)
 
-    def adopt_to_end(self) -> None:
-        """Find one that an earlier daemon left, whatever it is."""
+    def _find(self) -> None:
+        """One that an earlier daemon left, whatever it is."""
         note = self._read_note()
         pid = note.get("pid", 0)
         if pid and started(pid) == note.get("started"):

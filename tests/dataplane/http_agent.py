@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.dataplane import http_backend
+from tests.dataplane import http_backend, http_recorder
 
 WAIT = 60  # seconds until a client gives up: a hang is a failure, and never a hung test
 
@@ -54,6 +54,27 @@ class Client:
         who = headers.get("x-backend", headers.get("x-kmesh-reason", ""))
         digest = hashlib.sha256(content).hexdigest()[:16]
         return [status, who, headers.get("x-target", ""), digest, len(content)]
+
+    def whole_response(self, *, head_only: bool) -> list[Any]:
+        """[status, backend, target, location, the gate's reason, whether the connection stays]."""
+        head = http_backend.read_head(self.stream)
+        if head is None:
+            return [0, "", "", "", "", False]
+        line, headers = head
+        if not head_only:
+            http_backend.read_body(self.stream, headers)
+        names = ("x-backend", "x-target", "location", "x-kmesh-reason")
+        fields = [headers.get(name, "") for name in names]
+        return [int(line.split(" ")[1]), *fields, headers.get("connection") != "close"]
+
+    def rest(self) -> str:
+        found = b""
+        try:
+            while more := self.stream.read1(65536):
+                found += more
+        except ConnectionResetError:
+            pass
+        return found.decode("latin-1")
 
     def at_end(self) -> bool:
         try:
@@ -129,6 +150,56 @@ def crowded(host: str) -> int:
 
 def let_in(port: int) -> None:
     _crowds[port].append(_crowds[port][0].accept()[0])
+
+
+def record(host: str, name: str) -> int:
+    return http_recorder.record(host, name)
+
+
+def recorded() -> list[tuple[str, str, str]]:
+    return http_recorder.recorded()
+
+
+def statuses(host: str, port: int, parts: list[str], warmth: list[str]) -> list[str]:
+    """Bytes in parts on one connection, after some requests: who answered, or with which status."""
+    client = Client(host, port)
+    for target in warmth:
+        client.ask(target)
+    try:
+        for part in parts:
+            client.sock.sendall(part.encode("latin-1"))
+        client.sock.shutdown(socket.SHUT_WR)
+    except OSError:  # refused already
+        pass
+    found = client.rest()
+    client.close()
+    heads = [head for head in found.split("HTTP/1.1 ")[1:] if not head.startswith("1")]
+    who = [head.partition("x-backend: ")[2][:1] for head in heads]
+    return [name or head[:3] for name, head in zip(who, heads, strict=True)]
+
+
+_kept: list[Client | None] = [None] * 6
+
+
+def ask_many(host: str, port: int, requests: list[str], seed: int) -> list[list[Any]]:
+    """Requests on connections that are kept, cut at random: status, backend, target, location, why."""
+    draw = random.Random(seed)
+    answers = []
+    for text in requests:
+        place = draw.randrange(len(_kept))
+        client = _kept[place] or Client(host, port)
+        data = text.encode("latin-1")
+        if draw.random() < 0.7:
+            client.sock.sendall(data)
+        else:
+            _send_cut(client.sock, data, draw, longest=60)
+        answer = client.whole_response(head_only=text.startswith("HEAD "))
+        keeps = answer.pop()
+        if not keeps:
+            client.close()
+        _kept[place] = client if keeps else None
+        answers.append(answer)
+    return answers
 
 
 def end_sending(number: int) -> None:
@@ -257,14 +328,14 @@ def _storm_one(host: str, port: int, seed: int, requests: int, most: int, wrong:
         client.close()
 
 
-def _send_cut(sock: socket.socket, data: bytes, draw: random.Random) -> None:
+def _send_cut(sock: socket.socket, data: bytes, draw: random.Random, longest: int = 2000) -> None:
     """In as many pieces as it pleases; of long ones another thread sends, as the response may come first."""
     if len(data) > 200_000:
         threading.Thread(target=sock.sendall, args=(data,), daemon=True).start()
         return
     at = 0
     while at < len(data):
-        step = draw.choice((len(data), draw.randrange(1, 2000)))
+        step = draw.choice((len(data), draw.randrange(1, longest)))
         sock.sendall(data[at : at + step])
         at += step
 
@@ -301,6 +372,7 @@ COMMANDS = {
     for function in (
         serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, head, take, many,
         at_end, block, whole,
+        ask_many, statuses, record, recorded,
         pieces, pipeline, slow_reader, storm, load, pid,
     )
 }  # fmt: skip

@@ -12,7 +12,7 @@ from runtime.kernel.http_ports import HttpPorts
 from runtime.kernel.http_stats import RouteStats
 from runtime.model.http import DirectResponse, PathKind, PathMatch, Route, RouteMatch, RouteTable
 from runtime.tables.enhanced_layout import RouteStat
-from runtime.tables.http_stats import By, RouteCounts
+from runtime.tables.http_stats import EMPTY, By, RouteCounts
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
 from tests.dataplane.test_enhanced_handover import another_version
 from tests.dataplane.world import VIP4, wait_for
@@ -194,5 +194,5 @@ def test_more_routes_than_elements_are_counted_together(stage: Stage) -> None:
     stats.keep([])
     # Elements are the module's: those of this test must be free for the next.
     for key, _ in list(stage.path.maps["route_stats"].items(chunk=2048)):
-        stage.path.maps["route_stats"].update(key, bytes(760))
+        stage.path.maps["route_stats"].update(key, EMPTY.pack())
     stage.ports = HttpPorts(stage.path.maps)

@@ -94,8 +94,12 @@ def test_a_response_ends_where_it_ends(
         assert frame(RESPONSE, early + head + content, cuts) == (END, len(early))
 
 
-# What RFC 9112 7.1 allows, without extensions and trailers.
-_CHUNK = re.compile(rb"0*([1-9a-fA-F][0-9a-fA-F]*)\r\n")
+# What RFC 9112 7.1 allows, without blanks before an extension, and framing in trailers.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSIONS = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+_CHUNK = re.compile(rb"0*([1-9a-fA-F][0-9a-fA-F]*)" + _EXTENSIONS + rb"\r\n")
+_LAST = re.compile(rb"0+" + _EXTENSIONS + rb"\r\n(?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)*\r\n")
 
 
 def strict_end(data: bytes) -> int | None:
@@ -107,14 +111,33 @@ def strict_end(data: bytes) -> int | None:
         if data[at : at + 2] != b"\r\n":
             return None
         at += 2
-    last = re.compile(rb"0+\r\n\r\n").match(data, at)
+    last = _LAST.match(data, at)
     return last.end() if last else None
 
 
 @given(
     body=st.lists(
         st.sampled_from(
-            [b"0", b"1", b"a", b"\r", b"\n", b"\r\n", b"\r\n", b";", b" ", b"x: y", b"00"]
+            [
+                b"0",
+                b"1",
+                b"a",
+                b"\r",
+                b"\n",
+                b"\r\n",
+                b"\r\n",
+                b";",
+                b" ",
+                b"x: y",
+                b"00",
+                b";a",
+                b";a=b",
+                b"0\r\n",
+                b"\r\n\r\n",
+                b'"',
+                b"\x00",
+                b"x:",
+            ]
         ),
         max_size=14,
     ).map(b"".join),
@@ -130,6 +153,22 @@ def test_a_chunked_request_has_no_end_but_the_strict_one(
         assert result != END
     else:
         assert (result, end) == (END, len(head) + expected)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"1;a\r\nx\r\n0;b=c\r\n\r\n", b'1;a="b;c"\r\nx\r\n0\r\n\r\n', b"0\r\nX: y\r\nz:\r\n\r\n"],
+)
+def test_extensions_and_trailers_belong_to_the_body(frame: Frame, body: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: y\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for cut in range(len(head), len(head + body)):
+        assert frame(REQUEST, head + body + b"GET", [cut]) == (END, len(head + body))
+
+
+@pytest.mark.parametrize("name", [b"Host", b"Content-Length", b"Transfer-Encoding"])
+def test_trailers_say_nothing_about_framing(frame: Frame, name: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: y\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert frame(REQUEST, head + b"0\r\n" + name + b": 1\r\n\r\n", [])[0] == BAD
 
 
 def test_the_other_protocol_begins_where_the_response_ends(frame: Frame) -> None:

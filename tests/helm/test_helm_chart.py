@@ -13,6 +13,7 @@ import yaml
 from ci.cluster import binaries, manifests
 from runtime.errors import KmeshError
 from runtime.process import run
+from runtime.waypoint.place import EXTERNAL, USER
 
 pytestmark = pytest.mark.skipif(
     not binaries.are_built(), reason="no Helm: python -m ci.cluster prepare"
@@ -155,6 +156,20 @@ def test_waypoints_are_connected_to_where_the_filter_listens() -> None:
     assert ports("waypointFilter.insteadOf=0") == "none"
 
 
+def test_routes_are_followed_where_that_is_asked_for() -> None:
+    assert "KMESH_ROUTES" not in render()["ConfigMap", "kmesh"]["data"]
+    assert render("routes=true")["ConfigMap", "kmesh"]["data"]["KMESH_ROUTES"] == "true"
+
+
+def test_names_that_no_dns_knows() -> None:
+    objects = render(
+        "hostAliases[0].ip=10.0.0.1", "hostAliases[0].hostnames={istiod.istio-system.svc}"
+    )
+    spec = objects["DaemonSet", "kmesh"]["spec"]["template"]["spec"]
+    assert spec["hostAliases"] == [{"ip": "10.0.0.1", "hostnames": ["istiod.istio-system.svc"]}]
+    assert "hostAliases" not in render()["DaemonSet", "kmesh"]["spec"]["template"]["spec"]
+
+
 def test_what_outlives_the_daemon_is_kept_over_updates() -> None:
     assert render()["ConfigMap", "kmesh"]["data"]["KMESH_KEEP_DATAPATH"] == "true"
 
@@ -199,3 +214,38 @@ def test_clean_up_may_delete_nothing_but_the_daemons() -> None:
     deleting = [rule for rule in rules if "delete" in rule["verbs"]]
     assert [rule["resourceNames"] for rule in deleting] == [["kmesh"]]
     assert render("cleanup.enabled=false").keys().isdisjoint({("Job", "kmesh-cleanup")})
+
+
+def pod_of(objects: Any) -> Any:
+    return objects["DaemonSet", "kmesh"]["spec"]["template"]["spec"]
+
+
+def test_the_nodes_waypoint_is_left_out_unless_it_is_wanted() -> None:
+    objects = render()
+    assert [each["name"] for each in pod_of(objects)["containers"]] == ["kmesh"]
+    assert "KMESH_NODE_WAYPOINT" not in objects["ConfigMap", "kmesh"]["data"]
+
+
+def test_the_nodes_waypoint_is_a_container_without_rights_in_the_daemons_directory() -> None:
+    objects = render(
+        "waypoint.node.enabled=true",
+        "waypoint.node.image.repository=registry.example/envoy",
+        "hostPaths.run=/var/run/mesh",
+    )
+    assert objects["ConfigMap", "kmesh"]["data"]["KMESH_NODE_WAYPOINT"] == EXTERNAL
+    daemon, envoy = pod_of(objects)["containers"]
+    assert "CHOWN" in daemon["securityContext"]["capabilities"]["add"]
+    assert envoy["image"].startswith("registry.example/envoy:")
+    assert envoy["securityContext"]["runAsUser"] == envoy["securityContext"]["runAsGroup"] == USER
+    assert envoy["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert envoy["resources"]["limits"]["memory"] == "640Mi"
+    (mount,) = envoy["volumeMounts"]
+    assert mount["mountPath"] == envoy["workingDir"]
+    (volume,) = [each for each in pod_of(objects)["volumes"] if each["name"] == mount["name"]]
+    assert volume["hostPath"]["path"] == "/var/run/mesh/node-waypoint"
+    assert "bootstrap.json" in envoy["command"][-1]
+
+
+def test_only_istiod_has_what_the_nodes_waypoint_takes() -> None:
+    with pytest.raises(KmeshError, match="takes source=istiod"):
+        render("waypoint.node.enabled=true", "source=kubernetes")

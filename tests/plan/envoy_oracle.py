@@ -7,17 +7,20 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.model.http import (
+    DirectResponse,
+    Forward,
     HeaderMatch,
     PathKind,
     PathMatch,
     QueryMatch,
+    Redirect,
     Route,
     RouteTable,
     TextKind,
@@ -60,11 +63,36 @@ def _query(query: QueryMatch) -> dict[str, Any]:
     return {"name": query.name, "string_match": _text(query.text)}
 
 
+def _redirect(action: Redirect) -> dict[str, Any]:
+    codes = {301: "MOVED_PERMANENTLY", 302: "FOUND", 303: "SEE_OTHER", 307: "TEMPORARY_REDIRECT",
+             308: "PERMANENT_REDIRECT"}  # fmt: skip
+    made: dict[str, Any] = {
+        "response_code": codes[action.status],
+        "strip_query": action.strip_query,
+    }
+    names = {"host": "host_redirect", "port": "port_redirect", "path": "path_redirect",
+             "prefix": "prefix_rewrite", "scheme": "scheme_redirect"}  # fmt: skip
+    made |= {names[name]: value for name in names if (value := getattr(action, name))}
+    return made | ({"https_redirect": True} if action.https else {})
+
+
+def _action(route: Route) -> dict[str, Any]:
+    """What a route does; of weighted clusters only those that are alone."""
+    match route.action:
+        case Forward(clusters=(one,)):
+            return {"route": {"cluster": one.name, "timeout": "0s"}}
+        case Redirect():
+            return {"redirect": _redirect(route.action)}
+        case DirectResponse():
+            return {"direct_response": {"status": route.action.status}}
+    raise AssertionError(f"no action of the oracle's: {route.action}")
+
+
 def _route(route: Route, name: str) -> dict[str, Any]:
     match = _path(route.match.path)
     match["headers"] = [_header(one) for one in route.match.headers]
     match["query_parameters"] = [_query(one) for one in route.match.query]
-    return {"match": match, "direct_response": {"status": 200}, "response_headers_to_add": [
+    return {"match": match, **_action(route), "response_headers_to_add": [
         {"header": {"key": "x-route", "value": name}}]}  # fmt: skip
 
 
@@ -88,7 +116,13 @@ def _probe(version: int) -> dict[str, Any]:
         "response_headers_to_add": [{"header": {"key": "x-route", "value": f"v{version}"}}]}]}  # fmt: skip
 
 
-def bootstrap(directory: Path) -> dict[str, Any]:
+def _cluster(name: str, port: int) -> dict[str, Any]:
+    place = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+    return {"name": name, "type": "STATIC", "connect_timeout": "5s", "load_assignment": {
+        "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": place}]}]}}  # fmt: skip
+
+
+def bootstrap(directory: Path, ports: Mapping[str, int]) -> dict[str, Any]:
     """A connection manager as Istiod configures it for a sidecar's outbound traffic."""
     manager = {
         "@type": _MANAGER,
@@ -110,7 +144,7 @@ def bootstrap(directory: Path) -> dict[str, Any]:
             "name": "oracle",
             "address": {"pipe": {"path": str(directory / "listen")}},
             "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-        }]},
+        }], "clusters": [_cluster(name, port) for name, port in ports.items()]},
     }  # fmt: skip
 
 
@@ -121,6 +155,9 @@ class Answer:
     status: int
     route: str
     closed: bool = False
+    backend: str = ""
+    target: str = ""
+    location: str = ""
 
 
 class Connection:
@@ -151,7 +188,11 @@ class Connection:
         if not head_only:
             self._skip(int(fields.get("content-length", "0")))
         closed = fields.get("connection") == "close"
-        return Answer(int(lines[0].split()[1]), fields.get("x-route", ""), closed)
+        cased = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
+        return Answer(
+            int(lines[0].split()[1]), fields.get("x-route", ""), closed,
+            fields.get("x-backend", ""), cased.get("x-target", ""), cased.get("location", ""),
+        )  # fmt: skip
 
     def _read_head(self) -> bytes | None:
         while b"\r\n\r\n" not in self._rest:
@@ -239,16 +280,25 @@ class Envoy:
 
 
 @contextmanager
-def envoy(program: Path, directory: Path) -> Iterator[Envoy]:
-    """An Envoy with an empty route table."""
+def envoy(
+    program: Path, directory: Path, *, ports: Mapping[str, int] | None = None, within: str = ""
+) -> Iterator[Envoy]:
+    """An Envoy with an empty route table.
+
+    Args:
+        program: the binary.
+        directory: for its socket, its log and its configuration.
+        ports: of the servers on loopback that clusters consist of, by the cluster's name.
+        within: path of a network namespace; "": this one.
+    """
     running = Envoy(directory)
     (directory / "routes.json").write_text(
         json.dumps({"resources": [configuration(RouteTable(name="routes"))]})
     )
-    (directory / "envoy.json").write_text(json.dumps(bootstrap(directory)))
+    (directory / "envoy.json").write_text(json.dumps(bootstrap(directory, ports or {})))
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(
-            [str(program), "-c", str(directory / "envoy.json"), "--concurrency", "1",
+            [*(["nsenter", f"--net={within}"] if within else []), str(program), "-c", str(directory / "envoy.json"), "--concurrency", "1",
              "--disable-hot-restart", "--log-level", "warning"],
             stdout=log, stderr=log,
         )  # fmt: skip

@@ -35,6 +35,10 @@ capabilities:
     - SYS_ADMIN
     - NET_ADMIN
     - DAC_OVERRIDE
+    {{- if .Values.waypoint.node.enabled }}
+    # The directory of the node's waypoint belongs to Envoy's user.
+    - CHOWN
+    {{- end }}
     {{- range .Values.extraCapabilities }}
     - {{ . }}
     {{- end }}

@@ -67,7 +67,7 @@ class XdsServer:
         self.streams: list[Stream] = []
         self.open: list[Stream] = []
         self.authorize: Callable[[dict[str, str]], bool] = lambda _: True
-        self.port = 0
+        self.host, self.port = "127.0.0.1", 0
         self._nonces = count(1)
         self._changed = asyncio.Condition()
         self._server: grpc.aio.Server | None = None
@@ -77,7 +77,7 @@ class XdsServer:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         handler = grpc.method_handlers_generic_handler(SERVICE, self._methods())
         self._server.add_generic_rpc_handlers((handler,))
-        address = f"127.0.0.1:{self.port}"
+        address = f"{self.host}:{self.port}"
         if credentials is None:
             self.port = self._server.add_insecure_port(address)
         else:

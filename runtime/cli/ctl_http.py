@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests of the enhanced path in `kmeshctl status`: how many the kernel took, and why not all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runtime import ui
+
+Json = Mapping[str, Any]
+
+
+def http_lines(facts: Json | None) -> Iterator[tuple[str, str]]:
+    """Lines for `status`; none where the path does not run."""
+    if not facts:
+        return
+    taken = facts["taken"]
+    passed = [one for one in facts["passed"] if one["count"]]
+    total = taken + sum(one["count"] for one in passed)
+    share = f", {100 * taken / total:.1f} % of what clients sent" if total else ""
+    yield "requests", f"{taken} sent by the kernel{share}"
+    for one in sorted(passed, key=lambda one: -int(one["count"])):
+        yield "", f"- {one['count']} passed to the gate: {one['meaning']}"
+    for reason, count in facts["heads_not_routed"].items():
+        heads = ui.count(count, "head")
+        yield "", f"- {heads} that no route was looked up for: {reason.replace('_', ' ')}"
+    unrouted = facts["unrouted"]["hits"]
+    if unrouted:
+        yield "", f"- {ui.count(unrouted, 'request')} that no route took, or that were refused"
+    if facts["folded_routes"]:
+        folded = ui.count(facts["folded_routes"], "route")
+        yield "", f"- {folded} counted together: there are more than counters"
+    dropped = facts["access_log"]["dropped"]
+    if dropped:
+        yield "", f"- {ui.count(dropped, 'line')} of the access log that nobody took in time"

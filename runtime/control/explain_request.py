@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to an HTTP request: the walk of the kernel, in the very tables that the kernel has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from runtime.errors import KmeshError
+from runtime.kernel.http_tables import HttpTables
+from runtime.model.mesh import IPAddress
+from runtime.plan.walk import Content, Routed, route
+from runtime.tables.enhanced_layout import FrontendKey, HttpPort, RouteKey, RouteStat
+from runtime.tables.enhanced_layout import Route as Row
+from runtime.tables.http_numbers import Verdict
+from runtime.tables.http_ports import ANSWER, FORWARD, WAYPOINT, mapped
+from runtime.tables.http_stats import RouteName
+from runtime.tables.lookup import host_port, read_cluster
+
+Json = Mapping[str, Any]
+_TCP = 6
+_TRIES = 5
+_DOES = {
+    FORWARD: "to an endpoint",
+    ANSWER: "answered by the gate",
+    WAYPOINT: "at the waypoint",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpQuestion:
+    """A request to a service's address.
+
+    Attributes:
+        head: as it would be sent.
+    """
+
+    address: IPAddress
+    port: int
+    head: bytes
+
+
+def request_head(
+    method: str, target: str, headers: Sequence[str], *, host: str, port: int
+) -> bytes:
+    """A request's head as curl would send it.
+
+    Args:
+        headers: `Name: value` each; one named Host stands in place of the service's.
+
+    Raises:
+        KmeshError: a part of it would be more than it says, or is none.
+    """
+    lines = [one.partition(":") for one in headers]
+    for name, colon, value in lines:
+        if not colon or not name.strip():
+            raise KmeshError(f"{name!r} is no header", hint="write -H 'name: value'")
+        _printable(name + value)
+    _printable(method + target)
+    if " " in method + target or not method or not target:
+        raise KmeshError(f"{method!r} {target!r} is no method and path", hint="GET /path")
+    named = {name.strip().lower() for name, _, _ in lines}
+    authority = host if port == 80 else f"{host}:{port}"
+    first = [] if "host" in named else [f"Host: {authority}"]
+    rest = [f"{name.strip()}: {value.strip()}" for name, _, value in lines]
+    text = "\r\n".join([f"{method} {target} HTTP/1.1", *first, *rest, "", ""])
+    return text.encode("latin-1", errors="replace")
+
+
+def _printable(text: str) -> None:
+    if not text.isprintable():
+        raise KmeshError("a request's head has no control characters")
+
+
+def explain_request(
+    question: HttpQuestion,
+    tables: HttpTables,
+    *,
+    routes: Mapping[int, RouteName],
+    clusters: Mapping[int, str],
+) -> Json:
+    """Which route, clusters and endpoints a request meets.
+
+    Args:
+        question: the request.
+        tables: the kernel's.
+        routes: what routes are called, by the number of their counters' owner.
+        clusters: what clusters are called, by number.
+
+    Raises:
+        KmeshError: nothing is routed at that address, or it is being replaced all the time.
+    """
+    for _ in range(_TRIES):
+        port = _port(question, tables)
+        answer = _walk(question, tables, port, routes=routes, clusters=clusters)
+        if answer is not None:
+            return answer
+    raise KmeshError("the routes are being replaced; ask again")
+
+
+def _port(question: HttpQuestion, tables: HttpTables) -> HttpPort:
+    number = question.port.to_bytes(2, "big")
+    value = tables.lookup("http_ports", FrontendKey(mapped(question.address), number, _TCP).pack())
+    if value is None:
+        where = host_port(question.address, question.port)
+        raise KmeshError(
+            f"the kernel routes no HTTP at {where}",
+            hint="`kmeshctl routes` says what is routed where, and why",
+        )
+    return HttpPort.unpack(value)
+
+
+def _walk(
+    question: HttpQuestion,
+    tables: HttpTables,
+    port: HttpPort,
+    *,
+    routes: Mapping[int, RouteName],
+    clusters: Mapping[int, str],
+) -> Json | None:
+    """None: something went while it was read."""
+    grammar = tables.content("http_grammars", port.grammar)
+    graph = tables.content("http_graphs", port.graph)
+    if grammar is None or graph is None:
+        return None
+    routed = route(Content(grammar, graph), question.head)
+    answer: dict[str, Any] = {
+        "address": str(question.address),
+        "port": question.port,
+        "request": question.head.decode("latin-1").split("\r\n", 1)[0],
+        "verdict": routed.verdict.name.lower(),
+        "steps": routed.steps,
+        "does": _not_routed(routed),
+        "route": None,
+        "status": None,
+        "clusters": [],
+    }
+    if routed.verdict is not Verdict.OK or routed.route is None:
+        answer["status"] = 404 if routed.verdict is Verdict.OK else None
+        return answer
+    value = tables.lookup("http_routes", RouteKey(port.table, routed.route).pack())
+    if value is None:
+        return None
+    row = Row.unpack(value)
+    answer["does"] = _DOES.get(row.kind, "answered by the gate")
+    answer["status"] = row.status or None
+    answer["route"] = _name(tables, row, routes)
+    answer["clusters"] = [
+        _cluster(tables, number, 100 * weight / row.total, clusters)
+        for number, weight in zip(row.clusters, row.weights, strict=True)
+        if weight and row.total
+    ]
+    return answer
+
+
+def _not_routed(routed: Routed) -> str:
+    if routed.verdict is not Verdict.OK:
+        words = routed.verdict.name.lower().replace("_", " ")
+        return f"no route is looked up for such a head ({words}): the gate refuses it or has the waypoint decide"
+    if not routed.found_host:
+        return "no virtual host has this name: 404"
+    return "no route of its virtual host takes it: 404"
+
+
+def _name(tables: HttpTables, row: Row, routes: Mapping[int, RouteName]) -> Json:
+    value = tables.lookup("route_stats", row.stat.to_bytes(4, "little"))
+    name = routes.get(RouteStat.unpack(value).name) if value else None
+    if name is None:
+        return {
+            "table": None,
+            "virtual_host": None,
+            "index": None,
+            "name": None,
+            "counter": row.stat,
+        }
+    return {
+        "table": name.table,
+        "virtual_host": name.host,
+        "index": name.index,
+        "name": name.label,
+        "counter": row.stat,
+    }
+
+
+def _cluster(tables: HttpTables, number: int, share: float, names: Mapping[int, str]) -> Json:
+    return {
+        "cluster": f"{number:016x}",
+        "name": names.get(number),
+        "share_percent": round(share, 4),
+        "endpoints": [
+            {
+                "address": str(one.address),
+                "port": one.port,
+                "weight": one.weight,
+                "share_percent": one.percent,
+            }
+            for one in read_cluster(tables, number)
+        ],
+    }
+
+
+def agrees(answer: Json, seen: Json) -> list[str]:
+    """In what a request that was sent differs from what was computed; nothing where it does not.
+
+    Args:
+        answer: from `explain_request`.
+        seen: what became of the request: its route's name, endpoint (or "") and status.
+    """
+    found = []
+    name = answer["route"]["name"] if answer["route"] else None
+    if seen["route"] != name:
+        found.append(f"the request took the route {seen['route']!r}, not {name!r}")
+    candidates = {
+        host_port(ip_address(one["address"]), one["port"])
+        for cluster in answer["clusters"]
+        for one in cluster["endpoints"]
+    }
+    if seen["endpoint"] and candidates and seen["endpoint"] not in candidates:
+        found.append(f"it went to {seen['endpoint']}, which is no endpoint of these clusters")
+    if not candidates and answer["status"] and seen["status"] != answer["status"]:
+        found.append(f"its status was {seen['status']}, not {answer['status']}")
+    return found

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is explained from the kernel's tables is what requests through the kernel meet."""
+
+from __future__ import annotations
+
+import io
+import random
+import threading
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from runtime.control.explain_request import (
+    HttpQuestion,
+    agrees,
+    explain_request,
+    request_head,
+)
+from runtime.errors import KmeshError
+from runtime.kernel.http_tables import HttpTables, open_http_tables
+from runtime.launch.http_seen import HttpSeen
+from runtime.launch.http_try import From, TryError
+from runtime.model.http import (
+    DirectResponse,
+    Forward,
+    HeaderMatch,
+    PathKind,
+    PathMatch,
+    QueryMatch,
+    Route,
+    RouteMatch,
+    RouteTable,
+    TextKind,
+    TextMatch,
+    VirtualHost,
+    WeightedCluster,
+)
+from runtime.tables.http_ports import cluster_number
+from runtime.telemetry.accesslog import AccessLog
+from runtime.telemetry.directory import Directory
+from tests.dataplane.enhanced_stage import PORT, Stage, to
+from tests.dataplane.world import VIP4
+
+pytestmark = pytest.mark.root
+NAMES = {cluster_number(name): name for name in ("a", "b")}
+
+
+def route(name: str, match: RouteMatch, cluster: str) -> Route:
+    return Route(name=name, match=match, action=Forward((WeightedCluster(cluster, 1),)))
+
+
+def prefix(text: str) -> PathMatch:
+    return PathMatch(PathKind.PREFIX, text)
+
+
+ROUTES = RouteTable(
+    name="explained",
+    virtual_hosts=(
+        VirtualHost(
+            "shop",
+            ("shop.example", "*.shop.example"),
+            (
+                route(
+                    "beta",
+                    RouteMatch(
+                        prefix("/"),
+                        headers=(HeaderMatch("x-beta", TextMatch(TextKind.EXACT, "yes")),),
+                    ),
+                    "b",
+                ),
+                route(
+                    "asked",
+                    RouteMatch(
+                        prefix("/a"), query=(QueryMatch("v", TextMatch(TextKind.EXACT, "2")),)
+                    ),
+                    "b",
+                ),
+                to("/a", "a", name="plain"),
+                Route(
+                    name="denied",
+                    match=RouteMatch(PathMatch(PathKind.EXACT, "/no")),
+                    action=DirectResponse(status=403),
+                ),
+                to("/both", ("a", 1), ("b", 3), name="both"),
+                to("/far", "a", name="far", beyond=("timeout: 3s",)),
+            ),
+        ),
+        VirtualHost("rest", ("other.example",), (to("/x", "a", name="other"),)),
+    ),
+)
+
+
+@pytest.fixture
+def seen(stage: Stage) -> Iterator[HttpSeen]:
+    stage.serve("a", "b")
+    stage.route(ROUTES)
+    log = AccessLog(Directory(), stream=io.StringIO())
+    made = HttpSeen(Directory(), log)
+    made.attach(stage.ports.stats, passed=stage.path.gate_counters, gate=stage.place.socket)
+    reader, over = made._log, threading.Event()
+    assert reader is not None
+
+    def read() -> None:
+        while not over.wait(0.02):
+            reader.read()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield made
+    finally:
+        over.set()
+        thread.join()
+        made.close()
+        log.close()
+
+
+def explained(stage: Stage, seen: HttpSeen, head: bytes, port: int = PORT):
+    question = HttpQuestion(address=ip_address(VIP4), port=port, head=head)
+    return explain_request(
+        question, HttpTables(stage.path.maps), routes=seen.routes(), clusters=NAMES
+    )
+
+
+def head(target: str, *headers: str, method: str = "GET") -> bytes:
+    return request_head(method, target, headers, host="shop.example", port=PORT)
+
+
+def test_each_part_of_an_answer(stage: Stage, seen: HttpSeen) -> None:
+    answer = explained(stage, seen, head("/both/1"))
+    assert answer["route"]["name"] == "both"
+    assert (answer["route"]["virtual_host"], answer["route"]["index"]) == ("shop", 5)
+    assert [(one["name"], one["share_percent"]) for one in answer["clusters"]] == [
+        ("a", 25.0),
+        ("b", 75.0),
+    ]
+    assert all(len(one["endpoints"]) == 1 for one in answer["clusters"])
+    assert explained(stage, seen, head("/no"))["status"] == 403
+    assert explained(stage, seen, head("/far"))["does"] == "at the waypoint"
+    assert explained(stage, seen, head("/far/x", "x-beta: yes"))["route"]["name"] == "beta"
+    assert "no route of its virtual host" in explained(stage, seen, head("/zzz"))["does"]
+    elsewhere = explained(stage, seen, head("/a", "Host: nobody.example"))
+    assert "no virtual host" in elsewhere["does"]
+    twice = explained(stage, seen, head("/a", "Host: a", "Host: b"))
+    assert (twice["verdict"], twice["route"]) == ("twice", None)
+    with pytest.raises(KmeshError, match="routes no HTTP"):
+        explained(stage, seen, head("/a"), port=81)
+
+
+def test_the_pinned_maps_alone_answer_the_same(stage: Stage, seen: HttpSeen) -> None:
+    question = HttpQuestion(address=ip_address(VIP4), port=PORT, head=head("/a/1?v=2"))
+    with open_http_tables(stage.pins) as tables:
+        answer = explain_request(question, tables, routes={}, clusters={})
+    full = explained(stage, seen, head("/a/1?v=2"))
+    assert answer["route"]["counter"] == full["route"]["counter"]
+    assert [one["cluster"] for one in answer["clusters"]] == [
+        one["cluster"] for one in full["clusters"]
+    ]
+
+
+def test_explained_and_live_agree_for_generated_requests(stage: Stage, seen: HttpSeen) -> None:
+    draw = random.Random(20261125)
+    place = From(netns=stage.world.netns, cgroup=stage.cgroup)
+    served = set()
+    stage.ask(["/a/0"], host="shop.example")  # the kernel has a connection to a then
+    for _ in range(12):
+        target = draw.choice(("/a", "/a/1", "/both", "/no", "/x", "/far", "/none"))
+        target += draw.choice(("", "?v=2", "?v=3&w", "?w=1&v=2"))
+        headers = draw.choice(((), ("x-beta: yes",), ("X-Beta: no",), ("Host: x.shop.example",)))
+        if draw.random() < 0.2:
+            headers = ("Host: other.example",)
+        request = head(target, *headers)
+        answer = explained(stage, seen, request)
+        live = seen.send(request, address=VIP4, port=PORT, place=place)
+        assert agrees(answer, live) == [], (request, answer, live)
+        served.add(live["served_by"])
+    assert "kernel" in served
+    assert "gate" in served
+
+
+def test_what_does_not_agree_is_told(stage: Stage, seen: HttpSeen) -> None:
+    answer = explained(stage, seen, head("/a"))
+    place = From(netns=stage.world.netns, cgroup=stage.cgroup)
+    live = seen.send(head("/both"), address=VIP4, port=PORT, place=place)
+    assert agrees(answer, live)[0] == "the request took the route 'both', not 'plain'"
+
+
+def test_one_that_cannot_be_sent_says_why(stage: Stage, seen: HttpSeen) -> None:
+    place = From(netns=stage.world.netns, cgroup=stage.cgroup)
+    with pytest.raises(TryError, match="refused"):
+        seen.send(head("/a"), address="127.0.0.1", port=1, place=place)
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (("GET", "/a b", ()), "no method and path"),
+        (("GET", "/a\r\nX: y", ()), "control characters"),
+        (("GET", "/a", ("no header",)), "no header"),
+        (("GET", "/a", ("x: a\r\ny: b",)), "control characters"),
+    ],
+)
+def test_a_head_is_one_request(words: tuple[str, str, tuple[str, ...]], wrong: str) -> None:
+    with pytest.raises(KmeshError, match=wrong):
+        request_head(*words, host="h", port=80)
