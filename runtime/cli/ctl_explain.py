@@ -21,7 +21,34 @@ Json = Mapping[str, Any]
 
 
 @click.command()
-@click.argument("address", metavar="ADDRESS[:PORT]")
+@click.argument("words", metavar="[ADDRESS[:PORT] | [--] METHOD PATH]", nargs=-1)
+@click.option(
+    "--service", metavar="SERVICE", help="A request to this service: NAMESPACE/NAME, or its host."
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="The service's port, where it has many."
+)
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="A header of the request.",
+)
+@click.option(
+    "--send",
+    "--live",
+    is_flag=True,
+    help="Send the request too, as a managed process does, and compare.",
+)
+@click.option(
+    "--from",
+    "sender",
+    metavar="PID|NETNS",
+    default="",
+    help="In whose network namespace it is sent.",
+)
 @click.option(
     "--protocol",
     type=click.Choice(["tcp", "udp"], case_sensitive=False),
@@ -30,19 +57,42 @@ Json = Mapping[str, Any]
 @run_dir_option
 @pins_option
 @ui.output_option
-def explain(address: str, protocol: str | None, run_dir: Path, pins: Path, output: str) -> None:
-    """What happens to a connection to ADDRESS[:PORT], and why.
+def explain(
+    words: tuple[str, ...],
+    *,
+    service: str | None,
+    protocol: str | None,
+    run_dir: Path,
+    pins: Path,
+    output: str,
+    **request: Any,
+) -> None:
+    """What happens to a connection to ADDRESS[:PORT], or to a request to a service, and why.
 
     Looked up in the kernel's own tables, as the programs do for each connection of a managed
     process: the service, its endpoints with their weight and share, who of it is not used and why,
     the waypoint, the policies. With the daemon down the tables alone answer, without names.
+
+    With --service: which route, clusters and endpoints a request meets, by a walk through the tables
+    that the kernel routes by. Nothing is sent, unless with --send: then one ordinary request goes to the
+    service, which answers it as any other, and what became of it is compared.
 
     \b
     Example:
       kmeshctl explain 10.96.0.10:80
       kmeshctl explain [fd00::10]:53 --protocol udp
       kmeshctl explain 10.96.0.10 --output json
+      kmeshctl explain --service shop/reviews -- GET /reviews/1 -H 'end-user: jason'
+      kmeshctl explain --service shop/reviews --send -- GET /reviews/1
     """  # noqa: D301 - \b is click's mark for "do not wrap"
+    if service is not None:
+        from runtime.cli.ctl_request import explain_request
+
+        explain_request(service, words, run_dir=run_dir, output=output, **request)
+        return
+    if len(words) != 1 or any(request.values()):
+        raise click.UsageError("name one ADDRESS[:PORT], or a --service and a METHOD and PATH")
+    (address,) = words
     from runtime.control.question import parse_question
 
     question = parse_question(address, protocol=protocol)

@@ -16,7 +16,8 @@ from runtime.plan.report import route_rows
 Json = Mapping[str, Any]
 Hits = Mapping[tuple[str, str, int], Json]
 _NOT_FOLLOWED = (
-    "HTTP is not followed: start the daemon with --routes, or on a kernel with the enhanced path"
+    "HTTP is not followed: start the daemon with --routes, or on a kernel with the enhanced path, "
+    "or (from files) with an HTTPRoute for a Service"
 )
 
 
@@ -34,7 +35,7 @@ def describe_routes(
     Raises:
         KmeshError: there is no such service.
     """
-    services = _chosen(view.services.copy(), service)
+    services = chosen(view.services.copy(), service)
     answer = {"serves": not why_not, "why_not": why_not, "known": False, "note": "", "routes": []}
     if view.http is None or not view.http.known:
         return answer | {"note": _NOT_FOLLOWED if view.http is None else "HTTP has not come yet"}
@@ -56,7 +57,12 @@ def _with_hits(row: Json, hits: Hits | None) -> Json:
     return {**row, "counts": found}
 
 
-def _chosen(services: Mapping[str, Service], wanted: str | None) -> list[Service]:
+def chosen(services: Mapping[str, Service], wanted: str | None) -> list[Service]:
+    """The services of a name, or all.
+
+    Raises:
+        KmeshError: there is none.
+    """
     if wanted is None:
         return list(services.values())
     found = [each for each in services.values() if wanted in _names(each)]

@@ -14,6 +14,7 @@ import sys
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 
+from runtime.errors import KmeshError
 from runtime.kernel.netns import enter_netns, open_netns
 
 _SO_COOKIE = 57
@@ -50,7 +51,7 @@ def main() -> None:
         with sock:
             print(json.dumps({"cookie": _cookie(sock)}), flush=True)
             answer = _ask(sock, bytes.fromhex(sys.stdin.readline()))
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, KmeshError) as error:
         answer = {"error": str(error) or type(error).__name__}
     print(json.dumps(answer), flush=True)
 

@@ -21,6 +21,7 @@ from runtime.control.rundir import RunDir
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.kernel.datapath import DataPath
+from runtime.kernel.http_tables import HttpTables
 from runtime.kernel.reader import open_tables
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.cluster import ClusterPart
@@ -237,6 +238,17 @@ class Instance:
         known = Known(self._view, place=self._whereabouts.place, acceleration=acceleration)
         with open_tables(self._config.pins) as tables:
             return explain(question, tables, known=known)
+
+    def explain_request(self, asked: Json) -> Json:
+        """Which route, cluster and endpoint a request meets; with `send`, it is sent too."""
+        from runtime.launch.http_explain import explain_http
+
+        if self._started is None or self._started.name != HTTP_PATH:
+            raise KmeshError(f"no HTTP is routed on this node: {self._why()}")
+        tables = HttpTables(self._started.path.maps)
+        return explain_http(
+            asked, tables, view=self._view, seen=self._telemetry.http, managed=self._managed
+        )
 
     def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
         self._enrolment().enroll(cgroup, netns=netns, holder=holder)

@@ -50,6 +50,9 @@ class Daemon(Protocol):
     def explain(self, to: str, protocol: str | None) -> Json:
         """What happens to a connection to ADDRESS[:PORT]; raises KmeshError when it is none."""
 
+    def explain_request(self, asked: Json) -> Json:
+        """Which route, cluster and endpoint a request meets; with "send", it is sent too."""
+
     def routes(self, service: str | None) -> Json:
         """Where each route runs, and why; those of one service, or of all."""
 
@@ -99,6 +102,7 @@ def control_routes(daemon: Daemon) -> dict[tuple[str, str], Route]:
     return {
         ("POST", "/enroll"): partial(_on_workload, daemon.enroll),
         ("POST", "/release"): partial(_on_workload, daemon.release),
+        ("POST", "/explain"): lambda request: Reply(daemon.explain_request(request.body)),
         ("POST", "/debug/loggers"): _set_level,
         ("POST", "/authz"): partial(_switch_authz, daemon),
     }

@@ -51,6 +51,10 @@ class FilesSource:
         self._directory = Directory(directory)
         self._state = State()
 
+    def want_http(self) -> None:
+        """Tell of HTTP also where there is none: what an earlier daemon left in the kernel then goes."""
+        self._state.wants_http = True
+
     def origins(self) -> dict[str, str]:
         """The files that each resource is from. May be called from any thread."""
         return self._state.origins(self._directory.path)
@@ -101,6 +105,7 @@ class State:
         self._repeated: set[Identity] = set()
         self._join = Join()
         self._beyond: Beyond | None = None  # from the first object on that is more than services
+        self.wants_http = False
         self._rejected: dict[str, str] = {}
         self._lost: dict[str, str] = {}
         self._unknown: set[str] = set()
@@ -123,26 +128,23 @@ class State:
         objects = {identity: self._winner(identity) for identity in touched}
         joined = {each: objects.pop(each) for each in touched if each[0] in _JOINED}
         changes = self._join.apply(joined)
-        return (
-            self._with_http(objects, changes)
-            if self._goes_beyond(objects)
-            else self._update(changes)
-        )
-
-    def _goes_beyond(self, objects: Mapping[Identity, Any]) -> bool:
-        if self._beyond is None and objects:
+        begins = self._beyond is None and (objects or self.wants_http)
+        if begins:
             from runtime.source.files_http import Beyond
 
             self._beyond = Beyond(self._join)
-        return self._beyond is not None
+        if self._beyond is None:
+            return self._update(changes)
+        return self._with_http(self._beyond, objects, changes, begins=bool(begins))
 
-    def _with_http(self, objects: Mapping[Identity, Any], changes: Changes) -> Update:
-        assert self._beyond is not None
-        policies = self._beyond.take(objects, changes)
+    def _with_http(
+        self, beyond: Beyond, objects: Mapping[Identity, Any], changes: Changes, *, begins: bool
+    ) -> Update:
+        policies = beyond.take(objects, changes)
         update = self._update(changes)
-        changed = objects or update.services or update.removed_services
+        changed = begins or objects or update.services or update.removed_services
         if changed or update.workloads or update.removed_workloads:
-            update = replace(update, http=self._beyond.http())
+            update = replace(update, http=beyond.http())
         return replace(
             update,
             policies=tuple(policy for policy in policies.values() if policy),

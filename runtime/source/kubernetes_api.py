@@ -70,7 +70,7 @@ class State:
     """What all objects say together, and what of it cannot be accepted."""
 
     join: Join = field(default_factory=Join)
-    _routes: RoutePicture | None = None  # from the first route on
+    _routes: RoutePicture | None = None  # from the first picture on
     _there: dict[str, set[Identity]] = field(default_factory=dict)
     _rejected: dict[str, str] = field(default_factory=dict)
     _heard: set[str] = field(default_factory=set)
@@ -98,7 +98,9 @@ class State:
         if len(self._heard) < len(_KINDS):
             self._rejected = rejected
             return None
-        http = self._http() if routes or changes.services or changes.workloads else None
+        changed = routes or changes.services or changes.workloads
+        # The first picture tells of HTTP also where there is none: what was there before it is then gone.
+        http = self._http() if changed or not self._complete else None
         return self._update(changes, rejected, http)
 
     def has_heard_of(self, kind: str) -> bool:
@@ -106,18 +108,19 @@ class State:
         return kind in self._heard
 
     def _put_routes(self, routes: Mapping[Identity, Any]) -> None:
-        if self._routes is None and any(routes.values()):
+        for identity, route in routes.items():
+            self._picture().put(identity, route)
+
+    def _picture(self) -> RoutePicture:
+        """Imported while the first lists are on their way: nobody waits for it."""
+        if self._routes is None:
             from runtime.source.gateway_picture import RoutePicture
 
             self._routes = RoutePicture()
-        if self._routes is not None:
-            for identity, route in routes.items():
-                self._routes.put(identity, route)
+        return self._routes
 
     def _http(self) -> HttpChange | None:
-        if self._routes is None:
-            return None
-        return self._routes.change(
+        return self._picture().change(
             services=self.join.services, workloads=self.join.workloads.values()
         )
 

@@ -188,9 +188,11 @@ async def test_kind_comes_routes_change_and_kind_goes(
     updates = source.updates()
     first = await asyncio.wait_for(anext(updates), 60)
     assert first.complete, "without the kind it goes on"
-    assert first.http is None
+    assert first.http is not None
+    assert not first.http.tables
     assert {"web", "canary"} <= {service.name for service in first.services}
     seen = Following(updates)
+    seen.http.take(first.http)
 
     put_kind(api, checkout)
     api.patch(

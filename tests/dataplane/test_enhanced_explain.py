@@ -4,23 +4,31 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from click.testing import CliRunner, Result
 
+from runtime.cli.ctl import kmeshctl
 from runtime.control.explain_request import (
     HttpQuestion,
     agrees,
     explain_request,
     request_head,
 )
+from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.kernel.http_tables import HttpTables, open_http_tables
+from runtime.launch.http_explain import explain_http
 from runtime.launch.http_seen import HttpSeen
 from runtime.launch.http_try import From, TryError
+from runtime.launch.managed import Managed
 from runtime.model.http import (
     DirectResponse,
     Forward,
@@ -36,6 +44,9 @@ from runtime.model.http import (
     VirtualHost,
     WeightedCluster,
 )
+from runtime.model.mesh import NetworkAddress, Service, ServicePort
+from runtime.server.http import Reply, Request, serve_unix
+from runtime.source.update import Update
 from runtime.tables.http_ports import cluster_number
 from runtime.telemetry.accesslog import AccessLog
 from runtime.telemetry.directory import Directory
@@ -116,7 +127,7 @@ def seen(stage: Stage) -> Iterator[HttpSeen]:
         log.close()
 
 
-def explained(stage: Stage, seen: HttpSeen, head: bytes, port: int = PORT):
+def explained(stage: Stage, seen: HttpSeen, head: bytes, port: int = PORT) -> Any:
     question = HttpQuestion(address=ip_address(VIP4), port=port, head=head)
     return explain_request(
         question, HttpTables(stage.path.maps), routes=seen.routes(), clusters=NAMES
@@ -190,6 +201,83 @@ def test_one_that_cannot_be_sent_says_why(stage: Stage, seen: HttpSeen) -> None:
     place = From(netns=stage.world.netns, cgroup=stage.cgroup)
     with pytest.raises(TryError, match="refused"):
         seen.send(head("/a"), address="127.0.0.1", port=1, place=place)
+
+
+class FakeManaged:
+    """Who is managed on the stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.cgroups = [str(stage.cgroup)]
+        self._netns = stage.world.netns
+
+    def namespaces(self) -> list[Path]:
+        return [Path("/proc/self/ns/net"), self._netns]
+
+
+@pytest.fixture
+def asked(stage: Stage, seen: HttpSeen, tmp_path: Path) -> Iterator[Callable[..., Result]]:
+    """`kmeshctl explain` of a daemon that is there as far as this question goes."""
+    view = View()
+    address = NetworkAddress(ip_address(VIP4))
+    shop = Service(
+        name="shop",
+        namespace="web",
+        hostname="shop.example",
+        addresses=(address,),
+        ports=(ServicePort(service_port=PORT),),
+    )
+    view.take(Update(services=(shop,), complete=True))
+
+    def explain(request: Request) -> Reply:
+        tables, managed = HttpTables(stage.path.maps), cast("Managed", FakeManaged(stage))
+        return Reply(explain_http(request.body, tables, view=view, seen=seen, managed=managed))
+
+    server = serve_unix(tmp_path / "kmesh.sock", {("POST", "/explain"): explain})
+    try:
+        yield lambda *words: CliRunner().invoke(
+            kmeshctl, ["explain", "--run-dir", str(tmp_path), "--service", *words]
+        )
+    finally:
+        server.close()
+
+
+def test_kmeshctl_explains_a_request_and_sends_it_when_told(
+    stage: Stage, asked: Callable[..., Result]
+) -> None:
+    hits = stage.ports.stats.unrouted().hits + sum(
+        one.counts.hits for one in stage.ports.stats.read()
+    )
+    text = asked("web/shop", "--", "GET", "/a/1", "-H", "x-beta: yes").output
+    assert "route:       beta, 1 of virtual host shop" in text
+    assert "to an endpoint" in text
+    assert "nothing was sent" in text
+    after = sum(one.counts.hits for one in stage.ports.stats.read())
+    assert stage.ports.stats.unrouted().hits + after == hits
+    text = asked("shop", "--send", "-H", "x-beta: no", "--", "get", "/a/1").output
+    assert "sending one request, GET /a/1, to shop" in text
+    assert "route:       plain, 3 of virtual host shop" in text
+    assert "status 200 from 127.0.0.1:" in text
+    assert "the live path chose as computed" in text
+    answer = json.loads(asked("shop", "--output", "json", "--", "GET", "/no").output)
+    assert (answer["route"]["name"], answer["status"], answer["live"]) == ("denied", 403, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (("nobody", "--", "GET", "/"), "no service 'nobody'"),
+        (("shop", "--port", "81", "--", "GET", "/"), "routes no HTTP for shop at port 81"),
+        (("shop", "--", "GET"), "say which request"),
+        (("shop", "--", "GET", "/", "x"), "'x' is neither -H nor a header after it"),
+        (("shop", "--send", "--from", "/nowhere", "--", "GET", "/"), "/nowhere"),
+    ],
+)
+def test_kmeshctl_says_what_cannot_be_explained(
+    asked: Callable[..., Result], words: tuple[str, ...], wrong: str
+) -> None:
+    result = asked(*words)
+    assert result.exit_code != 0
+    assert wrong in f"{result.output}{result.exception}"
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,9 @@ class FakeDaemon:
     def routes(self, service: str | None) -> Json:
         return {"service": service}
 
+    def explain_request(self, asked: Json) -> Json:
+        return asked
+
     def workloads(self) -> list[Json]:
         raise RuntimeError("a fault")
 

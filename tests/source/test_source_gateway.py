@@ -376,3 +376,15 @@ def test_a_change_is_only_what_changed_and_a_route_that_goes_takes_its_port_alon
     assert files.http.listeners == {}
     assert files.http.tables == {}
     assert files.http.clusters == {}
+
+
+def test_who_wants_http_is_told_that_there_is_none(tmp_path: Path) -> None:
+    """An earlier daemon may have left routes in the kernel, which are gone from the files."""
+    files = Files(tmp_path)
+    assert files.poll().http is None
+    files.state.wants_http = True
+    told = files.poll().http
+    assert told is not None
+    assert told.complete
+    assert not told.tables
+    assert files.poll().http is None, "once"

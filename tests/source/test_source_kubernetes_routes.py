@@ -106,7 +106,9 @@ async def test_cluster_without_the_gateway_api_goes_on_and_takes_routes_once_the
     seen = Following(api)
     first = await seen.next()
     assert first.complete
-    assert first.http is None
+    assert first.http is not None
+    assert first.http.complete, "what was there before is gone"
+    assert not seen.http.tables
     assert len(first.services) == 2
     put_route(api, "one")
     api.unknown.clear()
@@ -151,7 +153,8 @@ async def test_without_the_right_to_read_them_it_goes_on(api: FakeApi) -> None:
     source = KubernetesSource(api, settle=0)
     first = await nth(source.updates())
     assert first.complete
-    assert first.http is None
+    assert first.http is not None
+    assert not first.http.tables
 
 
 async def test_bad_route_costs_only_itself_and_gateways_routes_are_passed_over(

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`kmeshctl explain --service`: what happens to one HTTP request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runtime import ui
+from runtime.cli.ctl_maps import percent
+from runtime.cli.options import tell
+
+Json = Mapping[str, Any]
+_SHOWN = 20  # endpoints of a cluster
+
+
+def explain_request(
+    service: str,
+    words: Sequence[str],
+    *,
+    headers: Sequence[str],
+    port: int | None,
+    send: bool,
+    sender: str,
+    run_dir: Path,
+    output: str,
+) -> None:
+    """Ask the daemon, and show what it says.
+
+    Args:
+        words: METHOD and PATH, and what stands after `--` as curl has it.
+    """
+    method, target, more = _parse(words)
+    every = [*headers, *more]
+    asked = {
+        "service": service, "port": port, "method": method, "target": target, "headers": every,
+        "send": send, "from": sender,
+    }  # fmt: skip
+    same = [
+        "explain", "--service", service, *(["--port", str(port)] if port else []),
+        *(["--send"] if send else []), *(["--from", sender] if sender else []),
+        *(word for one in every for word in ("-H", one)), "--", method, target,
+    ]  # fmt: skip
+    if send and output != "json":
+        click.echo(f"sending one request, {method} {target}, to {service}", err=True)
+    answer = tell(run_dir, "/explain", asked, words=same)
+    if output == "json":
+        ui.print_json(answer)
+        return
+    for line in _lines(answer):
+        click.echo(line)
+
+
+def _parse(words: Sequence[str]) -> tuple[str, str, list[str]]:
+    if len(words) < 2:
+        raise click.UsageError("say which request: -- GET /path -H 'name: value'")
+    method, target, *rest = words
+    headers: list[str] = []
+    while rest:
+        option, *rest = rest
+        if option not in {"-H", "--header"} or not rest:
+            raise click.UsageError(f"{option!r} is neither -H nor a header after it")
+        headers.append(rest.pop(0))
+    return method.upper(), target, headers
+
+
+def _lines(answer: Json) -> Iterator[str]:
+    yield f"{answer['request']} to {answer['service']} ({answer['address']} port {answer['port']})"
+    route = answer["route"]
+    if route:
+        name = route["name"] or "of no name known here"
+        host = (
+            f", {route['index']} of virtual host {route['virtual_host']}" if route["index"] else ""
+        )
+        yield f"  route:       {name}{host}"
+    status = f", status {answer['status']}" if answer["status"] else ""
+    yield f"  does:        {answer['does']}{status}"
+    yield f"  match cost:  {answer['steps']} steps"
+    for cluster in answer["clusters"]:
+        share = percent(cluster["share_percent"])
+        yield f"  cluster:     {cluster['name'] or cluster['cluster']}, {share} of its requests"
+        endpoints = cluster["endpoints"]
+        if not endpoints:
+            yield "               no endpoint: 503"
+        for one in endpoints[:_SHOWN]:
+            host = f"[{one['address']}]" if ":" in one["address"] else one["address"]
+            yield f"               {host}:{one['port']}, {percent(one['share_percent'])}"
+        if len(endpoints) > _SHOWN:
+            yield f"               and {len(endpoints) - _SHOWN} more"
+    yield from _live(answer)
+
+
+def _live(answer: Json) -> Iterator[str]:
+    live = answer["live"]
+    if not live:
+        yield "  nothing was sent; --send sends it and compares"
+        return
+    where = live["endpoint"] or "nobody"
+    yield (
+        f"  sent:        from {live['from']}: status {live['status']} from {where}, served by the "
+        f"{live['served_by']}, {live['duration_ms']} ms"
+    )
+    if live["reason"]:
+        yield f"               {live['reason']}"
+    for difference in answer["differs"]:
+        yield f"  DIFFERS:     {difference}"
+    if not answer["differs"]:
+        yield "  the live path chose as computed"
