@@ -107,7 +107,7 @@ def serve(host: str, name: str, port: int = 0) -> int:
 
 
 _clients: list[Client] = []
-_kept: list[socket.socket] = []
+_many: list[socket.socket] = []
 
 
 def connect(host: str, port: int, source: int = 0) -> int:
@@ -229,7 +229,7 @@ def many(host: str, port: int, count: int) -> int:
         sock = socket.create_connection((host, port), timeout=WAIT)
         sock.sendall(data)
         good += sock.recv(1000).startswith(b"HTTP/1.1 200")
-        _kept.append(sock)
+        _many.append(sock)
     return good
 
 
