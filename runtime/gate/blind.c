@@ -91,8 +91,8 @@ enum blind_result blind_request(struct exchange *exchange)
 	exchange->measure.request_bytes += got;
 	if (!exchange->tunnel)
 		frame_skip(&exchange->request, got);
-	else if (got < GATE_CHUNK)
-		exchange->up_streak = 0;
+	else
+		exchange->up_streak = next_streak(exchange->up_streak, got);
 	if (!blind_flush_request(exchange)) {
 		exchange->discards = true; /* it may have answered all the same */
 		bulk_end(&exchange->up);
@@ -118,8 +118,8 @@ enum blind_result blind_response(struct exchange *exchange)
 	exchange->measure.response_bytes += got;
 	if (!exchange->tunnel)
 		frame_skip(&exchange->response, got);
-	else if (got < GATE_CHUNK)
-		exchange->down_streak = 0;
+	else
+		exchange->down_streak = next_streak(exchange->down_streak, got);
 	if (!blind_flush_response(exchange))
 		exchange->session->broken = true;
 	return BLIND_MOVED;

@@ -10,8 +10,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define BULK_LEAST  262144 /* bytes to come; for fewer it does not pay */
-#define BULK_STREAK 4	   /* full reads, one after the other, where nobody knows what is to come */
+#define BULK_LEAST 262144 /* bytes to come; for fewer it does not pay */
+/* Where nobody knows what is to come: so many reads of so much, one after the other. */
+#define BULK_STREAK 4
+#define BULK_READ   16384
 
 struct bulk {
 	int pipe[2];

@@ -351,8 +351,7 @@ size_t exchange_request(struct exchange *exchange, const char *data, size_t leng
 			act(exchange);
 		if (session->exchange == exchange) {
 			exchange->measure.request_bytes += length;
-			exchange->up_streak =
-				length == GATE_CHUNK ? next_streak(exchange->up_streak) : 0;
+			exchange->up_streak = next_streak(exchange->up_streak, length);
 			forward(exchange, data, length);
 		}
 		return length;

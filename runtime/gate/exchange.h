@@ -17,7 +17,7 @@ struct exchange {
 	struct route route;
 	struct measure measure;
 	uint8_t dials;
-	uint8_t up_streak, down_streak; /* of a tunnel: full reads, up to BULK_STREAK */
+	uint8_t up_streak, down_streak; /* of a tunnel: large reads, up to BULK_STREAK */
 	bool head, connect;		/* the method */
 	bool of_kernel;
 	bool request_done;
@@ -31,8 +31,10 @@ struct exchange {
 	bool closes;   /* the client's connection ends with this */
 };
 
-static inline uint8_t next_streak(uint8_t streak)
+static inline uint8_t next_streak(uint8_t streak, size_t got)
 {
+	if (got < BULK_READ)
+		return 0;
 	return streak < BULK_STREAK ? streak + 1 : streak;
 }
 

@@ -141,7 +141,7 @@ void exchange_response(struct exchange *exchange)
 	used = got;
 	if (exchange->tunnel) {
 		exchange->measure.response_bytes += got;
-		exchange->down_streak = got == GATE_CHUNK ? next_streak(exchange->down_streak) : 0;
+		exchange->down_streak = next_streak(exchange->down_streak, got);
 	} else {
 		if (!read_response(exchange, chunk, got, &used)) {
 			exchange_lose(exchange, 502,
