@@ -20,6 +20,13 @@ FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror")
 _QUIET = ("-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-missing-field-initializers")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 HARDEN = ("-static-pie", "-fPIE", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong")
+# What images carry: the same bytes each time.
+SHIPPED = (
+    *FLAGS,
+    *_QUIET,
+    *HARDEN,
+    *("-fno-ident", "-Wl,--build-id=none", "-Wl,-s"),
+)
 
 
 class GateError(KmeshError):

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.compile import gate
 from runtime.compile.clang import CompileError, compiler_version
 from runtime.errors import KmeshError
 from runtime.process import CommandError, run
@@ -40,22 +41,56 @@ FLAGS = (
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A native program: its name and its sources, below runtime/."""
+    """A native program.
+
+    Attributes:
+        sources: patterns of files, below runtime/ or absolute.
+        headers: directories, likewise, all of whose headers have a say in it.
+        needs: what to install where a pattern finds nothing.
+    """
 
     name: str
     sources: tuple[str, ...]
+    headers: tuple[str, ...] = ()
+    compiler: str = "clang"
+    flags: tuple[str, ...] = FLAGS
+    needs: str = ""
+
+    def files(self) -> list[Path]:
+        """Its sources. Raises: CompileError: a pattern finds none."""
+        found: list[Path] = []
+        for pattern in self.sources:
+            place = _RUNTIME / pattern
+            these = sorted(place.parent.glob(place.name))
+            if not these:
+                raise CompileError(
+                    f"cannot compile {self.name}: no {place}",
+                    hint=f"install {self.needs}" if self.needs else None,
+                )
+            found += these
+        return found
 
 
-PROGRAMS = (Program("kmesh-cni", ("cni/kmesh-cni.c",)),)
+PROGRAMS = (
+    Program("kmesh-cni", ("cni/kmesh-cni.c",), headers=("cni",)),
+    Program(
+        gate.NAME,
+        ("gate/*.c", f"{gate.LLHTTP}/*.c"),
+        headers=("gate", "../bpf/include", str(gate.LLHTTP_INCLUDE)),
+        compiler="gcc",
+        flags=(*gate.SHIPPED, *gate.include_options(_RUNTIME.parent)),
+        needs="llhttp's sources (Debian: node-llhttp)",
+    ),
+)
 
 
-def compile_program(program: Program, target: Path, *, clang: str = "clang") -> bool:
+def compile_program(program: Program, target: Path, *, compiler: str | None = None) -> bool:
     """Compile a program, unless it is there and nothing that has a say in its bytes changed.
 
     Args:
         program: what to compile.
         target: the directory that it goes to; it is replaced in one step.
-        clang: the compiler.
+        compiler: another one than the program says.
 
     Returns:
         whether it was compiled.
@@ -63,15 +98,16 @@ def compile_program(program: Program, target: Path, *, clang: str = "clang") -> 
     Raises:
         CompileError: it does not compile, or there is no compiler.
     """
-    sources = [_RUNTIME / name for name in program.sources]
-    key, stamp = _key(sources, clang), target / f".{program.name}.key"
+    sources, chosen = program.files(), compiler or program.compiler
+    key, stamp = _key(program, sources, chosen), target / f".{program.name}.key"
     if (target / program.name).is_file() and stamp.is_file() and stamp.read_text() == key:
         return False
     target.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(prefix=f".{program.name}.", dir=target)
     os.close(handle)
     try:
-        run([clang, *FLAGS, f"-ffile-prefix-map={_RUNTIME}/=", "-o", scratch, *map(str, sources)])
+        own = f"-ffile-prefix-map={_RUNTIME.parent}/="
+        run([chosen, *program.flags, own, "-o", scratch, *map(str, sources)])
         Path(scratch).chmod(0o755)
         Path(scratch).replace(target / program.name)
     except CommandError as error:
@@ -95,11 +131,12 @@ def compile_programs(target: Path, programs: Sequence[Program] = PROGRAMS) -> li
     return [target / program.name for program in programs]
 
 
-def _key(sources: Sequence[Path], clang: str) -> str:
-    state = hashlib.sha256(repr((compiler_version(clang), FLAGS, platform.machine())).encode())
-    for source in sources:
-        for path in (source, *sorted(source.parent.glob("*.h"))):
-            state.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
+def _key(program: Program, sources: Sequence[Path], compiler: str) -> str:
+    told = compiler_version(compiler), program.flags, platform.machine()
+    state = hashlib.sha256(repr(told).encode())
+    headers = (path for name in program.headers for path in (_RUNTIME / name).rglob("*.h"))
+    for path in (*sources, *sorted(headers)):
+        state.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
     return state.hexdigest()
 
 

@@ -106,10 +106,11 @@ bool exchange_finish(struct exchange *exchange)
 	return true;
 }
 
-void exchange_answer(struct exchange *exchange, int status, const char *reason)
+static void reply(struct exchange *exchange, int status, const char *reason,
+		  const struct reply *with)
 {
 	struct session *session = exchange->session;
-	char text[1024];
+	static char text[GATE_ANSWER];
 	size_t length;
 
 	exchange_leave_upstream(exchange, true);
@@ -122,13 +123,18 @@ void exchange_answer(struct exchange *exchange, int status, const char *reason)
 	exchange->discards = true;
 	exchange->response_done = true;
 	exchange->response.keeps = !exchange->closes;
-	length = answer_write(text, sizeof(text), status, reason, exchange->head,
+	length = answer_write(text, sizeof(text), status, reason, with, exchange->head,
 			      exchange->closes ||
 				      (exchange->request_done && !exchange->request_kept));
 	stat_head(&exchange->measure, status);
 	exchange->measure.response_bytes += length;
 	exchange_finish(exchange);
 	session_send(session, text, length);
+}
+
+void exchange_answer(struct exchange *exchange, int status, const char *reason)
+{
+	reply(exchange, status, reason, NULL);
 }
 
 void exchange_lose(struct exchange *exchange, int status, const char *reason)
@@ -320,7 +326,8 @@ static void act(struct exchange *exchange)
 	exchange->acted = true;
 	exchange->dials = 0;
 	if (exchange->route.kind == ROUTE_ANSWER)
-		exchange_answer(exchange, exchange->route.status, exchange->route.reason);
+		reply(exchange, exchange->route.status, exchange->route.reason,
+		      &exchange->route.reply);
 	else if (!seek_until_found(exchange))
 		exchange_answer(exchange, 503, no_way(exchange));
 }

@@ -235,11 +235,19 @@ enum route_kind {
 	ROUTE_TUNNEL,	/* and all that follows with it */
 };
 
+/* What an answer says beside its status. It is written before the next request is looked at. */
+struct reply {
+	const char *body, *location;
+	size_t body_size, location_size;
+	const char *headers; /* whole lines */
+};
+
 struct route {
 	enum route_kind kind;
 	bool needs_waypoint; /* `kind` is for where there is none */
 	int status;
 	const char *reason;
+	struct reply reply;
 	uint64_t cluster; /* of a waypoint: 0 is the node's */
 	uint32_t stat;	  /* where its requests are counted */
 	struct kmesh_endpoint endpoint;
@@ -273,8 +281,12 @@ void exchange_response(struct exchange *exchange);
 void exchange_abandon(struct exchange *exchange);
 
 /* answer.c */
-size_t answer_write(char *text, size_t size, int status, const char *reason, bool head,
-		    bool closes);
+#define GATE_ANSWER 24576 /* bytes of an answer, at most */
+size_t answer_write(char *text, size_t size, int status, const char *reason,
+		    const struct reply *reply, bool head, bool closes);
+
+/* phrase.c */
+const char *status_phrase(int status);
 
 /* handover.c */
 extern bool handing_over;

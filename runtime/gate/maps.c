@@ -48,6 +48,8 @@ static struct open_map maps[] = {
 	{&source_tlvs, "source_tlvs", -1},
 	{&http_grammars, "http_grammars", -1},
 	{&http_graphs, "http_graphs", -1},
+	{&http_texts, "http_texts", -1},
+	{&http_buckets, "http_buckets", -1},
 	{&route_stats, "route_stats", -1},
 	{&gate_stat, "gate_stat", -1},
 	{&taken_heads, "taken_heads", -1},
@@ -85,6 +87,11 @@ static int element(int command, int fd, const void *key, void *value, uint64_t f
 static int update(const void *map, const void *key, const void *value)
 {
 	return element(BPF_MAP_UPDATE_ELEM, gate_map_fd(map), key, (void *)value, 0);
+}
+
+bool maps_update(const void *map, const void *key, const void *value)
+{
+	return !update(map, key, value);
 }
 
 static bool delete (const void *map, const void *key)
@@ -167,6 +174,16 @@ static void empty(const void *map)
 
 	while (next_key(map, NULL, key))
 		delete (map, key);
+}
+
+void gate_map_empty(const void *map)
+{
+	empty(map);
+}
+
+void gate_map_delete(const void *map, const void *key)
+{
+	delete (map, key);
 }
 
 /* When the gate before this one has died, and its connections with it. */

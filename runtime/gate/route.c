@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Where a request goes: the same tables and the same code as the kernel's. */
+#include "answers.h"
 #include "gate.h"
 #include "maps.h"
 #include "waypoint.h"
@@ -18,7 +19,7 @@
 
 #define CACHED 4096
 
-/* Grammars and graphs never change: mapped once, by their number. */
+/* Grammars, graphs and texts never change: mapped once, by their number. */
 struct cached {
 	struct cached *next;
 	uint64_t number;
@@ -27,7 +28,9 @@ struct cached {
 	size_t size;
 };
 
-static struct cached *cached[2][CACHED];
+enum { GRAMMARS, GRAPHS, TEXTS, KINDS };
+
+static struct cached *cached[KINDS][CACHED];
 
 uint32_t gate_random(void)
 {
@@ -71,7 +74,7 @@ static int inner_map(const void *outer, uint64_t number, uint32_t *count)
 
 static const void *content(int which, uint64_t number, size_t each, size_t *size)
 {
-	const void *outer = which ? (void *)&http_graphs : (void *)&http_grammars;
+	const void *const outers[KINDS] = {&http_grammars, &http_graphs, &http_texts};
 	struct cached **bucket = &cached[which][number % CACHED], *entry;
 	uint32_t count;
 	void *data;
@@ -84,7 +87,7 @@ static const void *content(int which, uint64_t number, size_t each, size_t *size
 			return entry->data;
 		}
 	}
-	fd = inner_map(outer, number, &count);
+	fd = inner_map(outers[which], number, &count);
 	if (fd < 0)
 		return NULL;
 	*size = each * count;
@@ -104,7 +107,7 @@ static const void *content(int which, uint64_t number, size_t each, size_t *size
 /* What nobody has asked for in a while may be gone from the kernel's tables. */
 void routes_tick(void)
 {
-	for (int i = 0; i < 2 * CACHED; i++) {
+	for (int i = 0; i < KINDS * CACHED; i++) {
 		struct cached **at = &cached[i / CACHED][i % CACHED];
 
 		while (*at) {
@@ -126,6 +129,13 @@ static void stop(struct route *route, enum route_kind kind, int status, const ch
 	route->kind = kind;
 	route->status = status;
 	route->reason = reason;
+}
+
+static void stop_with(struct route *route, int status, const char *body)
+{
+	stop(route, ROUTE_ANSWER, status, NULL);
+	route->reply.body = body;
+	route->reply.body_size = strlen(body);
 }
 
 /*
@@ -176,25 +186,24 @@ static bool port_of(const struct session *session, struct kmesh_http_port *port)
 }
 
 static int match(const struct kmesh_http_port *port, const char *head, size_t length,
-		 struct kmesh_http_outcome *outcome)
+		 struct kmesh_http_head *parsed, struct kmesh_http_outcome *outcome)
 {
 	struct kmesh_http_input in = {.data = (const __u8 *)head};
 	const struct kmesh_http_grammar *grammar;
-	struct kmesh_http_head parsed;
 	kmesh_http_graph graph;
 	size_t size;
 	int verdict;
 
 	in.end = in.data + (length < KMESH_HTTP_HEAD_MAX ? length : KMESH_HTTP_HEAD_MAX);
-	grammar = content(0, port->grammar, sizeof(*grammar), &size);
-	graph.cells = content(1, port->graph, sizeof(*graph.cells), &size);
+	grammar = content(GRAMMARS, port->grammar, sizeof(*grammar), &size);
+	graph.cells = content(GRAPHS, port->graph, sizeof(*graph.cells), &size);
 	if (!grammar || !graph.cells)
 		return KMESH_HTTP_NO_TABLE;
 	graph.count = size / sizeof(*graph.cells);
-	verdict = kmesh_http_parse(&in, grammar, &parsed);
+	verdict = kmesh_http_parse(&in, grammar, parsed);
 	if (verdict == KMESH_HTTP_INCOMPLETE && length >= KMESH_HTTP_HEAD_MAX)
 		return KMESH_HTTP_TOO_LONG;
-	return verdict ? verdict : kmesh_http_match(&in, &parsed, &graph, outcome);
+	return verdict ? verdict : kmesh_http_match(&in, parsed, &graph, outcome);
 }
 
 bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint)
@@ -209,10 +218,12 @@ bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint)
 
 static void choose(struct route *route)
 {
-	if (route_pick(route->cluster, &route->endpoint))
+	if (route_pick(route->cluster, &route->endpoint)) {
 		route->kind = ROUTE_ENDPOINT;
-	else
-		stop(route, ROUTE_ANSWER, 503, "no healthy endpoint");
+		return;
+	}
+	stop_with(route, 503, "no healthy upstream");
+	route->reason = "no healthy endpoint";
 }
 
 bool route_again(struct route *route)
@@ -237,13 +248,71 @@ static bool kernel_has_chosen(struct session *session, uint32_t at, struct route
 	return true;
 }
 
+/* A text of the table's, which has all of it; NULL: the table is being replaced. */
+static const char *text_of(const struct kmesh_http_port *port, const struct kmesh_route *row)
+{
+	const char *texts;
+	size_t size;
+
+	if (!row->text_size)
+		return "";
+	texts = content(TEXTS, port->table, sizeof(__u64), &size);
+	if (!texts || row->text > size || row->text_size > size - row->text)
+		return NULL;
+	return texts + row->text;
+}
+
+static void answer(struct route *route, const struct kmesh_http_port *port,
+		   const struct kmesh_route *row, const char *head,
+		   const struct kmesh_http_head *parsed)
+{
+	static const char nothing[4];
+	const char *text = text_of(port, row);
+
+	if (!text) {
+		stop(route, ROUTE_ANSWER, 503, "the route is being replaced");
+		return;
+	}
+	stop(route, ROUTE_ANSWER, row->status, NULL);
+	if (row->kind == KMESH_ROUTE_REDIRECT) {
+		route->reply.location_size =
+			redirect_write(row, text, head, parsed, &route->reply.location);
+		return;
+	}
+	route->reply.body = row->text_size ? text : NULL;
+	route->reply.body_size = row->text_size;
+	if (row->status / 100 == 3 || row->status == 201) /* as Envoy has it */
+		route->reply.location_size =
+			redirect_write(row, nothing, head, parsed, &route->reply.location);
+}
+
+/* What comes before a route's action; true: the request is answered. */
+static bool govern(struct route *route, const struct kmesh_route *row)
+{
+	bool limit_first = row->flags & KMESH_ROUTE_LIMIT_FIRST;
+
+	for (int i = 0; i < 2; i++) {
+		if ((i == 0) == limit_first) {
+			if (limit_exceeded(row)) {
+				stop_with(route, row->limit_status, "local_rate_limited");
+				return true;
+			}
+		} else if (limit_aborts(row)) {
+			stop_with(route, row->abort_status, "fault filter abort");
+			return true;
+		}
+	}
+	return false;
+}
+
 static void decide(struct session *session, const struct kmesh_http_port *port, const char *head,
 		   size_t length, uint32_t at, struct route *route)
 {
 	struct kmesh_http_outcome outcome;
 	struct kmesh_route_key key = {};
-	struct kmesh_route *found;
-	int verdict = match(port, head, length, &outcome);
+	struct kmesh_http_head parsed;
+	struct kmesh_route *found, row;
+	int verdict = match(port, head, length, &parsed, &outcome);
 
 	route->stat = KMESH_STAT_UNROUTED;
 	if (verdict) {
@@ -265,15 +334,24 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 		return;
 	}
 	route->stat = found->stat;
-	if (found->kind == KMESH_ROUTE_ANSWER) {
-		stop(route, ROUTE_ANSWER, found->status, NULL);
-	} else if (found->kind != KMESH_ROUTE_FORWARD) {
-		route->needs_waypoint = true;
-		stop(route, ROUTE_ANSWER, 503, "it takes a waypoint, and there is none");
-	} else {
-		route->cluster = kmesh_route_cluster(found);
+	row = *found; /* other look-ups come before its last use */
+	switch (row.kind) {
+	case KMESH_ROUTE_ANSWER:
+	case KMESH_ROUTE_REDIRECT:
+		if (!govern(route, &row))
+			answer(route, port, &row, head, &parsed);
+		break;
+	case KMESH_ROUTE_FORWARD:
+	case KMESH_ROUTE_GOVERNED:
+		if (govern(route, &row))
+			break;
+		route->cluster = kmesh_route_cluster(&row);
 		if (!kernel_has_chosen(session, at, route))
 			choose(route);
+		break;
+	default:
+		route->needs_waypoint = true;
+		stop(route, ROUTE_ANSWER, 503, "it takes a waypoint, and there is none");
 	}
 }
 

@@ -145,7 +145,8 @@ void session_flush(struct session *session)
 void session_refuse(struct session *session, const struct route *route)
 {
 	char text[1024];
-	size_t length = answer_write(text, sizeof(text), route->status, route->reason, false, true);
+	size_t length =
+		answer_write(text, sizeof(text), route->status, route->reason, NULL, false, true);
 
 	stat_refused(session, route->stat, route->status, length);
 	session_close(session);

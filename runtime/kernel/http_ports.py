@@ -12,18 +12,30 @@ from collections.abc import Iterable, Mapping
 
 from runtime.bpf.maps import BpfMap
 from runtime.kernel.http_stats import RouteStats
+from runtime.model.http import HttpPort as Port
 from runtime.model.http import RouteTable
 from runtime.model.mesh import IPAddress
-from runtime.tables.enhanced_layout import ClusterKey, FrontendKey, HttpPort, RouteKey, SlotKey
+from runtime.tables.enhanced_layout import (
+    BucketKey,
+    ClusterKey,
+    FrontendKey,
+    HttpPort,
+    Route,
+    RouteKey,
+    SlotKey,
+)
+from runtime.tables.http_cases import split
 from runtime.tables.http_ports import (
     RouteRows,
     Target,
+    case_rows,
     cluster_number,
     cluster_rows,
     mapped,
     route_rows,
 )
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
+from runtime.tables.http_texts import CELL as TEXT_CELL
 
 _MMAPABLE, _INNER = 1 << 10, 1 << 12  # BPF_F_MMAPABLE, BPF_F_INNER_MAP
 _CELL = 16  # struct kmesh_http_cell
@@ -54,11 +66,21 @@ class HttpPorts:
             if SlotKey.unpack(key).cluster == number and key not in slots:
                 self._maps["slots"].delete(key)
 
-    def set_port(self, address: IPAddress | str, port: int, table: RouteTable) -> dict[int, str]:
+    def set_port(
+        self,
+        address: IPAddress | str,
+        port: int,
+        table: RouteTable,
+        *,
+        governs: Port | None = None,
+    ) -> dict[int, str]:
         """Route what comes to an address and port by a table, from one moment on.
 
-        Filters of the port itself (`HttpPort`: authorization, faults, rate limits) are not in the table:
-        a port that has any is not for this call.
+        Args:
+            address, port: where it comes to.
+            table: what it is routed by.
+            governs: the port's filters (authorization, faults, rate limits). Without it a port that
+                has any is not for this call.
 
         Returns:
             by route, why it is neither the kernel's nor the gate's; such requests get 503.
@@ -67,9 +89,14 @@ class HttpPorts:
             TableTooLargeError: it cannot be expressed; the port is as before.
             BpfError: the kernel refused a part; the port is as before.
         """
-        compiled = compile_routes(table)
         stats = self.stats.assign(table)
-        rows = route_rows(table, compiled.rough, stats)
+        cases = split(table, governs) if governs else None
+        compiled = compile_routes(cases.table if cases else table)
+        rows = (
+            case_rows(cases, compiled.rough, stats)
+            if cases
+            else route_rows(table, compiled.rough, stats)
+        )
         self.stats.hold(rows.number, stats)
         self._write(compiled, rows)
         key = FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP)
@@ -90,6 +117,8 @@ class HttpPorts:
             self._maps["http_routes"].update_batch(keys, b"".join(rows.rows))
         self._add("http_grammars", compiled.set.grammar, compiled.grammar, len(compiled.grammar), 0)
         self._add("http_graphs", compiled.set.graph, compiled.graph, _CELL, _INNER)
+        if rows.texts:
+            self._add("http_texts", rows.number, rows.texts, TEXT_CELL, _INNER)
 
     def _add(self, outer: str, number: int, content: bytes, each: int, flags: int) -> None:
         """An inner map with the content, unless it is there."""
@@ -112,6 +141,7 @@ class HttpPorts:
         used = {
             "http_grammars": {port.grammar for port in ports},
             "http_graphs": {port.graph for port in ports},
+            "http_texts": {port.table for port in ports},
         }
         for outer, numbers in used.items():
             for key in list(self._maps[outer].keys()):
@@ -126,3 +156,15 @@ class HttpPorts:
         ]
         if gone:
             self._maps["http_routes"].delete_batch(b"".join(gone))
+            self._sweep_buckets()
+
+    def _sweep_buckets(self) -> None:
+        """Remove buckets that no route takes tokens from; the gate makes those that are missing."""
+        held = list(self._maps["http_buckets"].keys())
+        if not held:
+            return
+        rows = (Route.unpack(row) for _, row in self._maps["http_routes"].items())
+        used = {row.bucket for row in rows}
+        for key in held:
+            if BucketKey.unpack(key).number not in used:
+                self._maps["http_buckets"].delete(key)

@@ -182,6 +182,7 @@ class RateLimit:
     """A token bucket on this node: `tokens` added each `interval_ms`, `most` at once, shared by all clients.
 
     A request without a token gets `status`. It is enforced for numerator/denominator of requests.
+    `inherited`: the routes of a virtual host share it. `bucket` names it, where several may be meant.
     """
 
     most: int
@@ -190,6 +191,8 @@ class RateLimit:
     status: int = 429
     numerator: int = 100
     denominator: int = 100
+    inherited: bool = False
+    bucket: str = ""
 
 
 Action = Forward | Redirect | DirectResponse

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from runtime.model.http import (
-    Abort,
     Action,
     DirectResponse,
     Forward,
@@ -15,16 +14,16 @@ from runtime.model.http import (
     HttpPort,
     PathKind,
     PathMatch,
-    RateLimit,
-    Rbac,
     Redirect,
     Route,
     RouteMatch,
-    Step,
 )
 from runtime.plan.ability import Ability, Feature
 from runtime.plan.clusters import ClusterJudge
+from runtime.tables.http_authorization import BeyondError, authorization_cases
 from runtime.tables.http_conditions import recognised
+from runtime.tables.http_effects import effects
+from runtime.tables.http_texts import why_no_body, why_no_redirect
 
 _ANY_PATH = PathMatch(PathKind.PREFIX, "")
 
@@ -82,7 +81,7 @@ class RouteJudge:
             case Forward():
                 return self._forward(action)
             case Redirect():
-                return self._lacks(Feature.REDIRECT)
+                return self._redirect(action)
             case DirectResponse():
                 return self._direct(action)
 
@@ -120,6 +119,10 @@ class RouteJudge:
             yield from self._lacks(Feature.RATE_LIMIT)
         if rbac:
             yield from self._lacks(Feature.RBAC)
+            try:
+                authorization_cases(rbac, self._port)
+            except BeyondError as error:
+                yield str(error)
 
     def _forward(self, action: Forward) -> Iterator[str]:
         targets = [each for each in action.clusters if each.weight]
@@ -140,25 +143,16 @@ class RouteJudge:
             if not taken:
                 yield f"hash_policy: {policy.name} is one name too many on this port"
 
+    def _redirect(self, action: Redirect) -> Iterator[str]:
+        yield from self._lacks(Feature.REDIRECT)
+        why = why_no_redirect(action)
+        if why:
+            yield why
+
     def _direct(self, action: DirectResponse) -> Iterator[str]:
         yield from self._lacks(Feature.DIRECT_RESPONSE)
         if len(action.body) > self._ability.limits.body:
             most = self._ability.limits.body
             yield f"direct_response.body: {len(action.body)} bytes, more than {most}"
-
-
-def effects(
-    route: Route, port: HttpPort
-) -> tuple[Abort | None, RateLimit | None, tuple[Rbac, ...]]:
-    """What is done to a request on this route before it is forwarded; the route's word goes first.
-
-    A filter that the port does not have does nothing, whatever a route says to it.
-    """
-    abort = (route.abort or port.abort) if Step.FAULT in port.steps else None
-    limit = (route.rate_limit or port.rate_limit) if Step.RATE_LIMIT in port.steps else None
-    rules = port.rbac if route.rbac is None else route.rbac
-    return (
-        abort if abort is not None and abort.numerator else None,
-        limit,
-        rules if Step.RBAC in port.steps else (),
-    )
+        elif why := why_no_body(action.status, action.body):
+            yield why

@@ -21,6 +21,7 @@ from runtime.model.http import (
     TextMatch,
     VirtualHost,
 )
+from runtime.tables.http_conditions import PATH_ALONE
 
 # Whether a regular expression of RE2 matches the whole of a text.
 FullMatch = Callable[[str, str], bool]
@@ -44,6 +45,7 @@ class Request:
         pseudo = {
             ":method": self.method,
             ":path": self.target,
+            PATH_ALONE: self.path,
             ":authority": self.authority,
             "host": self.authority,
             ":scheme": "http",

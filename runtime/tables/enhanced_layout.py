@@ -44,6 +44,38 @@ class BarKey(NamedTuple):
         return cls._make(_BAR_KEY.unpack(data))
 
 
+_BUCKET = Struct("=Q")
+
+
+class Bucket(NamedTuple):
+    """struct kmesh_bucket, 8 bytes."""
+
+    since: int
+
+    def pack(self) -> bytes:
+        return _BUCKET.pack(self.since)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Bucket:
+        return cls._make(_BUCKET.unpack(data))
+
+
+_BUCKET_KEY = Struct("=Q")
+
+
+class BucketKey(NamedTuple):
+    """struct kmesh_bucket_key, 8 bytes."""
+
+    number: int
+
+    def pack(self) -> bytes:
+        return _BUCKET_KEY.pack(self.number)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> BucketKey:
+        return cls._make(_BUCKET_KEY.unpack(data))
+
+
 _CLUSTER = Struct("=II16I16I")
 
 
@@ -375,11 +407,11 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=IIII16Q16I")
+_ROUTE = Struct("=IIII16Q16II4xIIIIIIIIIIIIQ")
 
 
 class Route(NamedTuple):
-    """struct kmesh_route, 208 bytes."""
+    """struct kmesh_route, 272 bytes."""
 
     kind: int
     status: int
@@ -387,16 +419,70 @@ class Route(NamedTuple):
     stat: int
     clusters: tuple[int, ...]
     weights: tuple[int, ...]
+    flags: int
+    text: int
+    text_size: int
+    matched: int
+    abort_status: int
+    abort_share: int
+    abort_of: int
+    limit_status: int
+    limit_share: int
+    limit_of: int
+    limit_most: int
+    limit_tokens: int
+    limit_ms: int
+    bucket: int
 
     def pack(self) -> bytes:
         return _ROUTE.pack(
-            self.kind, self.status, self.total, self.stat, *self.clusters, *self.weights
+            self.kind,
+            self.status,
+            self.total,
+            self.stat,
+            *self.clusters,
+            *self.weights,
+            self.flags,
+            self.text,
+            self.text_size,
+            self.matched,
+            self.abort_status,
+            self.abort_share,
+            self.abort_of,
+            self.limit_status,
+            self.limit_share,
+            self.limit_of,
+            self.limit_most,
+            self.limit_tokens,
+            self.limit_ms,
+            self.bucket,
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Route:
         flat = _ROUTE.unpack(data)
-        return cls(flat[0], flat[1], flat[2], flat[3], flat[4:20], flat[20:36])
+        return cls(
+            flat[0],
+            flat[1],
+            flat[2],
+            flat[3],
+            flat[4:20],
+            flat[20:36],
+            flat[36],
+            flat[37],
+            flat[38],
+            flat[39],
+            flat[40],
+            flat[41],
+            flat[42],
+            flat[43],
+            flat[44],
+            flat[45],
+            flat[46],
+            flat[47],
+            flat[48],
+            flat[49],
+        )
 
 
 _ROUTE_KEY = Struct("=QI4x")
@@ -674,10 +760,12 @@ MAPS = {
     "gate_stat": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
     "gates": MapLayout(type=1, flags=1, max_entries=4096),
+    "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
     "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
     "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
     "http_ports": MapLayout(type=1, flags=1, max_entries=131072),
     "http_routes": MapLayout(type=1, flags=1, max_entries=1048576),
+    "http_texts": MapLayout(type=13, flags=0, max_entries=4096),
     "idle": MapLayout(type=1, flags=1, max_entries=65536),
     "introductions": MapLayout(type=18, flags=0, max_entries=65536),
     "introductions_full": MapLayout(type=2, flags=0, max_entries=1),
@@ -698,7 +786,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "cb5531cb941c1974d13c178340a56f7f7aabeeab3b457e7394794a6fe98bae36"
+DIGEST = "ca654bc7471ecc380a9257826e5b70fa4c7461de47b282723ab909986c89e917"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

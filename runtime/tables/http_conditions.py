@@ -39,9 +39,10 @@ _REWRITTEN = (
     "tracestate",
     "via",
 )
+PATH_ALONE = ":path alone"  # the path without its query, where a header is asked for
 _PSEUDO = {
     ":method": Place.METHOD, ":authority": Place.AUTHORITY, "host": Place.AUTHORITY,
-    ":path": Place.TARGET,
+    ":path": Place.TARGET, PATH_ALONE: Place.PATH,
 }  # fmt: skip
 _ORDER = (Place.PATH, Place.METHOD, Place.AUTHORITY, Place.TARGET)
 

@@ -9,17 +9,37 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 
-from runtime.model.http import DirectResponse, Forward, Route, RouteTable
+from runtime.model.http import (
+    Abort,
+    DirectResponse,
+    Forward,
+    PathMatch,
+    RateLimit,
+    Redirect,
+    Route,
+    RouteTable,
+)
 from runtime.model.mesh import IPAddress
 from runtime.tables.enhanced_layout import Cluster, Endpoint, SlotKey
 from runtime.tables.enhanced_layout import Route as Row
+from runtime.tables.http_cases import Cases
+from runtime.tables.http_digest import digest
+from runtime.tables.http_stats import UNROUTED
+from runtime.tables.http_texts import (
+    Texts,
+    matched,
+    redirect_flags,
+    redirect_text,
+    why_no_body,
+    why_no_redirect,
+)
 from runtime.tables.slots import CLASSES, class_of
 
-FORWARD, ANSWER, WAYPOINT = 1, 2, 3  # KMESH_ROUTE_FORWARD and so on
+FORWARD, ANSWER, WAYPOINT, REDIRECT, GOVERNED = 1, 2, 3, 4, 5  # KMESH_ROUTE_FORWARD and so on
+LIMIT_FIRST = 8  # KMESH_ROUTE_LIMIT_FIRST
 MOST_CLUSTERS = 16
 MOST_WEIGHT = (1 << CLASSES) - 1
 _CLASS_SHIFT = 24
@@ -32,14 +52,6 @@ class Target:
     address: IPAddress | str
     port: int
     weight: int = 1
-
-
-def digest(*parts: bytes) -> int:
-    """A number that stands for bytes, never 0."""
-    state = blake2b(digest_size=8)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "big") + part)
-    return int.from_bytes(state.digest(), "big") or 1
 
 
 def cluster_number(name: str) -> int:
@@ -56,16 +68,16 @@ def mapped(address: IPAddress | str) -> bytes:
 
 
 def why_waypoint(route: Route) -> str | None:
-    """Why a route is neither the kernel's nor the gate's; None when it is."""
+    """Why a route is neither the kernel's nor the gate's, whatever filters do; None when it is."""
     if route.beyond:
         return "; ".join(route.beyond)
-    if route.abort or route.rate_limit or route.rbac:
-        return "a fault, a rate limit or an authorization of the route's own"
-    if isinstance(route.action, Forward):
-        return _why_not_forwarded(route.action)
-    if isinstance(route.action, DirectResponse) and not route.action.body:
-        return None
-    return "redirect or direct_response with a body"
+    match route.action:
+        case Forward():
+            return _why_not_forwarded(route.action)
+        case Redirect():
+            return why_no_redirect(route.action)
+        case DirectResponse(status, body):
+            return why_no_body(status, body)
 
 
 def _why_not_forwarded(action: Forward) -> str | None:
@@ -78,51 +90,145 @@ def _why_not_forwarded(action: Forward) -> str | None:
     return None
 
 
-def _row(route: Route, rough: str | None) -> tuple[Row, str | None]:
-    why = rough or why_waypoint(route)
-    none = (0,) * MOST_CLUSTERS
-    if why:
-        return Row(WAYPOINT, 0, 0, 0, none, none), why
-    if isinstance(route.action, DirectResponse):
-        return Row(ANSWER, route.action.status, 0, 0, none, none), None
-    assert isinstance(route.action, Forward)
-    chosen = route.action.clusters
-    room = (0,) * (MOST_CLUSTERS - len(chosen))
-    return Row(
-        FORWARD,
-        0,
-        sum(one.weight for one in chosen),
-        0,
-        (*(cluster_number(one.name) for one in chosen), *room),
-        (*(one.weight for one in chosen), *room),
-    ), None
+_NOBODY = (0,) * MOST_CLUSTERS
+_NOTHING = Row(0, 0, 0, 0, _NOBODY, _NOBODY, *(0,) * 14)
+
+
+class _Rows:
+    """The rows of one table's routes, and their texts."""
+
+    def __init__(self, *, limit_first: bool) -> None:
+        self.texts = Texts()
+        self._flags = LIMIT_FIRST if limit_first else 0
+
+    def row(self, route: Route) -> Row:
+        """What a route does that is not a waypoint's."""
+        match route.action:
+            case Forward():
+                row = self._forward(route.action)
+            case Redirect():
+                row = self._redirect(route.action, route.match.path)
+            case DirectResponse(status, body):
+                row = _NOTHING._replace(kind=ANSWER, status=status)
+                row = row._replace(text=self.texts.place(body), text_size=len(body))
+        return self._governed(row, route.abort, route.rate_limit)
+
+    def _forward(self, action: Forward) -> Row:
+        chosen = action.clusters
+        room = (0,) * (MOST_CLUSTERS - len(chosen))
+        return _NOTHING._replace(
+            kind=FORWARD,
+            total=sum(one.weight for one in chosen),
+            clusters=(*(cluster_number(one.name) for one in chosen), *room),
+            weights=(*(one.weight for one in chosen), *room),
+        )
+
+    def _redirect(self, action: Redirect, path: PathMatch) -> Row:
+        text = redirect_text(action)
+        return _NOTHING._replace(
+            kind=REDIRECT,
+            status=action.status,
+            flags=redirect_flags(action),
+            text=self.texts.place(text),
+            text_size=len(text),
+            matched=matched(path),
+        )
+
+    def _governed(self, row: Row, abort: Abort | None, limit: RateLimit | None) -> Row:
+        if abort is not None:
+            row = row._replace(
+                abort_status=abort.status,
+                abort_share=abort.numerator,
+                abort_of=abort.denominator,
+            )
+        if limit is not None:
+            bucket = f"{limit.bucket} {limit.most} {limit.tokens} {limit.interval_ms}"
+            row = row._replace(
+                flags=row.flags | self._flags,
+                limit_status=limit.status,
+                limit_share=limit.numerator,
+                limit_of=limit.denominator,
+                limit_most=limit.most,
+                limit_tokens=limit.tokens,
+                limit_ms=limit.interval_ms,
+                bucket=digest(b"bucket", bucket.encode()),
+            )
+        if row.kind == FORWARD and (abort is not None or limit is not None):
+            return row._replace(kind=GOVERNED)
+        return row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteRows:
-    """A table: its number, the packed row of each route by index, and why some need a waypoint."""
+    """A table: its number, the packed row of each case by index, and why some routes need a waypoint.
+
+    `origin` has the number of each case's route; None where no route takes the request.
+    """
 
     number: int
     rows: tuple[bytes, ...]
     waypoint: Mapping[int, str]
+    texts: bytes = b""
+    origin: tuple[int | None, ...] = ()
+
+    @property
+    def buckets(self) -> frozenset[int]:
+        """Numbers of the buckets that its rate limits take tokens from."""
+        return frozenset(Row.unpack(row).bucket for row in self.rows) - {0}
 
 
 def route_rows(table: RouteTable, rough: Mapping[int, str], stats: Sequence[int] = ()) -> RouteRows:
-    """The rows of a route table.
+    """The rows of a route table whose port's filters are not known: what they might do is a waypoint's.
 
     Args:
         table: the routes, numbered through all virtual hosts.
         rough: routes that the matcher cannot tell exactly, and why (`CompiledRoutes.rough`).
         stats: where the requests of each route are counted; all together without it.
     """
-    rows, waypoint = [], {}
-    routes = (route for host in table.virtual_hosts for route in host.routes)
+    hosts = tuple(
+        replace(host, routes=tuple(map(_alone, host.routes))) for host in table.virtual_hosts
+    )
+    alone = replace(table, virtual_hosts=hosts)
+    count = sum(len(host.routes) for host in hosts)
+    return case_rows(Cases(table=alone, origin=tuple(range(count))), rough, stats)
+
+
+def _alone(route: Route) -> Route:
+    if route.abort or route.rate_limit or route.rbac:
+        told = "a fault, a rate limit or an authorization of the route's own"
+        return replace(route, beyond=(*route.beyond, told))
+    return route
+
+
+def case_rows(cases: Cases, rough: Mapping[int, str], stats: Sequence[int] = ()) -> RouteRows:
+    """The rows of a table that is split into cases (http_cases.py).
+
+    Args:
+        cases: the routes.
+        rough: cases that the matcher cannot tell exactly, and why.
+        stats: where the requests of each route (not case) are counted; all together without it.
+    """
+    made = _Rows(limit_first=cases.limit_first)
+    rows: list[bytes] = []
+    waypoint: dict[int, str] = {}
+    told = "; ".join(cases.table.beyond)
+    routes = (route for host in cases.table.virtual_hosts for route in host.routes)
     for index, route in enumerate(routes):
-        row, why = _row(route, "; ".join(table.beyond) or rough.get(index))
-        rows.append(row._replace(stat=stats[index] if stats else 0).pack())
-        if why:
-            waypoint[index] = why
-    return RouteRows(number=digest(*rows), rows=tuple(rows), waypoint=waypoint)
+        why = told or rough.get(index) or why_waypoint(route)
+        origin = cases.origin[index]
+        row = _NOTHING._replace(kind=WAYPOINT) if why else made.row(route)
+        stat = UNROUTED if origin is None else stats[origin] if stats else 0
+        rows.append(row._replace(stat=stat).pack())
+        if why and origin is not None:
+            waypoint.setdefault(origin, why)
+    texts = made.texts.pack()
+    return RouteRows(
+        number=digest(texts, *rows),
+        rows=tuple(rows),
+        waypoint=waypoint,
+        texts=texts,
+        origin=cases.origin,
+    )
 
 
 def cluster_rows(name: str, targets: Iterable[Target]) -> tuple[bytes, dict[bytes, bytes]]:

@@ -14,7 +14,7 @@ from enum import IntEnum
 
 from runtime.model.http import RouteMatch, RouteTable
 from runtime.tables.enhanced_layout import RouteStat, RouteTaken
-from runtime.tables.http_ports import digest
+from runtime.tables.http_digest import digest
 
 OTHER, UNROUTED, FIRST = 0, 1, 2  # KMESH_STAT_OTHER and so on
 STATS = 16384  # KMESH_STATS

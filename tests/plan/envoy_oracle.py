@@ -7,7 +7,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ _TYPES = "type.googleapis.com/envoy"
 _MANAGER = f"{_TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
-def _text(text: TextMatch) -> dict[str, Any]:
+def text_wire(text: TextMatch) -> dict[str, Any]:
     if text.kind is TextKind.REGEX:
         return {"safe_regex": {"regex": text.value}}
     names = {TextKind.EXACT: "exact", TextKind.PREFIX: "prefix", TextKind.SUFFIX: "suffix",
@@ -41,7 +41,7 @@ def _text(text: TextMatch) -> dict[str, Any]:
     return {names[text.kind]: text.value, "ignore_case": text.ignore_case}
 
 
-def _path(path: PathMatch) -> dict[str, Any]:
+def path_wire(path: PathMatch) -> dict[str, Any]:
     if path.kind is PathKind.REGEX:
         return {"safe_regex": {"regex": path.value}}
     names = {PathKind.EXACT: "path", PathKind.PREFIX: "prefix",
@@ -49,18 +49,18 @@ def _path(path: PathMatch) -> dict[str, Any]:
     return {names[path.kind]: path.value, "case_sensitive": not path.ignore_case}
 
 
-def _header(header: HeaderMatch) -> dict[str, Any]:
+def header_wire(header: HeaderMatch) -> dict[str, Any]:
     made: dict[str, Any] = {"name": header.name, "invert_match": header.invert,
                             "treat_missing_header_as_empty": header.missing_as_empty}  # fmt: skip
     if header.text.kind is TextKind.PRESENT:
         return made | {"present_match": True}
-    return made | {"string_match": _text(header.text)}
+    return made | {"string_match": text_wire(header.text)}
 
 
-def _query(query: QueryMatch) -> dict[str, Any]:
+def query_wire(query: QueryMatch) -> dict[str, Any]:
     if query.text.kind is TextKind.PRESENT:
         return {"name": query.name, "present_match": True}
-    return {"name": query.name, "string_match": _text(query.text)}
+    return {"name": query.name, "string_match": text_wire(query.text)}
 
 
 def _redirect(action: Redirect) -> dict[str, Any]:
@@ -89,9 +89,9 @@ def _action(route: Route) -> dict[str, Any]:
 
 
 def _route(route: Route, name: str) -> dict[str, Any]:
-    match = _path(route.match.path)
-    match["headers"] = [_header(one) for one in route.match.headers]
-    match["query_parameters"] = [_query(one) for one in route.match.query]
+    match = path_wire(route.match.path)
+    match["headers"] = [header_wire(one) for one in route.match.headers]
+    match["query_parameters"] = [query_wire(one) for one in route.match.query]
     return {"match": match, **_action(route), "response_headers_to_add": [
         {"header": {"key": "x-route", "value": name}}]}  # fmt: skip
 
@@ -122,7 +122,11 @@ def _cluster(name: str, port: int) -> dict[str, Any]:
         "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": place}]}]}}  # fmt: skip
 
 
-def bootstrap(directory: Path, ports: Mapping[str, int]) -> dict[str, Any]:
+def bootstrap(
+    directory: Path,
+    ports: Mapping[str, int],
+    filters: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """A connection manager as Istiod configures it for a sidecar's outbound traffic."""
     manager = {
         "@type": _MANAGER,
@@ -130,7 +134,7 @@ def bootstrap(directory: Path, ports: Mapping[str, int]) -> dict[str, Any]:
         "rds": {"route_config_name": "routes", "config_source": {
             "path_config_source": {"path": str(directory / "routes.json")},
             "resource_api_version": "V3"}},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
+        "http_filters": [*filters, {"name": "envoy.filters.http.router", "typed_config": {
             "@type": f"{_TYPES}.extensions.filters.http.router.v3.Router"}}],
         "normalize_path": True,
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
@@ -217,17 +221,21 @@ class Envoy:
 
     Args:
         directory: with its socket, and its route table as a file.
+        make: the resource of a table.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, make: Callable[[RouteTable], dict[str, Any]] = configuration
+    ) -> None:
         self._directory = directory
+        self._make = make
         self._version = 0
         self._connections: list[Connection | None] = [None] * AT_ONCE
 
     def load(self, table: RouteTable) -> None:
         """Replace the route table, and wait until it is in force."""
         self._version += 1
-        resource = configuration(table)
+        resource = self._make(table)
         resource["virtual_hosts"].append(_probe(self._version))
         text = json.dumps({"version_info": str(self._version), "resources": [resource]})
         scratch = self._directory / "routes.new"
@@ -240,6 +248,11 @@ class Envoy:
             assert "failed" not in complaint, f"Envoy does not take the table: {complaint[-800:]}"
             assert time.monotonic() < until, "Envoy does not take the table, and does not say why"
             time.sleep(0.002)
+
+    @property
+    def address(self) -> Path:
+        """The Unix socket at which it listens."""
+        return self._directory / "listen"
 
     def probe(self) -> str | None:
         """The version in force."""
@@ -281,7 +294,13 @@ class Envoy:
 
 @contextmanager
 def envoy(
-    program: Path, directory: Path, *, ports: Mapping[str, int] | None = None, within: str = ""
+    program: Path,
+    directory: Path,
+    *,
+    ports: Mapping[str, int] | None = None,
+    within: str = "",
+    filters: Sequence[Mapping[str, Any]] = (),
+    make: Callable[[RouteTable], dict[str, Any]] = configuration,
 ) -> Iterator[Envoy]:
     """An Envoy with an empty route table.
 
@@ -290,12 +309,14 @@ def envoy(
         directory: for its socket, its log and its configuration.
         ports: of the servers on loopback that clusters consist of, by the cluster's name.
         within: path of a network namespace; "": this one.
+        filters: before the router.
+        make: the resource of a table.
     """
-    running = Envoy(directory)
+    running = Envoy(directory, make)
     (directory / "routes.json").write_text(
         json.dumps({"resources": [configuration(RouteTable(name="routes"))]})
     )
-    (directory / "envoy.json").write_text(json.dumps(bootstrap(directory, ports or {})))
+    (directory / "envoy.json").write_text(json.dumps(bootstrap(directory, ports or {}, filters)))
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(
             [*(["nsenter", f"--net={within}"] if within else []), str(program), "-c", str(directory / "envoy.json"), "--concurrency", "1",

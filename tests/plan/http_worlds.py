@@ -56,7 +56,9 @@ PARAMETERS = ("q", "p", "Q", "page-size", "a.b")
 METHODS = ("GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH")
 
 
-def _texts(values: tuple[str, ...], patterns: tuple[str, ...]) -> st.SearchStrategy[TextMatch]:
+def texts(
+    values: tuple[str, ...], patterns: tuple[str, ...], *, present: bool = True
+) -> st.SearchStrategy[TextMatch]:
     kinds = (TextKind.EXACT, TextKind.PREFIX, TextKind.SUFFIX, TextKind.CONTAINS)
     # Envoy takes no empty prefix, suffix or part.
     plain = st.builds(TextMatch, st.sampled_from(kinds), st.sampled_from(values), st.booleans())
@@ -64,7 +66,7 @@ def _texts(values: tuple[str, ...], patterns: tuple[str, ...]) -> st.SearchStrat
     return st.one_of(
         plain,
         st.builds(TextMatch, st.just(TextKind.REGEX), st.sampled_from(patterns)),
-        st.just(TextMatch(TextKind.PRESENT)),
+        *([st.just(TextMatch(TextKind.PRESENT))] if present else []),
     )
 
 
@@ -90,7 +92,7 @@ paths = st.one_of(
 )
 headers = st.one_of(
     st.builds(
-        HeaderMatch, st.sampled_from(NAMES), _texts(VALUES, VALUE_PATTERNS), st.booleans(),
+        HeaderMatch, st.sampled_from(NAMES), texts(VALUES, VALUE_PATTERNS), st.booleans(),
         st.booleans(),
     ),
     st.builds(
@@ -99,11 +101,11 @@ headers = st.one_of(
     ),
     st.builds(
         HeaderMatch, st.sampled_from((":authority", "host")),
-        _texts(("a.test", "a.test:80", ":8080", "www."), (r"a\.test(:\d+)?", ".*80")), st.booleans(),
+        texts(("a.test", "a.test:80", ":8080", "www."), (r"a\.test(:\d+)?", ".*80")), st.booleans(),
     ),
-    st.builds(HeaderMatch, st.just(":path"), _texts(("/a", "?q", "q=1"), ("/a.q=1", ".*p.*")), st.booleans()),
+    st.builds(HeaderMatch, st.just(":path"), texts(("/a", "?q", "q=1"), ("/a.q=1", ".*p.*")), st.booleans()),
 )  # fmt: skip
-queries = st.builds(QueryMatch, st.sampled_from(PARAMETERS), _texts(VALUES[:6], VALUE_PATTERNS))
+queries = st.builds(QueryMatch, st.sampled_from(PARAMETERS), texts(VALUES[:6], VALUE_PATTERNS))
 
 
 def _few(values: st.SearchStrategy) -> st.SearchStrategy:

@@ -6,20 +6,22 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import re2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.model.http import RouteTable
+from runtime.model.http import DirectResponse, RouteTable
 from runtime.plan import walk
 from runtime.plan.reference import Choice, Request, choose
 from runtime.source.envoy.messages import ROUTES
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
-from tests.plan.envoy_oracle import Answer, Envoy, envoy
+from tests.plan.envoy_oracle import Answer, Envoy, configuration, envoy
 from tests.plan.http_worlds import Maker, tables, wire
 from tests.plan.native import Matcher
 from tests.source.envoy.wire import recorded
@@ -33,9 +35,19 @@ def full_match(pattern: str, text: str) -> bool:
     return re2.fullmatch(pattern, text) is not None
 
 
+def answered(table: RouteTable) -> dict[str, Any]:
+    """A table's resource where each route answers by itself: nobody serves the clusters here."""
+    hosts = tuple(
+        replace(host, routes=tuple(replace(one, action=DirectResponse(200)) for one in host.routes))
+        for host in table.virtual_hosts
+    )
+    return configuration(replace(table, virtual_hosts=hosts))
+
+
 @pytest.fixture(scope="module")
 def oracle(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Envoy]:
-    with envoy(checkout / ".venv/bin/envoy", tmp_path_factory.mktemp("envoy")) as running:
+    program, directory = checkout / ".venv/bin/envoy", tmp_path_factory.mktemp("envoy")
+    with envoy(program, directory, make=answered) as running:
         yield running
 
 

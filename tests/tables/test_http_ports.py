@@ -71,8 +71,10 @@ BEYOND: list[tuple[Action, dict[str, object]]] = [
     (Forward(A.clusters, (HashPolicy(kind=HashKind.HEADER, name="x"),)), {}),
     (Forward((WeightedCluster("a", 0),)), {}),
     (Forward(tuple(WeightedCluster(str(n), 1) for n in range(MOST_CLUSTERS + 1))), {}),
-    (Redirect(host="elsewhere"), {}),
-    (DirectResponse(200, b"body"), {}),
+    (Redirect(host="else\nwhere"), {}),
+    (Redirect(path="/" * 5000), {}),
+    (DirectResponse(200, b"x" * 4097), {}),
+    (DirectResponse(204, b"x"), {}),
 ]
 
 

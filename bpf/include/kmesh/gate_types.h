@@ -138,9 +138,23 @@ struct kmesh_route_key {
 #define KMESH_ROUTE_FORWARD  1
 #define KMESH_ROUTE_ANSWER   2 /* with `status` and nothing else */
 #define KMESH_ROUTE_WAYPOINT 3 /* neither the kernel nor the gate can do all of it */
+#define KMESH_ROUTE_REDIRECT 4 /* with `status`, and a text of four parts */
+#define KMESH_ROUTE_GOVERNED 5 /* forward, after a step that is the gate's alone */
 
 #define KMESH_ROUTE_CLUSTERS 16
 
+/* Flags of a route. */
+#define KMESH_ROUTE_STRIP_QUERY 1 /* of a redirect: the query is left out */
+#define KMESH_ROUTE_PREFIX	2 /* its path stands for the first `matched` bytes of the request's */
+#define KMESH_ROUTE_PATH	4 /* its path stands for all of it */
+#define KMESH_ROUTE_LIMIT_FIRST 8 /* the rate limit comes before the fault */
+
+#define KMESH_ROUTE_ALL 0xffffffff /* `matched`: the whole path without its query */
+
+/*
+ * Texts are in the table's (http_texts): the body of an answer; of a redirect scheme, host, port
+ * with its colon and path, each ended by a zero byte, empty where the request's is kept.
+ */
 struct kmesh_route {
 	__u32 kind;
 	__u32 status;
@@ -148,6 +162,32 @@ struct kmesh_route {
 	__u32 stat;  /* where its requests are counted (kmesh/stat_types.h) */
 	__u64 clusters[KMESH_ROUTE_CLUSTERS];
 	__u32 weights[KMESH_ROUTE_CLUSTERS];
+	__u32 flags;
+	__u32 pad;
+	__u32 text; /* where it begins */
+	__u32 text_size;
+	__u32 matched;
+	/* A fault: `abort_share` of `abort_of` requests get this status. */
+	__u32 abort_status;
+	__u32 abort_share;
+	__u32 abort_of;
+	/* A rate limit: `limit_share` of `limit_of` requests take a token, or get this status. */
+	__u32 limit_status;
+	__u32 limit_share;
+	__u32 limit_of;
+	__u32 limit_most;   /* tokens in the bucket */
+	__u32 limit_tokens; /* that come each `limit_ms` */
+	__u32 limit_ms;
+	__u64 bucket; /* its number; 0: no limit */
+};
+
+/* A bucket of tokens, which come steadily: as many as since this time, at most as it holds. */
+struct kmesh_bucket_key {
+	__u64 number;
+};
+
+struct kmesh_bucket {
+	__s64 since; /* ns, CLOCK_MONOTONIC; the gate's */
 };
 
 struct kmesh_gate_settings {

@@ -8,7 +8,7 @@ surroundings, are the same objects again: a change of one in ten thousand costs 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runtime.model.http import (
@@ -131,16 +131,19 @@ def _route(wire: Any, inherited: _Inherited) -> Route:
     match = fields.take("match")
     found, told = (_EVERYTHING, ["match: there is none"]) if match is None else decode_match(match)
     action, more = _action(fields, inherited.retry)
-    filters = {**inherited.filters, **dict(fields.take("typed_per_filter_config").items())}
-    effects = decode_route_filters(filters)
+    own = dict(fields.take("typed_per_filter_config").items())
+    effects = decode_route_filters({**inherited.filters, **own})
     name = fields.take("name")
     fields.ignore("metadata", "decorator", "stat_prefix", "tracing")
+    limit = effects.rate_limit
+    if limit is not None and decode_route_filters(own).rate_limit is None:
+        limit = replace(limit, inherited=True)
     return Route(
         name=name,
         match=found,
         action=action,
         abort=effects.abort,
-        rate_limit=effects.rate_limit,
+        rate_limit=limit,
         rbac=None if effects.rbac is None else tuple(effects.rbac),
         tells=frozenset(effects.names),
         beyond=(*told, *more, *fields.rest(), *effects.beyond, *inherited.beyond),

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routes split into cases, so that what filters ask of a request is told by the graph of routes.
+
+A fault for requests with some header, or an authorization by method and path, makes more routes of one:
+those that are aborted or denied come first, and what is left of the route after them. Where a port's
+filters govern requests that no route takes, each virtual host gets a last route that answers 404.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from runtime.model.http import (
+    Abort,
+    DirectResponse,
+    HeaderMatch,
+    HttpPort,
+    PathKind,
+    PathMatch,
+    RateLimit,
+    Rbac,
+    Route,
+    RouteMatch,
+    RouteTable,
+    Step,
+    VirtualHost,
+)
+from runtime.tables.http_authorization import BeyondError, authorization_cases
+from runtime.tables.http_effects import effects
+
+DENIED = DirectResponse(403, b"RBAC: access denied")
+_NOBODYS = Route(match=RouteMatch(PathMatch(PathKind.PREFIX, "")), action=DirectResponse(404))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cases:
+    """A route table of which each route is one case.
+
+    Attributes:
+        table: in it `abort` and `rate_limit` hold for whatever the route takes, `rbac` has been seen to.
+        origin: by the number of a case the number of its route in the table given; None where no
+            route takes the request.
+        limit_first: whether the rate limit comes before the fault.
+    """
+
+    table: RouteTable
+    origin: tuple[int | None, ...]
+    limit_first: bool = False
+
+
+def split(table: RouteTable, port: HttpPort) -> Cases:
+    """The cases of a table's routes under a port's filters."""
+    splitter = _Splitter(port)
+    hosts: list[VirtualHost] = []
+    origin: list[int | None] = []
+    number = 0
+    hosts_given = table.virtual_hosts
+    governs_all = any(effects(_NOBODYS, port))
+    if governs_all and not any("*" in host.domains for host in hosts_given):
+        hosts_given = (*hosts_given, VirtualHost("", ("*",)))
+    for place, host in enumerate(hosts_given):
+        routes: list[Route] = []
+        for index, route in enumerate(host.routes):
+            made = list(splitter.split(route, f"{place} {host.name}", index))
+            routes += made
+            origin += [number] * len(made)
+            number += 1
+        if governs_all:
+            made = list(splitter.split(_NOBODYS, "", 0))
+            routes += made
+            origin += [None] * len(made)
+        hosts.append(replace(host, routes=tuple(routes)))
+    steps = [one for one in port.steps if one is not Step.RBAC]
+    return Cases(
+        table=replace(table, virtual_hosts=tuple(hosts)),
+        origin=tuple(origin),
+        limit_first=steps[:1] == [Step.RATE_LIMIT],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is decided so far of a request: what it is asked, and what is done to it."""
+
+    asked: tuple[HeaderMatch, ...] = ()
+    abort: Abort | None = None
+    limit: RateLimit | None = None
+    denied: bool = False
+
+
+class _Splitter:
+    def __init__(self, port: HttpPort) -> None:
+        self._port = port
+
+    def split(self, route: Route, host: str, index: int) -> Iterator[Route]:
+        """The cases of a route."""
+        abort, limit, rules = effects(route, self._port)
+        if limit is not None:
+            own = limit is route.rate_limit
+            limit = replace(limit, bucket=self._bucket(limit, own=own, host=host, index=index))
+        plain = replace(route, abort=None, rate_limit=None, rbac=())
+        if route.beyond:
+            yield plain
+            return
+        try:
+            found = list(self._steps(self._port.steps, _State(), abort, limit, rules))
+        except BeyondError as error:
+            yield replace(plain, beyond=(str(error),))
+            return
+        for one in found:
+            match = replace(route.match, headers=(*route.match.headers, *one.asked))
+            yield replace(
+                plain,
+                match=match,
+                action=DENIED if one.denied else route.action,
+                abort=one.abort,
+                rate_limit=one.limit,
+            )
+
+    def _bucket(self, limit: RateLimit, *, own: bool, host: str, index: int) -> str:
+        """The name of the bucket: of the port, of a virtual host or of a route, as it was configured."""
+        where = f"{self._port.listener} {self._port.address} {self._port.port}"
+        if own:
+            where += f" {host}" if limit.inherited else f" {host} {index}"
+        return where
+
+    def _steps(
+        self,
+        steps: tuple[Step, ...],
+        state: _State,
+        abort: Abort | None,
+        limit: RateLimit | None,
+        rules: tuple[Rbac, ...],
+    ) -> Iterator[_State]:
+        if not steps:
+            yield state
+            return
+        for one in self._step(steps[0], state, abort, limit, rules):
+            if one.denied:
+                yield one
+            else:
+                yield from self._steps(steps[1:], one, abort, limit, rules)
+
+    def _step(
+        self,
+        step: Step,
+        state: _State,
+        abort: Abort | None,
+        limit: RateLimit | None,
+        rules: tuple[Rbac, ...],
+    ) -> Iterator[_State]:
+        if step is Step.RBAC:
+            for asked, passes in authorization_cases(rules, self._port):
+                yield replace(state, asked=(*state.asked, *asked), denied=not passes)
+        elif step is Step.RATE_LIMIT:
+            yield replace(state, limit=limit)
+        elif abort is None or not abort.headers:
+            yield replace(state, abort=abort)
+        else:
+            bare = replace(abort, headers=())
+            yield replace(state, asked=(*state.asked, *abort.headers), abort=bare)
+            yield state
