@@ -115,6 +115,7 @@ enum blind_result blind_response(struct exchange *exchange)
 	result = fill(&exchange->down, upstream->watch.fd, most, &got);
 	if (result != BLIND_MOVED)
 		return result;
+	session_announce(exchange->session, got);
 	exchange->measure.response_bytes += got;
 	if (!exchange->tunnel)
 		frame_skip(&exchange->response, got);
