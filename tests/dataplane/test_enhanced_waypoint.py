@@ -39,7 +39,7 @@ class Far:
         if self.kind == "node":
             use_node(self.stage, self.here)
         else:
-            use_instances(self.stage, self.here)
+            use_instances(self.stage, ROUTES, self.here)
 
     @property
     def name(self) -> str:
@@ -229,7 +229,7 @@ def test_a_waypoint_that_dies_is_never_half_a_response(far: Far) -> None:
 def test_other_instances_take_over_for_a_dead_one(far: Far, stage: Stage) -> None:
     if far.kind == "node":
         pytest.skip("the node has one waypoint")
-    use_instances(stage, far.here, "127.0.0.7", "127.0.0.8")
+    use_instances(stage, ROUTES, far.here, "127.0.0.7", "127.0.0.8")
     for _ in range(12):
         assert stage.ask(["/far/size/1", "/a"]) == ["far", "a"]
 
