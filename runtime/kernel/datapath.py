@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.bpf.attach import AttachType, attach_to_map
 from runtime.bpf.info import LoadedProgram
 from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import Program
@@ -28,7 +30,7 @@ from runtime.tables.ops import Contents, Op
 LINKS = "links"
 # enum kmesh_gate_counter (bpf/include/kmesh/gate_types.h)
 COUNTERS = (
-    "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "upstream_full", "no_slot", "paused",
+    "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "upstream_full", "no_slot", "paused", "home",
 )  # fmt: skip
 _CGROUP, _NETNS, _GATE = "cgroup", "netns", "gate"
 
@@ -140,11 +142,11 @@ class DataPath:
     # Tables.
 
     def contents(self) -> Contents:
-        """What is in the service tables."""
+        """What is in the service tables, but for the clusters of routes: those are HttpPorts'."""
         return Contents(
             frontends=dict(self._map("frontends").items()),
-            clusters=dict(self._map("clusters").items()),
-            slots=dict(self._map("slots").items()),
+            clusters=_of_services(self._map("clusters")),
+            slots=_of_services(self._map("slots")),
             source_tlvs=dict(self._map("source_tlvs").items()),
         )
 
@@ -242,6 +244,11 @@ class DataPath:
         values = self._map("gate_counters").lookup_sums(len(COUNTERS))
         return dict(zip(COUNTERS, values, strict=True))
 
+    def let_clients_through(self) -> None:
+        """From now on a program lets everything through to clients, in the order of redirects."""
+        let_through = self._open.by_name("kmesh_let_through")
+        attach_to_map(let_through.fd, self._map("clients").fd, AttachType.SK_SKB_STREAM_VERDICT)
+
     def release_gate(self, cgroup: Path) -> None:
         self._links.release(_GATE, cgroup)
 
@@ -289,6 +296,12 @@ class DataPath:
                 if directory.is_dir():
                     directory.rmdir()
         release_bpffs(self._pins)
+
+
+def _of_services(table: BpfMap) -> dict[bytes, bytes]:
+    """Keys begin with the number of a cluster."""
+    top = 7 if sys.byteorder == "little" else 0
+    return {key: value for key, value in table.items() if not key[top] & 0x80}
 
 
 def remove_pins(directory: Path) -> None:

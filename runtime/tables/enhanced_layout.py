@@ -251,6 +251,38 @@ class GateStat(NamedTuple):
         return cls(flat[0:32], flat[32])
 
 
+_HTTP_CLUSTER = Struct("=Q")
+
+
+class HttpCluster(NamedTuple):
+    """struct kmesh_http_cluster, 8 bytes."""
+
+    ring: int
+
+    def pack(self) -> bytes:
+        return _HTTP_CLUSTER.pack(self.ring)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> HttpCluster:
+        return cls._make(_HTTP_CLUSTER.unpack(data))
+
+
+_HTTP_CLUSTER_KEY = Struct("=Q")
+
+
+class HttpClusterKey(NamedTuple):
+    """struct kmesh_http_cluster_key, 8 bytes."""
+
+    cluster: int
+
+    def pack(self) -> bytes:
+        return _HTTP_CLUSTER_KEY.pack(self.cluster)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> HttpClusterKey:
+        return cls._make(_HTTP_CLUSTER_KEY.unpack(data))
+
+
 _HTTP_HEAD = Struct("=QQI4x32H32H")
 
 
@@ -407,11 +439,11 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=IIII16Q16II4xIIIIIIIIIIIIQ")
+_ROUTE = Struct("=IIII16Q16II4xIIIIIIIIIIIIQ4I4I")
 
 
 class Route(NamedTuple):
-    """struct kmesh_route, 272 bytes."""
+    """struct kmesh_route, 304 bytes."""
 
     kind: int
     status: int
@@ -433,6 +465,8 @@ class Route(NamedTuple):
     limit_tokens: int
     limit_ms: int
     bucket: int
+    hash: tuple[int, ...]
+    hash_name: tuple[int, ...]
 
     def pack(self) -> bytes:
         return _ROUTE.pack(
@@ -456,6 +490,8 @@ class Route(NamedTuple):
             self.limit_tokens,
             self.limit_ms,
             self.bucket,
+            *self.hash,
+            *self.hash_name,
         )
 
     @classmethod
@@ -482,6 +518,8 @@ class Route(NamedTuple):
             flat[47],
             flat[48],
             flat[49],
+            flat[50:54],
+            flat[54:58],
         )
 
 
@@ -602,11 +640,11 @@ class SessionKey(NamedTuple):
         return cls._make(_SESSION_KEY.unpack(data))
 
 
-_SLOT = Struct("=QIIII16s2s2xIII8x")
+_SLOT = Struct("=QIIII16s2s2xIIIIIQI4x")
 
 
 class Slot(NamedTuple):
-    """struct kmesh_slot, 64 bytes."""
+    """struct kmesh_slot, 80 bytes."""
 
     cookie: int
     taken: int
@@ -618,6 +656,10 @@ class Slot(NamedTuple):
     open: int
     done: int
     answered: int
+    responded: int
+    by_gate: int
+    sock: int
+    first_received: int
 
     def pack(self) -> bytes:
         return _SLOT.pack(
@@ -631,6 +673,10 @@ class Slot(NamedTuple):
             self.open,
             self.done,
             self.answered,
+            self.responded,
+            self.by_gate,
+            self.sock,
+            self.first_received,
         )
 
     @classmethod
@@ -704,11 +750,11 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4xQII")
+_UPSTREAM = Struct("=QQQQIII4xQIIIII4x")
 
 
 class Upstream(NamedTuple):
-    """struct kmesh_upstream, 64 bytes."""
+    """struct kmesh_upstream, 80 bytes."""
 
     cookie: int
     sock: int
@@ -720,6 +766,9 @@ class Upstream(NamedTuple):
     since: int
     stat: int
     size: int
+    expects: int
+    expecting: int
+    broken: int
 
     def pack(self) -> bytes:
         return _UPSTREAM.pack(
@@ -733,6 +782,9 @@ class Upstream(NamedTuple):
             self.since,
             self.stat,
             self.size,
+            self.expects,
+            self.expecting,
+            self.broken,
         )
 
     @classmethod
@@ -753,7 +805,7 @@ MAPS = {
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
     "free_slots": MapLayout(type=22, flags=0, max_entries=65536),
     "frontends": MapLayout(type=1, flags=1, max_entries=131072),
-    "gate_counters": MapLayout(type=6, flags=0, max_entries=8),
+    "gate_counters": MapLayout(type=6, flags=0, max_entries=9),
     "gate_sessions": MapLayout(type=1, flags=1, max_entries=65536),
     "gate_settings": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
@@ -761,9 +813,11 @@ MAPS = {
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
     "gates": MapLayout(type=1, flags=1, max_entries=4096),
     "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
+    "http_clusters": MapLayout(type=1, flags=1, max_entries=4096),
     "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
     "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
     "http_ports": MapLayout(type=1, flags=1, max_entries=131072),
+    "http_rings": MapLayout(type=13, flags=0, max_entries=4096),
     "http_routes": MapLayout(type=1, flags=1, max_entries=1048576),
     "http_texts": MapLayout(type=13, flags=0, max_entries=4096),
     "idle": MapLayout(type=1, flags=1, max_entries=65536),
@@ -780,13 +834,14 @@ MAPS = {
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
     "taken_heads": MapLayout(type=1, flags=1, max_entries=65536),
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
+    "upstream_ids": MapLayout(type=1, flags=1, max_entries=65536),
     "upstream_socks": MapLayout(type=1, flags=1, max_entries=65536),
     "upstreams": MapLayout(type=18, flags=0, max_entries=65536),
     "waypoint_counters": MapLayout(type=6, flags=0, max_entries=4),
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "ca654bc7471ecc380a9257826e5b70fa4c7461de47b282723ab909986c89e917"
+DIGEST = "36b7cc16a479141ab3d7311c068ae125e0b4bb5e05506d18dbcd9394e7500317"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
