@@ -38,15 +38,6 @@ def ask(number: int, path: str) -> list[Any]:
     return _answer(_connections[number], path)
 
 
-def full(number: int, method: str, path: str, headers: dict[str, str]) -> list[Any]:
-    """Status, headers by lower-case name and body."""
-    connection = _connections[number]
-    connection.request(method, path, headers=headers)
-    found = connection.getresponse()
-    told = {name.lower(): value for name, value in found.getheaders()}
-    return [found.status, told, found.read().decode()]
-
-
 def try_once(host: str, path: str) -> list[Any]:
     """On a connection of its own."""
     try:
@@ -77,7 +68,7 @@ def loaded() -> dict[str, int]:
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "connect": connect, "ask": ask, "full": full, "try": try_once, "load": load, "loaded": loaded,
+    "connect": connect, "ask": ask, "try": try_once, "load": load, "loaded": loaded,
 }  # fmt: skip
 
 
