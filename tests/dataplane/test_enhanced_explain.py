@@ -186,8 +186,9 @@ def test_explained_and_live_agree_for_generated_requests(stage: Stage, seen: Htt
         live = seen.send(request, address=VIP4, port=PORT, place=place)
         assert agrees(answer, live) == [], (request, answer, live)
         served.add(live["served_by"])
-    assert "kernel" in served
+    # The kernel takes a connection's first request only if the gate has accepted it by then.
     assert "gate" in served
+    assert served <= {"kernel", "gate"}
 
 
 def test_what_does_not_agree_is_told(stage: Stage, seen: HttpSeen) -> None:
