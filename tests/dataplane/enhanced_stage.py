@@ -159,14 +159,21 @@ class Stage:
         self.client("close", number)
         return [answer[1] if answer[0] == 200 else answer[0] for answer in answers]
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A program in the namespace, as the client."""
-        inside = ["nsenter", f"--net={self.world.netns}", *command]
+    def inside(self) -> list[str]:
+        """What runs a command in the namespace, as nobody who is managed."""
+        return ["nsenter", f"--net={self.world.netns}"]
+
+    def as_client(self) -> list[str]:
+        """What runs a command in the namespace, as the client."""
         script = f'echo $$ > {self.cgroup}/cgroup.procs && exec "$@"'
+        return ["sh", "-c", script, "sh", *self.inside()]
+
+    def run(self, *command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """A program in the namespace, as the client."""
         return subprocess.run(
-            ["sh", "-c", script, "sh", *inside],
+            [*self.as_client(), *command],
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=seconds,
         )

@@ -156,6 +156,10 @@ def record(host: str, name: str) -> int:
     return http_recorder.record(host, name)
 
 
+def connections() -> int:
+    return http_recorder.connections()
+
+
 def recorded() -> list[tuple[str, str, str]]:
     return http_recorder.recorded()
 
@@ -322,7 +326,7 @@ def _storm_one(host: str, port: int, seed: int, requests: int, most: int, wrong:
             if answer != [200, where, target, digest, length]:
                 wrong.append(f"{target}: {answer} instead of {length} bytes")
                 return
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: a body was cut off
         wrong.append(f"seed {seed}: {error!r}")
     finally:
         client.close()
@@ -372,7 +376,7 @@ COMMANDS = {
     for function in (
         serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, head, take, many,
         at_end, block, whole,
-        ask_many, statuses, record, recorded,
+        ask_many, statuses, record, recorded, connections,
         pieces, pipeline, slow_reader, storm, load, pid,
     )
 }  # fmt: skip

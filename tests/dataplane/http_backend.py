@@ -83,7 +83,7 @@ def _answer(peer: socket.socket, stream: BinaryIO, name: str) -> bool:
         _respond(peer, name, target, b"early", method)
         read_body(stream, head[1])
         return True
-    if head[1].get("expect") == "100-continue":
+    if head[1].get("expect", "").lower() == "100-continue":
         peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     if what == "lazy":
         time.sleep(float(argument))

@@ -23,6 +23,7 @@ _TRAILERS = re.compile(rb"(?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)*\r\n")
 
 _recorded: list[tuple[str, str, str]] = []
 _lock = threading.Lock()
+_open: set[socket.socket] = set()
 
 
 def fields(head: bytes, name: str) -> list[str]:
@@ -73,6 +74,7 @@ def record(host: str, name: str) -> int:
     def accept() -> None:
         while True:
             peer, _ = listener.accept()
+            _open.add(peer)
             threading.Thread(target=_serve, args=(peer, name), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
@@ -85,19 +87,20 @@ def _note(name: str, kind: str, data: bytes) -> None:
 
 
 def _serve(peer: socket.socket, name: str) -> None:
-    data = b""
+    data, kind = b"", "part"
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with peer:
-        try:
-            while more := peer.recv(1 << 16):
-                data = _answer(peer, name, data + more)
-        except ValueError as error:
-            _note(name, f"bad {error}", data)
-            return
-        except OSError:
-            pass
+    try:
+        while more := peer.recv(1 << 16):
+            data += more
+            data = _answer(peer, name, data)
+    except ValueError as error:
+        kind = f"bad {error}"
+    except OSError:
+        pass
     if data:
-        _note(name, "part", data)
+        _note(name, kind, data)
+    _open.discard(peer)  # by now all of it is recorded
+    peer.close()
 
 
 def _answer(peer: socket.socket, name: str, data: bytes) -> bytes:
@@ -124,3 +127,8 @@ def recorded() -> list[tuple[str, str, str]]:
         found = list(_recorded)
         _recorded.clear()
     return found
+
+
+def connections() -> int:
+    """How many are open, of all recorders: what came on the others is recorded."""
+    return len(_open)

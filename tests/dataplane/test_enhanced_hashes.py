@@ -121,7 +121,7 @@ def test_what_makes_requests_alike_is_envoys(
 
     program = checkout / ".venv/bin/envoy"
     with envoy(
-        program, tmp_path, within=str(shared_stage.world.netns), make=make, clusters=[maglev(ports)]
+        program, tmp_path, prefix=shared_stage.inside(), make=make, clusters=[maglev(ports)]
     ) as running:
         for policies, groups in GROUPS:
             current[:] = policies

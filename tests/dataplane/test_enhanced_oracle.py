@@ -59,8 +59,8 @@ def both(
     shared_stage.renew()
     ports = shared_stage.serve(*BACKENDS)
     directory = tmp_path_factory.mktemp("envoy")
-    within = str(shared_stage.world.netns)
-    with envoy(checkout / ".venv/bin/envoy", directory, ports=ports, within=within) as running:
+    within = shared_stage.inside()
+    with envoy(checkout / ".venv/bin/envoy", directory, ports=ports, prefix=within) as running:
         yield Both(shared_stage, running)
 
 

@@ -116,8 +116,9 @@ def _probe(version: int) -> dict[str, Any]:
         "response_headers_to_add": [{"header": {"key": "x-route", "value": f"v{version}"}}]}]}  # fmt: skip
 
 
-def _cluster(name: str, port: int) -> dict[str, Any]:
-    place = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+def cluster_wire(name: str, port: int, host: str = "127.0.0.1") -> dict[str, Any]:
+    """The resource of a cluster of one endpoint."""
+    place = {"address": {"socket_address": {"address": host, "port_value": port}}}
     return {"name": name, "type": "STATIC", "connect_timeout": "5s", "load_assignment": {
         "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": place}]}]}}  # fmt: skip
 
@@ -149,7 +150,7 @@ def bootstrap(
             "name": "oracle",
             "address": {"pipe": {"path": str(directory / "listen")}},
             "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-        }], "clusters": [*(_cluster(name, port) for name, port in ports.items()), *clusters]},
+        }], "clusters": [*(cluster_wire(name, port) for name, port in ports.items()), *clusters]},
     }  # fmt: skip
 
 
@@ -299,7 +300,7 @@ def envoy(
     directory: Path,
     *,
     ports: Mapping[str, int] | None = None,
-    within: str = "",
+    prefix: Sequence[str] = (),
     filters: Sequence[Mapping[str, Any]] = (),
     make: Callable[[RouteTable], dict[str, Any]] = configuration,
     clusters: Sequence[Mapping[str, Any]] = (),
@@ -310,7 +311,7 @@ def envoy(
         program: the binary.
         directory: for its socket, its log and its configuration.
         ports: of the servers on loopback that clusters consist of, by the cluster's name.
-        within: path of a network namespace; "": this one.
+        prefix: a command that runs another, in a network namespace for one.
         filters: before the router.
         make: the resource of a table.
         clusters: further ones.
@@ -324,7 +325,7 @@ def envoy(
     )
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(
-            [*(["nsenter", f"--net={within}"] if within else []), str(program), "-c", str(directory / "envoy.json"), "--concurrency", "1",
+            [*prefix, str(program), "-c", str(directory / "envoy.json"), "--concurrency", "1",
              "--disable-hot-restart", "--log-level", "warning"],
             stdout=log, stderr=log,
         )  # fmt: skip
