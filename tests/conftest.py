@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -74,6 +75,26 @@ def no_thread_is_left() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"threads are left running: {', '.join(map(_in_words, left))}")
         time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def log_is_put_back() -> Iterator[None]:
+    """A command run within a test sets up the process's log: the next test would keep its every record."""
+    before = [(one, one.level, one.propagate, one.handlers[:]) for one in _loggers()]
+    yield
+    for one in _loggers():
+        one.setLevel(logging.NOTSET)
+        one.propagate = True
+        one.handlers.clear()
+    for one, level, propagate, handlers in before:
+        one.setLevel(level)
+        one.propagate = propagate
+        one.handlers[:] = handlers
+
+
+def _loggers() -> list[logging.Logger]:
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "kmesh"]
+    return [logging.getLogger(name) for name in names]
 
 
 def _is_others(thread: threading.Thread) -> bool:

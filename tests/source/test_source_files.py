@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -225,7 +224,6 @@ def test_links_that_lead_back_up_end(poller: Poller) -> None:
 def test_a_kind_that_is_not_read_is_logged_once(
     poller: Poller, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("kmesh").propagate = True
     with caplog.at_level("INFO", logger="kmesh"):
         poller.write("a.yaml", "kind: Deployment\n")
         poller.poll()
