@@ -29,7 +29,6 @@ class KernelMatcher:
             opened.load()
             self._maps = opened.maps()
             programs = opened.programs()
-            self._maps["http_steps"].update(_ONLY, programs["http_route"].fd.to_bytes(4, "little"))
             attach_to_map(
                 programs["http_read"].fd, self._maps["http_sockets"].fd, AttachType.SK_MSG_VERDICT
             )
