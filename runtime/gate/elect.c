@@ -155,7 +155,7 @@ static double weight_of(const struct governed *governed, uint32_t priority, uint
 		weight = member->is.locality_weight;
 	}
 	able = hosts ? governed->rules.overprovisioning / 100.0 * healthy / hosts : 0;
-	return (uint32_t)(weight * (able < 1 ? able : 1));
+	return weight * (able < 1 ? able : 1);
 }
 
 static uint32_t localities_of(const struct governed *governed)

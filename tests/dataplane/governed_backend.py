@@ -83,6 +83,7 @@ def _answer(peer: socket.socket, stream: BinaryIO, name: str) -> bool:
     if head is None:
         return False
     target = head[0].split(" ")[1]
+    http_backend.read_body(stream, head[1])
     what, argument = (*target.split("/")[2:], "", "")[:2]
     with _lock:
         _seen[target] += 1

@@ -96,6 +96,10 @@ class Backend:
     def __init__(self, agent: Agent, name: str) -> None:
         self._agent, self._name = agent, name
 
+    @property
+    def name(self) -> str:
+        return self._name
+
     def start(self, server: str) -> int:
         return int(self._agent("start", f"{self._name} {server}"))
 
