@@ -139,11 +139,7 @@ def test_an_idle_connection_counts_for_the_next_gate_too(
     }
     install(shared_stage, [cluster(name, [servers.start("a")], **limits)])
     assert ask(side, *[f"/{name}/status/200"] * 2) == ["200"] * 2
-    old = running(shared_stage.place)
-    assert old
-    program = Path(shutil.copy(shared_stage.program, tmp_path / "next"))
-    shared_stage.place = replace(shared_stage.place, program=program)
-    assert shared_stage.start_gate() != old
+    old = next_gate(shared_stage, tmp_path)
     wait_for(lambda: is_gone(old), "the old gate has ended")
     first = hold(side, servers, "one")
     assert servers.accepted == 1
@@ -153,6 +149,32 @@ def test_an_idle_connection_counts_for_the_next_gate_too(
     servers.release("one")
     assert [side.read(first), side.read(second)] == ["200", "200"]
     assert servers.accepted == 2  # the first had served three
+
+
+def test_who_waits_is_served_by_the_gate_that_goes(
+    shared_stage: Stage, servers: Backend, tmp_path: Path
+) -> None:
+    side, name = OfGate(shared_stage), servers.name
+    install(shared_stage, [cluster(name, [servers.start("a")], breakers={"max_connections": 1})])
+    first = hold(side, servers, "one")
+    second = side.connect()
+    side.send(second, f"/{name}/status/201")
+    until(side, "pending", 1)
+    old = next_gate(shared_stage, tmp_path)
+    servers.release("one")
+    assert [side.read(first), side.read(second)] == ["200", "201"]
+    wait_for(lambda: is_gone(old), "the old gate has ended")
+    assert ask(side, f"/{name}/status/202") == ["202"]
+
+
+def next_gate(stage: Stage, directory: Path) -> int:
+    """The number of the process that hands over."""
+    old = running(stage.place)
+    assert old
+    program = Path(shutil.copy(stage.program, directory / "next"))
+    stage.place = replace(stage.place, program=program)
+    assert stage.start_gate() != old
+    return old
 
 
 def test_a_large_request_waits_for_its_connection(shared_stage: Stage, servers: Backend) -> None:
