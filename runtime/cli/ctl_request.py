@@ -106,6 +106,8 @@ def request_lines(answer: Json) -> Iterator[str]:
         share = percent(cluster["share_percent"])
         yield f"  cluster:     {cluster['name'] or cluster['cluster']}, {share} of its requests"
         endpoints = cluster["endpoints"]
+        for words in cluster["governed"]:
+            yield f"               {words}"
         if not endpoints:
             yield "               no endpoint: 503"
         for one in endpoints[:_SHOWN]:

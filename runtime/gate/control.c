@@ -13,6 +13,7 @@
 #define _GNU_SOURCE
 #include "gate.h"
 #include "bulk.h"
+#include "govern.h"
 #include "handover.h"
 #include "waypoint.h"
 #include "stat.h"
@@ -101,7 +102,7 @@ static uint64_t descriptors(void)
 
 static void status(int fd)
 {
-	uint32_t busy = 0, idle = 0, count = 0;
+	uint32_t busy = 0, idle = 0, count = 0, governed, ejected, pending;
 
 	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++) {
 		if (upstreams[id] && upstream_is_idle(upstreams[id]))
@@ -111,10 +112,12 @@ static void status(int fd)
 	}
 	for (struct space *space = spaces; space; space = space->next)
 		count += !space->closing;
+	governed = governed_count(&ejected, &pending);
 	answer(fd,
 	       "ok pid=%d spaces=%u sessions=%u busy=%u idle=%u handing_over=%d "
-	       "spliced=%" PRIu64 " descriptors=%" PRIu64,
-	       getpid(), count, session_count, busy, idle, handing_over, bulk_moved, descriptors());
+	       "spliced=%" PRIu64 " descriptors=%" PRIu64 " governed=%u ejected=%u pending=%u",
+	       getpid(), count, session_count, busy, idle, handing_over, bulk_moved, descriptors(),
+	       governed, ejected, pending);
 }
 
 static void set_waypoint(int fd, const char *path)

@@ -159,6 +159,9 @@ class HttpSeen:
             },
             "unrouted": described(self._stats.unrouted()),
             "folded_routes": self._stats.folded,
+            "overflows": self._stats.overflows(),
+            "ejections": self._stats.ejections(),
+            "ejected": self._stats.ejected(),
             "access_log": {
                 "one_in": self._one_in,
                 "dropped": self._stats.log_dropped() + self._access_log.dropped,

@@ -70,17 +70,9 @@ class Ability:
 
 
 _NOT_YET = "the data path of this version does not do it"
-# What the enhanced path leaves to a waypoint: its programs and the gate know nothing of it.
+# What the enhanced path leaves to a waypoint.
 LACKS: Mapping[Feature, str] = MappingProxyType(
-    dict.fromkeys(
-        (
-            Feature.BREAKERS,
-            Feature.LOCALITIES,
-            Feature.OUTLIERS,
-            Feature.PRIORITIES,
-        ),
-        _NOT_YET,
-    )
+    dict.fromkeys((Feature.LOCALITIES, Feature.PRIORITIES), _NOT_YET)
 )
 LIMITS = Limits(clusters=16)
 
