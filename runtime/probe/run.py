@@ -24,7 +24,8 @@ from runtime.probe.bugs import KNOWN, BugHit, avoided, hits
 from runtime.probe.capability import Context, Shipped, run_probes
 from runtime.probe.facts import Facts, offline_facts, running_facts
 from runtime.probe.mode import choose
-from runtime.probe.names import KernelTypes
+from runtime.probe.names import KernelTypes, module_files
+from runtime.probe.provider import identities
 from runtime.probe.report import Report
 from runtime.probe.standin import StandIn, stand_in
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict, combine
@@ -67,11 +68,13 @@ def probe(
     _check(overrides)
     facts, inspections = running_facts(), kept.Inspections(enabled=cache)
     btf = Path(facts.btf_source) if facts.btf_source else None
+    modules = module_files(btf) if btf else []
     found = None if btf else _stand_in(facts, objects, inspections, believe=cache)
     relocate_against(found.path if found else None)
     key = ""
     if cache:
         known = [found.identity] if found else []
+        known += identities(modules)
         digest = kept.objects_digest(_files(objects, (*GROUPS, "probe")))
         key = kept.cache_key(
             facts,
@@ -89,7 +92,11 @@ def probe(
                 taken_at=old.taken_at,
                 stand_in=found.path if found else None,
             )
-    types = KernelTypes(btf, reason="" if btf else "there is no /sys/kernel/btf/vmlinux")
+    types = KernelTypes(
+        btf,
+        reason="" if btf else "there is no /sys/kernel/btf/vmlinux",
+        modules=modules,
+    )
     context = replace(_context(facts, types, objects, inspections, live=True), stand_in=found)
     findings = _probe(context, objects, overrides=overrides, quick=quick)
     tried = not quick and objects is not None
@@ -117,6 +124,7 @@ def probe_offline(
     config: Path | None,
     release: str | None,
     objects: Path | None,
+    modules: Iterable[Path] = (),
     overrides: frozenset[str] = frozenset(),
     inspections: kept.Inspections | None = None,
 ) -> Report:
@@ -128,6 +136,7 @@ def probe_offline(
         config: the kernel's build configuration, plain or gzipped.
         release: its `uname -r`, for the table of known bugs.
         objects: the directory of compiled objects.
+        modules: BTF of its modules, as /sys/kernel/btf/MODULE has it.
         overrides: known bugs that the user vouches to be mended, by name.
         inspections: what is known of the objects already, for those who judge many kernels.
 
@@ -139,7 +148,7 @@ def probe_offline(
     facts = offline_facts(release=release, config=config, btf=btf)
     if config is not None and not facts.kconfig:
         raise KmeshError(f"{config} is no kernel configuration", hint="take /boot/config-RELEASE")
-    types = KernelTypes(btf, reason="" if btf else "this kernel was built without")
+    types = KernelTypes(btf, reason="" if btf else "this kernel was built without", modules=modules)
     context = _context(facts, types, objects, inspections or kept.Inspections(), live=False)
     built_without = btf is None and facts.option("DEBUG_INFO_BTF") == "n"
     if not types.available and not built_without:
