@@ -9,6 +9,7 @@ from typing import Any
 from runtime import ui
 
 Json = Mapping[str, Any]
+_SHOWN = 10  # ejected endpoints
 
 
 def http_lines(facts: Json | None) -> Iterator[tuple[str, str]]:
@@ -50,3 +51,7 @@ def _governed(facts: Json) -> Iterator[tuple[str, str]]:
     if ejections:
         out = ui.count(facts["ejected"], "endpoint")
         yield "", f"- {ui.count(ejections, 'ejection')} by outlier detection; {out} out now"
+    places = {(one["address"], one["port"]) for one in facts["ejected_endpoints"]}
+    for address, port in sorted(places)[:_SHOWN]:
+        host = f"[{address}]" if ":" in address else address
+        yield "", f"  {host}:{port} is ejected"

@@ -7,6 +7,8 @@
  *	waypoint unix:PATH	where the node's waypoint listens; without PATH there is none; "ok"
  *	access-log N	one in N requests is for the access log (accesslog.c), 0: none; "ok"
  *	status		"ok" and what there is, as words
+ *	ejected		"ok" and who outlier detection has out, as words:
+ *CLUSTER/[ADDRESS]:PORT/NETNS
  *	hand-over MAPS	everything goes to who asks (handover.c); MAPS: whose maps it has
  *	stop		"ok", and the end
  */
@@ -31,6 +33,7 @@
 #include <unistd.h>
 
 #define COMMAND 256
+#define ANSWER	4096
 
 struct caller {
 	struct watch watch;
@@ -52,7 +55,7 @@ void say(const char *format, ...)
 
 static void answer(int fd, const char *format, ...)
 {
-	char text[512];
+	char text[ANSWER];
 	va_list arguments;
 	int length;
 
@@ -120,6 +123,14 @@ static void status(int fd)
 	       governed, ejected, pending);
 }
 
+static void tell_ejected(int fd)
+{
+	char text[ANSWER - 8];
+
+	governed_tell(text, sizeof(text));
+	answer(fd, "ok%s", text);
+}
+
 static void set_waypoint(int fd, const char *path)
 {
 	if (waypoint_set(path))
@@ -150,6 +161,8 @@ static void obey(struct caller *caller, char *command, int descriptor)
 		answer(fd, log_set(command + sizeof(log_command) - 1) ? "ok" : "error no number");
 	} else if (!strcmp(command, "status")) {
 		status(fd);
+	} else if (!strcmp(command, "ejected")) {
+		tell_ejected(fd);
 	} else if (sscanf(command, "hand-over %u", &maps) == 1 && !handing_over) {
 		loop_release(&caller->watch);
 		control_stop_listening();

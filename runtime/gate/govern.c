@@ -3,13 +3,17 @@
 #include "govern.h"
 #include "maps.h"
 #include "stat.h"
+#include <arpa/inet.h>
+#include <inttypes.h>
 #include <kmesh/gate.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BUCKETS	     1024
 #define ATTEMPTS     4 /* to read rules that are being replaced */
 #define KEPT_SECONDS 60
+#define WORD	     128 /* no endpoint takes more to tell */
 
 static struct governed *buckets[BUCKETS];
 
@@ -185,4 +189,28 @@ uint32_t governed_count(uint32_t *ejected, uint32_t *pending)
 		}
 	}
 	return count;
+}
+
+/* CLUSTER/[ADDRESS]:PORT/NETNS of each, with a space before; the length. */
+size_t governed_tell(char *text, size_t size)
+{
+	char address[INET6_ADDRSTRLEN];
+	size_t at = 0;
+
+	text[0] = 0;
+	for (int i = 0; i < BUCKETS; i++) {
+		for (const struct governed *one = buckets[i]; one; one = one->chain) {
+			for (uint32_t j = 0; one->ejected && j < one->rules.member_count; j++) {
+				const struct member *member = &one->members[j];
+
+				if (!member->ejected || size - at < WORD)
+					continue;
+				inet_ntop(AF_INET6, member->is.address, address, sizeof(address));
+				at += snprintf(text + at, size - at,
+					       " %016" PRIx64 "/[%s]:%u/%" PRIu64, one->cluster,
+					       address, ntohs(member->is.port), one->space->cookie);
+			}
+		}
+	}
+	return at;
 }

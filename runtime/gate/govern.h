@@ -57,6 +57,7 @@ struct governed *governed_of(struct space *space, uint64_t cluster);
 struct member *governed_member(struct governed *governed, const __be32 *address, __be16 port);
 void governed_forget(struct space *space); /* it has gone */
 void governed_tick(void);
+size_t governed_tell(char *text, size_t size); /* who is ejected: words, as many as fit */
 uint32_t governed_count(uint32_t *ejected, uint32_t *pending); /* of all clusters together */
 
 /* elect.c: false: there is no endpoint to be had. */

@@ -25,6 +25,7 @@ from runtime.model.http import (
     VirtualHost,
 )
 from runtime.tables.http_govern import govern
+from runtime.tables.http_ports import cluster_number
 from runtime.telemetry.accesslog import AccessLog
 from runtime.telemetry.directory import Directory
 from tests.dataplane.enhanced_stage import PORT, Stage, to
@@ -139,9 +140,13 @@ def test_circuit_breakers_and_ejections_are_told(stage: Stage, seen: HttpSeen) -
     assert stage.ask(["/a/1", "/b/1", "/b/2"]) == [503, 503, 503]
     wait_for(lambda: bool((seen.status() or {})["ejected"]), "the gate has counted it")
     facts = seen.status()
+    assert facts
     text = "\n".join(f"{name} {value}" for name, value in http_lines(facts))
     assert "2 requests answered with 503: a circuit breaker was open" in text
     assert "1 ejection by outlier detection; 1 endpoint out now" in text
+    assert "127.0.0.1:9 is ejected" in text
+    [out] = facts["ejected_endpoints"]
+    assert out["cluster"] == f"{cluster_number('a'):016x}"
     after = samples(seen)
     overflows, ejections = (
         "kmesh_http_circuit_breaker_overflows_total",
