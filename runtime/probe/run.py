@@ -25,7 +25,8 @@ from runtime.probe.capability import Context, Shipped, run_probes
 from runtime.probe.facts import Facts, offline_facts, running_facts
 from runtime.probe.mode import choose
 from runtime.probe.names import KernelTypes, module_files
-from runtime.probe.provider import identities
+from runtime.probe.provider import GROUP as OWN_GROUP
+from runtime.probe.provider import Form, identities, kmesh_functions
 from runtime.probe.report import Report
 from runtime.probe.standin import StandIn, stand_in
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict, combine
@@ -39,6 +40,7 @@ BESIDE = {
     "telemetry": "no TCP metrics and no access log; traffic is served as otherwise",
 }
 GROUPS = (*PATHS, *BESIDE)
+_COSTS = {**BESIDE, OWN_GROUP: "the enhanced path's second provider cannot run"}
 # Checks decide by conditions: a quiet machine needs half a second, this is for a node under load.
 BUDGET_SECONDS = 10.0
 _TRIED = (Verdict.PRESENT, Verdict.BROKEN, Verdict.ABSENT)
@@ -75,7 +77,7 @@ def probe(
     if cache:
         known = [found.identity] if found else []
         known += identities(modules)
-        digest = kept.objects_digest(_files(objects, (*GROUPS, "probe")))
+        digest = kept.objects_digest(_files(objects, (*GROUPS, OWN_GROUP, "probe")))
         key = kept.cache_key(
             facts,
             btf=btf,
@@ -165,9 +167,12 @@ def _context(
     *,
     live: bool,
 ) -> Context:
+    groups = GROUPS
+    if kmesh_functions(types).form is Form.KFUNCS:  # elsewhere nobody would load it
+        groups = (*GROUPS, OWN_GROUP)
     shipped = tuple(
         _inspected(group, path, inspections)
-        for group in GROUPS
+        for group in groups
         for path in _files(objects, (group,))
     )
     return Context(
@@ -185,7 +190,7 @@ def _inspected(group: str, path: Path, inspections: kept.Inspections) -> Shipped
         info, error = inspections.inspect(path), ""
     except ObjectError as damage:  # a finding, not the end
         info, error = None, str(damage)
-    return Shipped(label=label, group=group, info=info, error=error, costs=BESIDE.get(group, ""))
+    return Shipped(label=label, group=group, info=info, error=error, costs=_COSTS.get(group, ""))
 
 
 def _check(overrides: frozenset[str]) -> None:

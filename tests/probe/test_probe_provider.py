@@ -215,6 +215,22 @@ def test_what_is_not_there_or_not_tried_is_not_chosen(
     assert said in got.reason
 
 
+def test_the_programs_are_judged_where_there_is_something_to_call(
+    all_objects: Path, tmp_path: Path
+) -> None:
+    module = module_btf(tmp_path / "kmesh", KFUNCS)
+    report = judged(modules=[module], objects=all_objects)
+    found = report.finding("kfuncs.openeuler.connect4")
+    assert found is not None
+    assert found.verdict is Verdict.PRESENT
+    load = report.finding("load.openeuler.connect4")
+    assert load is not None
+    assert load.verdict is Verdict.INCONCLUSIVE  # the kernel is not running
+    elsewhere = judged(objects=all_objects)
+    assert [one for one in elsewhere.findings if ".openeuler." in one.capability] == []
+    assert elsewhere.mode == report.mode
+
+
 def test_command_line(kmesh_probe: Run, objects: Path, tmp_path: Path) -> None:
     module = module_btf(tmp_path / "kmesh", KFUNCS)
     files = ("--btf", str(RUNNING), "--objects", str(objects))

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * connect() of IPv4 sockets where the kernel carries Kmesh's own functions. One to a service with
+ * routes is deferred until its first bytes are there. Those that are one whole plain request, and
+ * the connection's only one (Connection: close), go straight to the endpoint that their route
+ * chooses; all else goes to the gate, as on stock kernels.
+ *
+ * The route is chosen by our own reader and router over the same bytes. That the kernel's reader
+ * sees the same request is asked besides: bytes that two readers take for two things are not ours
+ * to route.
+ *
+ * Programs one after the other, as in enhanced/request.bpf.c: reading and matching are long loops
+ * to the verifier each.
+ */
+#include <kmesh/client.h>
+#include <kmesh/http/maps.h>
+#include <kmesh/http/match.h>
+#include <kmesh/route.h>
+
+#include "kfuncs.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define LOOPBACK bpf_htonl(0x7f000001)
+
+/* While a deferred connect() is decided. Bytes twice: any place with any size is within them. */
+struct kmesh_deferred {
+	struct kmesh_frontend_key service;
+	struct kmesh_http_port port;
+	struct kmesh_http_head head;
+	__u32 size;
+	__u32 pad;
+	__u8 bytes[2 * KMESH_HTTP_HEAD_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct kmesh_deferred);
+} deferred SEC(".maps");
+
+int kmesh_read_deferred(struct bpf_sock_addr *ctx);
+int kmesh_match_deferred(struct bpf_sock_addr *ctx);
+int kmesh_leave_deferred(struct bpf_sock_addr *ctx);
+
+enum step { READ, MATCH, LEAVE, STEPS };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, STEPS);
+	__uint(key_size, sizeof(__u32));
+	__array(values, int(void *));
+} connect_steps SEC(".maps") = {.values = {[READ] = (void *)&kmesh_read_deferred,
+					   [MATCH] = (void *)&kmesh_match_deferred,
+					   [LEAVE] = (void *)&kmesh_leave_deferred}};
+
+static __always_inline struct kmesh_deferred *deferred_of(struct bpf_sock_addr *ctx, __u64 flags)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return sk ? bpf_sk_storage_get(&deferred, sk, 0, flags) : NULL;
+}
+
+static __always_inline bool copy(struct kmesh_deferred *into, const struct kmesh_mem_ptr *message)
+{
+	__u64 size = message->size;
+
+	if (!size || size >= KMESH_HTTP_HEAD_MAX)
+		return false;
+	KMESH_HTTP_MASK(size, KMESH_HTTP_HEAD_MAX - 1);
+	into->size = size;
+	return !bpf_probe_read_kernel(into->bytes, size, message->ptr);
+}
+
+/* One whole request, and the last of its connection: nothing that follows could be misrouted. */
+static __always_inline bool is_only_one(const struct kmesh_deferred *at)
+{
+	const __u64 closes = KMESH_HTTP_BIT(KMESH_HTTP_SEEN_CLOSE);
+
+	return (at->head.seen & KMESH_HTTP_NOT_PLAIN) == closes &&
+	       at->head.length + at->head.content_length == at->size;
+}
+
+static __always_inline bool is_agreed(struct bpf_sock_addr *ctx, struct kmesh_deferred *at)
+{
+	__u64 start = at->head.start[KMESH_HTTP_TARGET];
+	__u64 size = at->head.end[KMESH_HTTP_TARGET] - start;
+
+	KMESH_HTTP_MASK(start, KMESH_HTTP_HEAD_MAX - 1);
+	KMESH_HTTP_MASK(size, KMESH_HTTP_HEAD_MAX - 1);
+	return kmesh_is_request(ctx) && kmesh_has_target((char *)at->bytes + start, size);
+}
+
+static __always_inline bool find_cluster(__u64 table, __u32 index, __u64 *cluster)
+{
+	struct kmesh_route_key key = {.table = table, .route = index};
+	struct kmesh_route *route = bpf_map_lookup_elem(&http_routes, &key);
+
+	if (!route || route->kind != KMESH_ROUTE_FORWARD)
+		return false;
+	*cluster = kmesh_route_cluster(route);
+	return bpf_map_lookup_elem(&http_routes, &key) == route; /* see balance.h */
+}
+
+static __always_inline bool read_head(struct kmesh_deferred *at)
+{
+	const struct kmesh_http_grammar *grammar = kmesh_http_grammar_of(at->port.grammar);
+	struct kmesh_http_input in = {.data = at->bytes, .end = at->bytes};
+	__u64 size = at->size;
+
+	KMESH_HTTP_MASK(size, KMESH_HTTP_HEAD_MAX - 1);
+	in.end += size;
+	return grammar && !kmesh_http_parse(&in, grammar, &at->head);
+}
+
+static __always_inline bool match_head(const struct kmesh_deferred *at, __u32 *route)
+{
+	struct kmesh_http_input in = {.data = at->bytes, .end = at->bytes};
+	struct kmesh_http_outcome outcome = {};
+	void *graph = kmesh_http_graph_of(at->port.graph);
+	__u64 size = at->size;
+
+	KMESH_HTTP_MASK(size, KMESH_HTTP_HEAD_MAX - 1);
+	in.end += size;
+	if (!graph || kmesh_http_match(&in, &at->head, graph, &outcome))
+		return false;
+	*route = outcome.route;
+	return true;
+}
+
+/* Read and agreed upon, or it is the gate's. */
+SEC("cgroup/connect4")
+int kmesh_read_deferred(struct bpf_sock_addr *ctx)
+{
+	struct kmesh_deferred *at = deferred_of(ctx, 0);
+
+	if (at && read_head(at))
+		bpf_tail_call(ctx, &connect_steps, MATCH);
+	bpf_tail_call(ctx, &connect_steps, LEAVE);
+	return kmesh_refuse();
+}
+
+static __always_inline int rewrite(struct bpf_sock_addr *ctx, const struct kmesh_choice *choice)
+{
+	ctx->user_ip4 = choice->endpoint.address[3];
+	ctx->user_port = choice->endpoint.port;
+	return 1;
+}
+
+static __always_inline void forget_deferred(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (sk)
+		bpf_sk_storage_delete(&deferred, sk);
+}
+
+SEC("cgroup/connect4")
+int kmesh_match_deferred(struct bpf_sock_addr *ctx)
+{
+	struct kmesh_deferred *at = deferred_of(ctx, 0);
+	struct kmesh_choice choice = {};
+	__u32 route = 0;
+
+	if (at && is_only_one(at) && is_agreed(ctx, at) && match_head(at, &route) &&
+	    find_cluster(at->port.table, route, &choice.cluster) && !kmesh_pick(&choice) &&
+	    kmesh_remember_peer(ctx, &at->service, &choice)) {
+		forget_deferred(ctx);
+		kmesh_forget_client(ctx);
+		kmesh_count(KMESH_TAKEN);
+		return rewrite(ctx, &choice);
+	}
+	bpf_tail_call(ctx, &connect_steps, LEAVE);
+	return kmesh_refuse();
+}
+
+static __always_inline bool has_gate(struct bpf_sock_addr *ctx)
+{
+	struct kmesh_gate_key key = {.netns = bpf_get_netns_cookie(ctx)};
+
+	return bpf_map_lookup_elem(&gates, &key) != NULL;
+}
+
+/* As enhanced/connect4.bpf.c has it. */
+static __always_inline enum kmesh_outcome stock(struct bpf_sock_addr *ctx,
+						const struct kmesh_frontend_key *service,
+						struct kmesh_choice *choice)
+{
+	enum kmesh_outcome outcome;
+	__be32 loopback[4];
+
+	kmesh_map_ip4(loopback, LOOPBACK);
+	outcome = kmesh_connect_to_gate(ctx, service, KMESH_GATE_IP4, loopback, choice);
+	if (outcome != KMESH_PASS)
+		return outcome;
+	outcome = kmesh_connect(ctx, service, choice);
+	if (outcome == KMESH_REWRITE)
+		kmesh_forget_client(ctx);
+	return outcome;
+}
+
+static __always_inline int connect_as_stock(struct bpf_sock_addr *ctx,
+					    const struct kmesh_frontend_key *service)
+{
+	struct kmesh_choice choice = {};
+
+	switch (stock(ctx, service, &choice)) {
+	case KMESH_REWRITE:
+		return rewrite(ctx, &choice);
+	case KMESH_REFUSE:
+		return kmesh_refuse();
+	default:
+		return 1;
+	}
+}
+
+SEC("cgroup/connect4")
+int kmesh_leave_deferred(struct bpf_sock_addr *ctx)
+{
+	struct kmesh_frontend_key service = {.port = ctx->user_port, .protocol = ctx->protocol};
+
+	kmesh_map_ip4(service.address, ctx->user_ip4);
+	forget_deferred(ctx);
+	return connect_as_stock(ctx, &service);
+}
+
+static __always_inline bool keep(struct bpf_sock_addr *ctx,
+				 const struct kmesh_frontend_key *service,
+				 const struct kmesh_mem_ptr *message)
+{
+	struct kmesh_deferred *at = deferred_of(ctx, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!at)
+		return false;
+	at->service = *service;
+	return copy(at, message) && kmesh_find_http_port(service, &at->port);
+}
+
+static __always_inline int connect4(struct bpf_sock_addr *ctx)
+{
+	struct kmesh_frontend_key service = {.port = ctx->user_port, .protocol = ctx->protocol};
+	struct kmesh_mem_ptr message = {};
+
+	kmesh_map_ip4(service.address, ctx->user_ip4);
+	if (service.protocol != KMESH_IPPROTO_TCP || !bpf_map_lookup_elem(&http_ports, &service))
+		return connect_as_stock(ctx, &service);
+	if (kmesh_message(ctx, &message)) {
+		bpf_tail_call(ctx, &connect_steps, keep(ctx, &service, &message) ? READ : LEAVE);
+		return kmesh_refuse();
+	}
+	if (has_gate(ctx) && kmesh_defer(ctx))
+		return 1;
+	return connect_as_stock(ctx, &service);
+}
+
+KMESH_HOOK("cgroup/connect4", connect4, connect4)
