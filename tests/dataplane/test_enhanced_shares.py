@@ -38,6 +38,7 @@ from tests.dataplane.world import VIP4, chi_square
 
 pytestmark = pytest.mark.root
 REQUESTS = 600
+USERS = 200  # so many that each endpoint has some, and that they part when it goes
 FAR = 40.0  # of at most three degrees of freedom: once in 10^8
 
 
@@ -156,13 +157,13 @@ def test_who_is_ejected_loses_only_its_own_keys(shared_stage: Stage) -> None:
         answer = shared_stage.client("ask", number, f"/keys/status/{status}", headers)
         return str(answer[1]).split()[-1]
 
-    before = [goes_to(user) for user in range(40)]
+    before = [goes_to(user) for user in range(USERS)]
     assert set(before) == set("abcd")
-    assert [goes_to(user) for user in range(40)] == before
+    assert [goes_to(user) for user in range(USERS)] == before
     for _ in range(3):
         goes_to(0, 500)
     until(side, "out", 1)
-    after = [goes_to(user) for user in range(40)]
+    after = [goes_to(user) for user in range(USERS)]
     assert before[0] not in after
     assert all(one == other for one, other in zip(before, after, strict=True) if one != before[0])
     moved = {other for one, other in zip(before, after, strict=True) if one == before[0]}
