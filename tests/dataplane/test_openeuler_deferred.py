@@ -160,6 +160,14 @@ def test_another_program_and_what_has_no_routes(routed: Stage) -> None:
     assert routed.taken() == before + 1
 
 
+def test_many_at_a_time_that_do_not_block(routed: Stage) -> None:
+    before, answers = routed.taken(), ("-o", "/dev/null", "-w", "%{http_code} ")
+    many = ("-Z", "--parallel-max", "16", f"http://{VIP4}/[a-b]/[1-20]")
+    done = routed.run("curl", "-sS", "-H", "Connection: close", *answers, *many, seconds=300)
+    assert done.stdout.split() == ["200"] * 40, done.stderr
+    assert routed.taken() == before + 40
+
+
 def test_a_client_that_goes_before_it_has_said_anything(routed: Stage) -> None:
     for _ in range(3):
         routed.client("close", routed.client("connect", VIP4, PORT))
