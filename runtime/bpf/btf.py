@@ -53,21 +53,30 @@ class _EnumValue(ctypes.Structure):
     _fields_ = (("name_off", ctypes.c_uint32), ("value", ctypes.c_int32))
 
 
+def _open(path: Path | None, base: Btf | None) -> int | None:
+    if path is None:
+        handle = lib().btf__load_vmlinux_btf()
+    elif base is None:
+        handle = lib().btf__parse(os.fsencode(path), None)
+    else:
+        handle = lib().btf__parse_split(os.fsencode(path), base._handle)  # noqa: SLF001
+    return int(handle) if handle else None
+
+
 class Btf:
     """A BTF blob, a context manager that frees it.
 
     Args:
         path: a raw BTF file or an ELF file with a .BTF section; None for the running kernel.
+        base: what a module's BTF at `path` builds upon, the kernel's; to be kept open as long.
 
     Raises:
         BpfError: there is none, or it is not BTF.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, base: Btf | None = None) -> None:
         with captured_log() as log:
-            self._handle: int | None = (
-                lib().btf__parse(os.fsencode(path), None) if path else lib().btf__load_vmlinux_btf()
-            )
+            self._handle: int | None = _open(path, base)
         if not self._handle:
             what = f"cannot read BTF from {path or 'the running kernel'}"
             raise BpfError(what, ctypes.get_errno(), log="".join(log))

@@ -9,6 +9,7 @@ from typing import Any
 from runtime import ui
 
 Json = Mapping[str, Any]
+_SHOWN = 10  # ejected endpoints
 
 
 def http_lines(facts: Json | None) -> Iterator[tuple[str, str]]:
@@ -28,9 +29,28 @@ def http_lines(facts: Json | None) -> Iterator[tuple[str, str]]:
     unrouted = facts["unrouted"]["hits"]
     if unrouted:
         yield "", f"- {ui.count(unrouted, 'request')} that no route took, or that were refused"
+    yield from _governed(facts)
     if facts["folded_routes"]:
         folded = ui.count(facts["folded_routes"], "route")
         yield "", f"- {folded} counted together: there are more than counters"
     dropped = facts["access_log"]["dropped"]
     if dropped:
         yield "", f"- {ui.count(dropped, 'line')} of the access log that nobody took in time"
+
+
+def _governed(facts: Json) -> Iterator[tuple[str, str]]:
+    """What circuit breakers and outlier detection did."""
+    overflows = facts["overflows"]
+    refused = overflows["pending"] + overflows["requests"]
+    if refused:
+        yield "", f"- {ui.count(refused, 'request')} answered with 503: a circuit breaker was open"
+    if overflows["connections"]:
+        waited = ui.count(overflows["connections"], "request")
+        yield "", f"- {waited} waited for a connection: their cluster may have no more"
+    ejections = sum(count for cause, count in facts["ejections"].items() if cause != "refused")
+    if ejections:
+        out = ui.count(facts["ejected"], "endpoint")
+        yield "", f"- {ui.count(ejections, 'ejection')} by outlier detection; {out} out now"
+    places = {(one["address"], one["port"]) for one in facts["ejected_endpoints"]}
+    for address, port in sorted(places)[:_SHOWN]:
+        yield "", f"  {ui.host_port(address, port)} is ejected"

@@ -25,6 +25,9 @@ _NEITHER = 3
 @click.option("--explain", metavar="CAPABILITY", help="Tell everything about one capability.")
 @click.option("--btf", type=_FILE, help="Judge a kernel that is not running, from its BTF.")
 @click.option("--config", type=_FILE, help="With --btf: that kernel's build configuration.")
+@click.option(
+    "--module-btf", "modules", type=_FILE, multiple=True, help="With --btf: that of a module of it."
+)
 @click.option("--release", help="With --btf: that kernel's `uname -r`, for known bugs.")
 @click.option("--objects", type=_DIRECTORY, help="Where the compiled objects are.")
 @click.option(
@@ -44,6 +47,7 @@ def probe(  # noqa: PLR0913 - one argument for each option
     explain: str | None,
     btf: Path | None,
     config: Path | None,
+    modules: tuple[Path, ...],
     release: str | None,
     objects: Path | None,
     overrides: tuple[str, ...],
@@ -64,12 +68,19 @@ def probe(  # noqa: PLR0913 - one argument for each option
 
     chosen, named = _objects(objects), frozenset(overrides)
     if btf is None:
-        if config or release:
-            raise click.UsageError("--config and --release describe the kernel of --btf FILE")
+        if config or release or modules:
+            raise click.UsageError(
+                "--config, --module-btf and --release describe the kernel of --btf FILE"
+            )
         report = run.probe(objects=chosen, quick=quick, overrides=named, cache=not no_cache)
     else:
         report = run.probe_offline(
-            btf=btf, config=config, release=release, objects=chosen, overrides=named
+            btf=btf,
+            config=config,
+            release=release,
+            objects=chosen,
+            modules=modules,
+            overrides=named,
         )
     if explain is not None:
         from runtime.cli.probe_explain import show

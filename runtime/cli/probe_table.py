@@ -17,6 +17,7 @@ import click
 
 from runtime.probe.denial import grant
 from runtime.probe.mode import explain
+from runtime.probe.provider import CAPABILITY
 from runtime.probe.report import Report
 from runtime.probe.verdict import Finding, Verdict, deciding
 
@@ -51,6 +52,8 @@ def show_report(report: Report) -> None:
     _row("Mode", f"{mode}: {_MODES[mode]}", colour=_MODE_COLOURS[mode])
     for index, reason in enumerate(_why(report)):
         _row("" if index else "Why", reason)
+    if report.finding(CAPABILITY) is not None:  # a kernel that has something of it
+        _row("Provider", f"{report.provider.name}: {report.provider.reason}")
     avoided = {name for hit in report.bugs if not hit.overruled for name in hit.bug.avoids}
     told = _privileges(report) | avoided
     stops, rest = _split(report, told=told)

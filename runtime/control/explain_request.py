@@ -14,6 +14,7 @@ from runtime.model.mesh import IPAddress
 from runtime.plan.walk import Content, Routed, route
 from runtime.tables.enhanced_layout import FrontendKey, HttpPort, RouteKey, RouteStat
 from runtime.tables.enhanced_layout import Route as Row
+from runtime.tables.http_governed import read_governed
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_ports import ANSWER, FORWARD, GOVERNED, REDIRECT, WAYPOINT, mapped
 from runtime.tables.http_stats import RouteName
@@ -199,10 +200,12 @@ def _name(tables: HttpTables, row: Row, routes: Mapping[int, RouteName]) -> Json
 
 
 def _cluster(tables: HttpTables, number: int, share: float, names: Mapping[int, str]) -> Json:
+    governed = read_governed(tables, number)
     return {
         "cluster": f"{number:016x}",
         "name": names.get(number),
         "share_percent": round(share, 4),
+        "governed": governed.words if governed else [],
         "endpoints": [
             {
                 "address": str(one.address),
@@ -210,7 +213,7 @@ def _cluster(tables: HttpTables, number: int, share: float, names: Mapping[int, 
                 "weight": one.weight,
                 "share_percent": one.percent,
             }
-            for one in read_cluster(tables, number)
+            for one in (governed.endpoints if governed else read_cluster(tables, number))
         ],
     }
 

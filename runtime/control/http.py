@@ -14,7 +14,7 @@ from runtime import log
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.kernel.http_ports import HttpPorts, Written
-from runtime.model.http import Balancer, Endpoints
+from runtime.model.http import Balancer, Cluster, Endpoints
 from runtime.model.http_picture import HttpPicture
 from runtime.model.mesh import IPAddress, Protocol
 from runtime.plan.ability import Ability
@@ -22,6 +22,7 @@ from runtime.plan.kernel_table import KernelTable, kernel_table, unroutable
 from runtime.plan.planned import Plan, PlannedPort
 from runtime.plan.planner import make_plan
 from runtime.source.update import Update
+from runtime.tables.http_govern import govern
 from runtime.tables.http_ports import Target
 from runtime.tables.http_routes import TableTooLargeError
 
@@ -37,6 +38,7 @@ class _Held:
 
     planned: PlannedPort
     table: KernelTable
+    by_gate: frozenset[str]  # clusters among whose endpoints the kernel cannot choose
     written: Written
 
 
@@ -52,7 +54,8 @@ class HttpControl:
         self._ports = ports
         self.ability = ability
         self._held: dict[_PortKey, _Held] = {}
-        self._endpoints: dict[str, tuple[Endpoints | None, bool]] = {}
+        self._endpoints: dict[str, tuple[Endpoints | None, Cluster | None]] = {}
+        self._by_gate: set[str] = set()
         self.is_behind = False  # something may go in at another attempt
 
     def program(self, update: Update, view: View) -> Mapping[str, str]:
@@ -108,6 +111,7 @@ class HttpControl:
         except KmeshError as error:
             self._fail(failed, "HTTP routes", f"cannot remove what is gone: {error}")
         self._endpoints = {n: e for n, e in self._endpoints.items() if n in clusters}
+        self._by_gate &= clusters
         return failed
 
     def _fail(self, failed: dict[str, str], resource: str, reason: str) -> None:
@@ -124,15 +128,24 @@ class HttpControl:
         for name in names:
             cluster = http.clusters.get(name)
             endpoints = http.endpoints_of(cluster) if cluster else None
-            hashes = cluster is not None and cluster.balancer in _HASHING
             held = self._endpoints.get(name)
-            if held is not None and held[0] is endpoints and held[1] == hashes:
+            if held is not None and held[0] is endpoints and held[1] == cluster:
                 continue
             try:
-                self._ports.set_cluster(name, _targets(endpoints), hashes=hashes)
-                self._endpoints[name] = endpoints, hashes
+                self._set_cluster(name, cluster, endpoints)
+                self._endpoints[name] = endpoints, cluster
             except KmeshError as error:
                 self._fail(failed, f"cluster {name}", str(error))
+
+    def _set_cluster(self, name: str, cluster: Cluster | None, endpoints: Endpoints | None) -> None:
+        governed = govern(cluster, endpoints) if cluster and endpoints else None
+        targets = _targets(endpoints, all_of_them=governed is not None)
+        hashes = cluster is not None and cluster.balancer in _HASHING
+        self._ports.set_cluster(name, targets, hashes=hashes, governed=governed)
+        if governed or not targets:
+            self._by_gate.add(name)
+        else:
+            self._by_gate.discard(name)
 
     def _write(
         self,
@@ -146,30 +159,35 @@ class HttpControl:
         before, self._held = self._held, {}
         for key, table in tables.items():
             held = before.get(key)
-            if held is None or held.table is not table:
-                held = self._write_one(planned[key], table, failed) or held
+            by_gate = table.clusters & self._by_gate
+            if held is None or held.table is not table or held.by_gate != by_gate:
+                held = self._write_one(planned[key], table, by_gate, failed) or held
             if held is not None:
                 self._held[key] = held
                 done[key] = held.written
         return done
 
     def _write_one(
-        self, planned: PlannedPort, table: KernelTable, failed: dict[str, str]
+        self,
+        planned: PlannedPort,
+        table: KernelTable,
+        by_gate: frozenset[str],
+        failed: dict[str, str],
     ) -> _Held | None:
         name = f"route table {planned.port.table}"
         try:
             try:
-                written = self._put(table)
+                written = self._put(table, by_gate)
             except TableTooLargeError as error:
                 failed[name] = f"{error}: all of it is the waypoint's"
-                written = self._put(unroutable(planned, str(error)))
+                written = self._put(unroutable(planned, str(error)), by_gate)
         except KmeshError as error:
             self._fail(failed, name, f"{error}; what it said before keeps serving")
             return None
-        return _Held(planned, table, written)
+        return _Held(planned, table, by_gate, written)
 
-    def _put(self, table: KernelTable) -> Written:
-        return self._ports.write(table.table, governs=table.port)
+    def _put(self, table: KernelTable, by_gate: frozenset[str]) -> Written:
+        return self._ports.write(table.table, governs=table.port, gate_chooses=by_gate)
 
     def _point(
         self,
@@ -199,9 +217,11 @@ def _key(planned: PlannedPort) -> _PortKey:
     return planned.port.listener, planned.port.table
 
 
-def _targets(endpoints: Endpoints | None) -> list[Target]:
+def _targets(endpoints: Endpoints | None, *, all_of_them: bool) -> list[Target]:
     usable = endpoints.endpoints if endpoints else ()
-    return [Target(one.address, one.port, one.weight) for one in usable if one.healthy]
+    return [
+        Target(one.address, one.port, one.weight) for one in usable if one.healthy or all_of_them
+    ]
 
 
 def _places(plan: Plan, view: View) -> Iterator[tuple[_Where, PlannedPort]]:

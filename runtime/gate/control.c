@@ -7,12 +7,14 @@
  *	waypoint unix:PATH	where the node's waypoint listens; without PATH there is none; "ok"
  *	access-log N	one in N requests is for the access log (accesslog.c), 0: none; "ok"
  *	status		"ok" and what there is, as words
+ *	ejected		"ok" and who outlier detection has out, each a word (govern.c)
  *	hand-over MAPS	everything goes to who asks (handover.c); MAPS: whose maps it has
  *	stop		"ok", and the end
  */
 #define _GNU_SOURCE
 #include "gate.h"
 #include "bulk.h"
+#include "govern.h"
 #include "handover.h"
 #include "waypoint.h"
 #include "stat.h"
@@ -30,6 +32,7 @@
 #include <unistd.h>
 
 #define COMMAND 256
+#define ANSWER	4096
 
 struct caller {
 	struct watch watch;
@@ -51,7 +54,7 @@ void say(const char *format, ...)
 
 static void answer(int fd, const char *format, ...)
 {
-	char text[512];
+	char text[ANSWER];
 	va_list arguments;
 	int length;
 
@@ -101,7 +104,7 @@ static uint64_t descriptors(void)
 
 static void status(int fd)
 {
-	uint32_t busy = 0, idle = 0, count = 0;
+	uint32_t busy = 0, idle = 0, count = 0, governed, ejected, pending;
 
 	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++) {
 		if (upstreams[id] && upstream_is_idle(upstreams[id]))
@@ -111,10 +114,20 @@ static void status(int fd)
 	}
 	for (struct space *space = spaces; space; space = space->next)
 		count += !space->closing;
+	governed = governed_count(&ejected, &pending);
 	answer(fd,
 	       "ok pid=%d spaces=%u sessions=%u busy=%u idle=%u handing_over=%d "
-	       "spliced=%" PRIu64 " descriptors=%" PRIu64,
-	       getpid(), count, session_count, busy, idle, handing_over, bulk_moved, descriptors());
+	       "spliced=%" PRIu64 " descriptors=%" PRIu64 " governed=%u ejected=%u pending=%u",
+	       getpid(), count, session_count, busy, idle, handing_over, bulk_moved, descriptors(),
+	       governed, ejected, pending);
+}
+
+static void tell_ejected(int fd)
+{
+	char text[ANSWER - 8];
+
+	governed_tell(text, sizeof(text));
+	answer(fd, "ok%s", text);
 }
 
 static void set_waypoint(int fd, const char *path)
@@ -147,6 +160,8 @@ static void obey(struct caller *caller, char *command, int descriptor)
 		answer(fd, log_set(command + sizeof(log_command) - 1) ? "ok" : "error no number");
 	} else if (!strcmp(command, "status")) {
 		status(fd);
+	} else if (!strcmp(command, "ejected")) {
+		tell_ejected(fd);
 	} else if (sscanf(command, "hand-over %u", &maps) == 1 && !handing_over) {
 		loop_release(&caller->watch);
 		control_stop_listening();

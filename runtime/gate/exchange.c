@@ -4,6 +4,7 @@
  * end. A request that the kernel has sent comes here with its response alone.
  */
 #include "blind.h"
+#include "govern.h"
 #include "waypoint.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@ static struct exchange *make(struct session *session)
 
 void exchange_leave_upstream(struct exchange *exchange, bool reset)
 {
+	breaker_leave(exchange);
 	if (exchange->upstream)
 		upstream_close(exchange->upstream, reset);
 	exchange->upstream = NULL;
@@ -33,6 +35,9 @@ void exchange_leave_upstream(struct exchange *exchange, bool reset)
 static void forget(struct exchange *exchange)
 {
 	stat_end(&exchange->measure, exchange->session);
+	breaker_leave(exchange);
+	if (exchange->route.governed)
+		exchange->route.governed->users--;
 	exchange->session->exchange = NULL;
 	buffer_drop(&exchange->unsent);
 	bulk_end(&exchange->up);
@@ -140,10 +145,24 @@ void exchange_answer(struct exchange *exchange, int status, const char *reason)
 	reply(exchange, status, reason, NULL);
 }
 
+/* As Envoy's router tells it. */
+static void refuse(struct exchange *exchange)
+{
+	static const char body[] = "upstream connect error or disconnect/reset before headers. "
+				   "reset reason: overflow";
+	static const struct reply overflow = {.body = body,
+					      .body_size = sizeof(body) - 1,
+					      .headers = "x-envoy-overloaded: true\r\n"};
+
+	reply(exchange, 503, "a circuit breaker of the cluster is open", &overflow);
+}
+
 void exchange_lose(struct exchange *exchange, int status, const char *reason)
 {
 	struct session *session = exchange->session;
 
+	if (exchange->upstream && exchange->route.governed && !exchange->response_done)
+		breaker_failed(exchange);
 	if (exchange->response_done && !exchange->tunnel) {
 		exchange_leave_upstream(exchange, true);
 		exchange->discards = true; /* what is left of the request */
@@ -234,7 +253,12 @@ static void seek(struct exchange *exchange)
 		exchange->upstream = waypoint_seek(exchange);
 		return;
 	}
-	pool = pool_of(exchange->session->space, &exchange->route.endpoint);
+	pool = pool_of(exchange->session->space, &exchange->route.endpoint,
+		       exchange->route.governed);
+	if (pool->governed) {
+		breaker_seek(exchange, pool);
+		return;
+	}
 	exchange->upstream = pool_take(pool);
 	if (exchange->upstream) {
 		exchange->upstream->exchange = exchange;
@@ -253,34 +277,67 @@ static const char *no_way(const struct exchange *exchange)
 static bool seek_until_found(struct exchange *exchange)
 {
 	for (;;) {
-		if (exchange->dials >= GATE_DIALS)
+		if (exchange->dials >= GATE_DIALS || exchange->overloaded)
 			return false;
 		if (exchange->dials && !route_is_relayed(&exchange->route) &&
 		    !route_again(&exchange->route))
 			return false;
 		seek(exchange);
-		if (exchange->upstream)
+		if (exchange->upstream || exchange->waits_in)
 			return true;
 	}
 }
 
+/* Nothing has been sent; `upstream` is NULL when the exchange only waited for one. */
+static void forsake(struct exchange *exchange)
+{
+	struct upstream *upstream = exchange->upstream;
+
+	if (upstream && upstream->owner)
+		waypoint_failed(exchange);
+	if (exchange->route.governed) {
+		breaker_failed(exchange);
+		if (upstream)
+			breaker_fail_waiting(upstream->pool);
+	}
+	exchange_leave_upstream(exchange, true);
+}
+
+static void give_up(struct exchange *exchange)
+{
+	struct session *session = exchange->session;
+
+	if (!exchange->overloaded) {
+		exchange_lose(exchange, 503, no_way(exchange));
+		return;
+	}
+	refuse(exchange);
+	session_work(session);
+}
+
 void exchange_connected(struct exchange *exchange, int error)
 {
+	struct upstream *upstream;
+
 	if (!error && exchange->upstream->owner) {
 		waypoint_reached(exchange);
 		if (!waypoint_introduce(exchange->session, exchange->upstream))
 			error = EPIPE;
 	}
 	if (error) {
-		if (exchange->upstream->owner)
-			waypoint_failed(exchange);
-		exchange_leave_upstream(exchange, true);
+		forsake(exchange);
 		if (!seek_until_found(exchange)) {
-			exchange_lose(exchange, 503, no_way(exchange));
+			give_up(exchange);
 			return;
 		}
-		if (exchange->upstream->state != UPSTREAM_BUSY)
+		if (!exchange->upstream || exchange->upstream->state != UPSTREAM_BUSY)
 			return;
+	} else if (exchange->route.governed && !breaker_attach(exchange)) {
+		upstream = exchange->upstream;
+		exchange->upstream = NULL;
+		upstream_idle(upstream);
+		give_up(exchange);
+		return;
 	}
 	exchange->response_begun |= exchange->tunnel; /* from now on the waypoint speaks */
 	exchange_writable(exchange);
@@ -293,6 +350,8 @@ struct exchange *exchange_begin(struct session *session, const char *head, size_
 	struct exchange *exchange = make(session);
 
 	exchange->route = *route;
+	if (route->governed)
+		route->governed->users++;
 	exchange->tunnel = route->kind == ROUTE_TUNNEL;
 	if (exchange->tunnel)
 		slots_shared[session->slot].open = 0; /* the kernel takes nothing more of it */
@@ -332,7 +391,7 @@ static void act(struct exchange *exchange)
 		reply(exchange, exchange->route.status, exchange->route.reason,
 		      &exchange->route.reply);
 	else if (!seek_until_found(exchange))
-		exchange_answer(exchange, 503, no_way(exchange));
+		give_up(exchange);
 }
 
 /* Where the request ends is a matter of opinion, and the waypoint has begun to read it. */

@@ -16,6 +16,8 @@ struct exchange {
 	struct bulk up, down; /* of either, and then nothing is in a buffer */
 	struct route route;
 	struct measure measure;
+	struct pool *waits_in; /* for a connection of its endpoint's (breaker.c) */
+	struct exchange *waiting_next, *waiting_previous;
 	uint8_t dials;
 	uint8_t up_streak, down_streak; /* of a tunnel: large reads, up to BULK_STREAK */
 	bool head, connect;		/* the method */
@@ -29,6 +31,10 @@ struct exchange {
 	bool tunnel;   /* another protocol by now, or nobody's to understand */
 	bool acted;    /* it was begun to be served */
 	bool closes;   /* the client's connection ends with this */
+	/* Where the gate governs. */
+	bool pending;	 /* it has no connection yet */
+	bool counted;	 /* it has */
+	bool overloaded; /* a circuit breaker keeps it from having one */
 };
 
 static inline uint8_t next_streak(uint8_t streak, size_t got)

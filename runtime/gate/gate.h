@@ -38,7 +38,8 @@ void loop_set(struct watch *watch, uint32_t events); /* 0: not even for errors *
 void loop_remove(struct watch *watch);		     /* and closes */
 void loop_release(struct watch *watch);		     /* and leaves the descriptor open */
 void loop_free_later(void *memory); /* when no event of this round can name it any more */
-void loop_run(void (*tick)(void));
+/* `settle` comes after each round of events, `tick` twice a second. */
+void loop_run(void (*tick)(void), void (*settle)(void));
 void loop_stop(void);
 
 /* buffer.c */
@@ -117,13 +118,22 @@ struct pool {
 	bool numbered;
 	struct upstream *idle; /* the one used last first */
 	uint32_t count;	       /* upstreams, idle or not */
+	/* Of a cluster that the gate governs (govern.h): nobody else's, and never the kernel's. */
+	struct governed *governed;
+	struct exchange *waiting, *waiting_last;
+	struct pool *stirred_next;
+	bool stirred;
 };
 
-struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint);
+/* `governed`: the cluster whose connections are counted; NULL: they are anyone's. */
+struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint,
+		     struct governed *governed);
 struct upstream *pool_take(struct pool *pool);
 void pool_put(struct upstream *upstream);
 void pool_out(struct upstream *upstream);
-void pool_release(struct pool *pool);
+void pool_gain(struct pool *pool);    /* a connection more */
+void pool_release(struct pool *pool); /* one less; the last takes the pool with it */
+void pool_free_if_unused(struct pool *pool);
 void pools_forget_unknown(void); /* numbers that a gate before this one gave */
 
 /* upstream.c */
@@ -148,7 +158,8 @@ struct upstream {
 	uint64_t held_at;		  /* bytes, by the kernel, all of them answered */
 	uint64_t seen;			  /* bytes, by the kernel, at the last tick */
 	uint32_t id;
-	uint32_t offer; /* its number among the idle ones */
+	uint32_t offer;	   /* its number among the idle ones */
+	uint32_t requests; /* that it was used for, where the gate governs */
 	uint8_t state;
 	bool offered;  /* to the kernel too */
 	bool worn;     /* not to be used again */
@@ -261,6 +272,7 @@ struct route {
 	uint64_t cluster; /* of a waypoint: 0 is the node's */
 	uint32_t stat;	  /* where its requests are counted */
 	struct kmesh_endpoint endpoint;
+	struct governed *governed; /* whose endpoint it is, where the gate governs */
 };
 
 static inline bool route_is_relayed(const struct route *route)

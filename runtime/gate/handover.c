@@ -10,6 +10,7 @@
  * connections of before belong to the maps of before, and come to their end in the old gate.
  */
 #define _GNU_SOURCE
+#include "govern.h"
 #include "handover.h"
 #include "waypoint.h"
 #include <errno.h>
@@ -37,6 +38,8 @@ struct letter {
 	uint32_t id, pad;
 	uint64_t acked, sent;
 	char waypoint[108]; /* the node's */
+	uint32_t requests;
+	uint64_t cluster; /* that the connection is counted for; 0: none */
 };
 
 bool handing_over;
@@ -84,13 +87,16 @@ static void post_upstream(struct upstream *upstream)
 				.space = upstream->pool->space->cookie,
 				.id = upstream->id,
 				.acked = upstream->acked,
-				.sent = upstream->sent};
+				.sent = upstream->sent,
+				.requests = upstream->requests};
 
 	if (!upstream_take_back(upstream))
 		return; /* the kernel has it: it comes to its end here */
 	memcpy(letter.endpoint.address, upstream->pool->key.address,
 	       sizeof(letter.endpoint.address));
 	letter.endpoint.port = upstream->pool->key.port;
+	if (upstream->pool->governed)
+		letter.cluster = upstream->pool->governed->cluster;
 	if (post(&letter, &upstream->watch.fd, 1))
 		upstream_forget(upstream);
 	else
@@ -188,6 +194,17 @@ static ssize_t read_letter(int fd, struct letter *letter, int *descriptors, int 
 	return got;
 }
 
+static void adopt_upstream(struct space *space, const struct letter *letter, int fd)
+{
+	struct governed *governed = letter->cluster ? governed_of(space, letter->cluster) : NULL;
+	struct upstream *upstream;
+
+	upstream = upstream_adopt(pool_of(space, &letter->endpoint, governed), fd, letter->id,
+				  letter->acked, letter->sent);
+	upstream->requests = letter->requests;
+	upstream_idle(upstream);
+}
+
 static bool adopt(const struct letter *letter, const int *descriptors, int count)
 {
 	struct space *space = space_find(letter->space);
@@ -203,8 +220,7 @@ static bool adopt(const struct letter *letter, const int *descriptors, int count
 	case LETTER_UPSTREAM:
 		if (!space || count != 1)
 			return false;
-		upstream_idle(upstream_adopt(pool_of(space, &letter->endpoint), descriptors[0],
-					     letter->id, letter->acked, letter->sent));
+		adopt_upstream(space, letter, descriptors[0]);
 		return true;
 	case LETTER_SESSION:
 		if (!space || count != 1)

@@ -93,7 +93,7 @@ void loop_stop(void)
 }
 
 /* The first word of a watch is overwritten when it is freed later: `ready` tells, not `fd`. */
-void loop_run(void (*tick)(void))
+void loop_run(void (*tick)(void), void (*settle)(void))
 {
 	struct epoll_event events[ROUND];
 	uint64_t ticked = loop_now;
@@ -112,6 +112,7 @@ void loop_run(void (*tick)(void))
 			ticked = loop_now;
 			tick();
 		}
+		settle();
 		bury();
 	}
 	bury();

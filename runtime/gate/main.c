@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* kmesh-gate PINS SOCKET: see gate.h. A gate that runs at the socket hands over to this one. */
 #include "gate.h"
+#include "govern.h"
 #include "handover.h"
 #include "stat.h"
 #include <signal.h>
@@ -21,6 +22,7 @@ static void tick(void)
 	upstreams_tick();
 	sessions_tick();
 	spaces_tick();
+	governed_tick();
 	handover_tick();
 	log_flush();
 	if (!(++ticks % 60)) {
@@ -76,7 +78,7 @@ int main(int count, char **arguments)
 		return 1;
 	puts("ready");
 	fflush(stdout);
-	loop_run(tick);
+	loop_run(tick, breakers_settle);
 	log_flush();
 	control_end();
 	return 0;

@@ -53,6 +53,7 @@ static struct open_map maps[] = {
 	{&http_buckets, "http_buckets", -1},
 	{&http_rings, "http_rings", -1},
 	{&http_clusters, "http_clusters", -1},
+	{&http_members, "http_members", -1},
 	{&route_stats, "route_stats", -1},
 	{&gate_stat, "gate_stat", -1},
 	{&taken_heads, "taken_heads", -1},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Connections to one endpoint from one namespace, and which of them are idle. */
 #include "gate.h"
+#include "govern.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,8 @@ static uint32_t bucket_of(const struct kmesh_pool_key *key)
 	return hash % BUCKETS;
 }
 
-struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint)
+struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint,
+		     struct governed *governed)
 {
 	struct kmesh_pool_key key = {.netns = space->cookie, .port = endpoint->port};
 	struct pool **bucket, *pool;
@@ -25,7 +27,8 @@ struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint)
 	memcpy(key.address, endpoint->address, sizeof(key.address));
 	bucket = &buckets[bucket_of(&key)];
 	for (pool = *bucket; pool; pool = pool->chain)
-		if (pool->space == space && !memcmp(&pool->key, &key, sizeof(key)))
+		if (pool->space == space && pool->governed == governed &&
+		    !memcmp(&pool->key, &key, sizeof(key)))
 			return pool;
 	pool = calloc(1, sizeof(*pool));
 	if (!pool)
@@ -33,8 +36,12 @@ struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint)
 	pool->key = key;
 	pool->space = space;
 	space->users++;
+	pool->governed = governed;
+	if (governed)
+		governed->users++;
 	/* The node's waypoint has no port, and is none of the kernel's. */
-	pool->numbered = key.port && !space->closing && maps_number_pool(&key, &pool->number);
+	pool->numbered =
+		key.port && !governed && !space->closing && maps_number_pool(&key, &pool->number);
 	pool->chain = *bucket;
 	*bucket = pool;
 	return pool;
@@ -93,18 +100,36 @@ void pool_out(struct upstream *upstream)
 	leave_list(upstream);
 }
 
-/* One connection less; the last takes the pool with it. */
-void pool_release(struct pool *pool)
+void pool_free_if_unused(struct pool *pool)
 {
 	struct pool **at = &buckets[bucket_of(&pool->key)];
 
-	if (--pool->count)
+	if (pool->count || pool->waiting || pool->stirred)
 		return;
 	while (*at != pool)
 		at = &(*at)->chain;
 	*at = pool->chain;
 	if (pool->numbered && !handing_over)
 		maps_forget_pool(&pool->key, pool->number);
+	if (pool->governed)
+		pool->governed->users--;
 	space_leave(pool->space);
 	free(pool);
+}
+
+void pool_gain(struct pool *pool)
+{
+	pool->count++;
+	if (pool->governed)
+		pool->governed->connections++;
+}
+
+void pool_release(struct pool *pool)
+{
+	pool->count--;
+	if (pool->governed) {
+		pool->governed->connections--;
+		breaker_stir(pool);
+	}
+	pool_free_if_unused(pool);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The response's half of an exchange: from the upstream to the client, until it ends. */
 #include "blind.h"
+#include "govern.h"
 #include "session.h"
 #include <errno.h>
 #include <string.h>
@@ -49,6 +50,7 @@ static void note(struct exchange *exchange, size_t used)
 	if (!exchange->response.headed || exchange->measure.head_at)
 		return;
 	stat_head(&exchange->measure, exchange->response.parser.status_code);
+	outlier_answered(exchange->upstream, exchange->response.parser.status_code);
 	memcpy(exchange->measure.endpoint, upstream->pool->key.address,
 	       sizeof(exchange->measure.endpoint));
 	exchange->measure.endpoint_port = upstream->pool->key.port;

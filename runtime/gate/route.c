@@ -2,6 +2,7 @@
 /* Where a request goes: the same tables and the same code as the kernel's. */
 #include "answers.h"
 #include "gate.h"
+#include "govern.h"
 #include "maps.h"
 #include "waypoint.h"
 #include "stat.h"
@@ -216,20 +217,27 @@ bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint)
 	return true;
 }
 
-static void choose(struct route *route)
+static void no_endpoint(struct route *route)
 {
-	if (route_pick(route->cluster, &route->endpoint)) {
-		route->kind = ROUTE_ENDPOINT;
-		return;
-	}
 	stop_with(route, 503, "no healthy upstream");
 	route->reason = "no healthy endpoint";
 }
 
+/* What the gate governs the kernel's tables do not have. */
+static void choose(struct session *session, struct route *route)
+{
+	route->kind = ROUTE_ENDPOINT;
+	if (route_pick(route->cluster, &route->endpoint))
+		return;
+	route->governed = governed_of(session->space, route->cluster);
+	if (!route->governed || !elect(route->governed, NULL, &route->endpoint))
+		no_endpoint(route);
+}
+
 bool route_again(struct route *route)
 {
-	choose(route);
-	return route->kind == ROUTE_ENDPOINT;
+	return route->governed ? elect(route->governed, &route->endpoint, &route->endpoint)
+			       : route_pick(route->cluster, &route->endpoint);
 }
 
 /* The kernel chose an endpoint for the request that starts there, and had no connection to it. */
@@ -316,6 +324,7 @@ static bool choose_alike(struct session *session, const struct kmesh_http_port *
 	const uint64_t *ring;
 	const char *texts;
 	__be32 source[4] = {}; /* of a namespace without addresses: it is one source all the same */
+	bool found;
 	uint64_t hash;
 
 	if (!row->hash[0])
@@ -326,11 +335,15 @@ static bool choose_alike(struct session *session, const struct kmesh_http_port *
 		return false;
 	texts = content(TEXTS, port->table, sizeof(__u64), &texts_size);
 	space_source(session->space, session->service, source);
-	if (!hash_request(row, texts, texts ? texts_size : 0, head, parsed, source, &hash) ||
-	    !hash_choose(ring, ring_size, hash, &route->endpoint))
+	if (!hash_request(row, texts, texts ? texts_size : 0, head, parsed, source, &hash))
 		return false;
-	route->kind = ROUTE_ENDPOINT;
-	return true;
+	route->governed = governed_of(session->space, route->cluster);
+	found = route->governed
+			? elect_alike(route->governed, ring, ring_size, hash, &route->endpoint)
+			: hash_choose(ring, ring_size, hash, &route->endpoint);
+	if (found)
+		route->kind = ROUTE_ENDPOINT;
+	return found;
 }
 
 static void decide(struct session *session, const struct kmesh_http_port *port, const char *head,
@@ -376,7 +389,7 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 		route->cluster = kmesh_route_cluster(&row);
 		if (!kernel_has_chosen(session, at, route) &&
 		    !choose_alike(session, port, &row, head, &parsed, route))
-			choose(route);
+			choose(session, route);
 		break;
 	default:
 		route->needs_waypoint = true;

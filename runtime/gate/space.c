@@ -2,6 +2,7 @@
 /* Network namespaces: a listener on the loopback of each, and sockets made in them. */
 #define _GNU_SOURCE
 #include "gate.h"
+#include "govern.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
@@ -162,6 +163,7 @@ static void free_if_unused(struct space *space)
 	while (*at != space)
 		at = &(*at)->next;
 	*at = space->next;
+	governed_forget(space);
 	close(space->netns);
 	loop_free_later(space);
 }

@@ -67,6 +67,21 @@ void stat_begin(struct measure *measure, uint32_t stat, uint8_t by)
 	measure->by = by;
 }
 
+void stat_overflow(enum kmesh_overflow which)
+{
+	add(&gate_stat_shared->overflows[which], 1);
+}
+
+void stat_ejection(enum kmesh_ejection which)
+{
+	add(&gate_stat_shared->ejections[which], 1);
+}
+
+void stat_ejected(uint32_t endpoints)
+{
+	__atomic_store_n(&gate_stat_shared->ejected, endpoints, __ATOMIC_RELAXED);
+}
+
 /* The kernel has said when, and what. */
 void stat_begin_taken(struct measure *measure, uint32_t upstream)
 {

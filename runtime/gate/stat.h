@@ -38,6 +38,9 @@ void stat_unanswered(const struct session *session, uint32_t upstream);
 void stat_verdict(int verdict); /* a head was not routed */
 
 void stat_log_dropped(uint32_t lines);
+void stat_overflow(enum kmesh_overflow which);
+void stat_ejection(enum kmesh_ejection which);
+void stat_ejected(uint32_t endpoints); /* that are out now */
 uint64_t stat_route_name(uint32_t stat);
 
 /* accesslog.c */

@@ -2,6 +2,7 @@
 /* Connections to endpoints. */
 #define _GNU_SOURCE
 #include "exchange.h"
+#include "govern.h"
 #include "waypoint.h"
 #include <errno.h>
 #include <linux/sockios.h>
@@ -62,7 +63,6 @@ static struct upstream *make(struct pool *pool, int fd, uint32_t id)
 	upstream->id = id;
 	upstream->since = loop_now;
 	upstreams[id] = upstream;
-	pool->count++;
 	return upstream;
 }
 
@@ -99,13 +99,12 @@ struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange)
 	bool later;
 	int fd;
 
-	pool->count++; /* it must not go meanwhile */
+	pool_gain(pool);
 	fd = find_number(&id) ? begin_connect(pool, &later) : -1;
 	if (fd < 0) {
 		pool_release(pool);
 		return NULL;
 	}
-	pool->count--;
 	upstream = make(pool, fd, id);
 	upstream->state = UPSTREAM_DIALLING;
 	upstream->exchange = exchange;
@@ -128,7 +127,7 @@ static void established(struct upstream *upstream)
 	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
 
 	upstream->acked = information(upstream->watch.fd).tcpi_bytes_acked;
-	*shared = (struct kmesh_upstream){};
+	*shared = (struct kmesh_upstream){.recalled = !!upstream->pool->governed};
 	shared->sock = maps_socket(socket_cookie(upstream->watch.fd));
 	maps_name_upstream(socket_cookie(upstream->watch.fd), upstream->id);
 	__atomic_store_n(&shared->cookie, socket_cookie(upstream->watch.fd), __ATOMIC_RELEASE);
@@ -155,6 +154,7 @@ struct upstream *upstream_adopt(struct pool *pool, int fd, uint32_t id, uint64_t
 {
 	struct upstream *upstream = make(pool, fd, id);
 
+	pool_gain(pool);
 	upstream->acked = acked;
 	upstream->sent = sent;
 	upstream->state = UPSTREAM_BUSY;
@@ -174,6 +174,8 @@ void upstream_idle(struct upstream *upstream)
 	upstream_watch(upstream);
 	pool_put(upstream);
 	upstream->offered = false;
+	if (pool->governed)
+		breaker_stir(pool);
 	if (!pool->numbered || !upstreams_shared[upstream->id].sock || handing_over)
 		return;
 	upstream->offer = pools_shared[pool->number].next;

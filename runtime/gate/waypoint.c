@@ -154,7 +154,8 @@ struct upstream *waypoint_seek(struct exchange *exchange)
 	waypoint_drop(session);
 	if (!choose(exchange))
 		return NULL;
-	upstream = upstream_dial(pool_of(session->space, &exchange->route.endpoint), exchange);
+	upstream =
+		upstream_dial(pool_of(session->space, &exchange->route.endpoint, NULL), exchange);
 	if (!upstream) {
 		waypoint_failed(exchange);
 		return NULL;

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +19,23 @@ _ANSWER = 4096
 
 class GateError(KmeshError):
     """The gate is not there, or refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ejected:
+    """An endpoint that is not used by one network namespace's requests to a cluster, by its number."""
+
+    cluster: int
+    address: IPv4Address | IPv6Address
+    port: int
+    netns: int
+
+    @classmethod
+    def of(cls, word: str) -> Ejected:
+        cluster, place, netns = word.split("/")
+        host, _, port = place.rpartition(":")
+        address = IPv6Address(host.strip("[]"))
+        return cls(int(cluster, 16), address.ipv4_mapped or address, int(port), int(netns))
 
 
 class Gate:
@@ -104,6 +123,10 @@ class Gate:
         words = (word.partition("=") for word in self._ask("status").split())
         return {name: int(value) for name, _, value in words}
 
+    def ejected(self) -> list[Ejected]:
+        """Endpoints that outlier detection has out now; the first of them, where they are many."""
+        return [Ejected.of(word) for word in self._ask("ejected").split()]
+
     def log_requests(self, *, one_in: int) -> None:
         """Tell the access log of one in so many requests; of none with 0. Kept over hand-over."""
         self._ask(f"access-log {one_in}")
@@ -113,4 +136,4 @@ class Gate:
         self._ask("stop")
 
 
-__all__ = ["Gate", "GateError"]
+__all__ = ["Ejected", "Gate", "GateError"]

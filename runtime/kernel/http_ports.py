@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from runtime.bpf.maps import BpfMap
+from runtime.kernel.http_members import PLAIN, ClusterRows
 from runtime.kernel.http_stats import RouteStats
 from runtime.model.http import HttpPort as Port
 from runtime.model.http import RouteTable
@@ -21,8 +22,6 @@ from runtime.tables.enhanced_layout import (
     ClusterKey,
     Frontend,
     FrontendKey,
-    HttpCluster,
-    HttpClusterKey,
     HttpPort,
     Route,
     RouteKey,
@@ -30,6 +29,7 @@ from runtime.tables.enhanced_layout import (
 )
 from runtime.tables.http_cases import split
 from runtime.tables.http_digest import digest
+from runtime.tables.http_govern import Governed
 from runtime.tables.http_ports import (
     HTTP_CLUSTER,
     RouteRows,
@@ -78,6 +78,7 @@ class HttpPorts:
         self._ports = {key: HttpPort.unpack(value) for key, value in maps["http_ports"].items()}
         self._clusters: dict[int, dict[bytes, bytes]] = {}  # slots, by the number of the cluster
         self._installed: dict[int, bytes] = {}
+        self._rows = ClusterRows(maps)
         self._adopt_clusters()
 
     def _adopt_clusters(self) -> None:
@@ -91,63 +92,73 @@ class HttpPorts:
             if number & HTTP_CLUSTER:
                 self._clusters.setdefault(number, {})[key] = value
 
-    def set_cluster(self, name: str, targets: Iterable[Target], *, hashes: bool = False) -> None:
+    def set_cluster(
+        self,
+        name: str,
+        targets: Iterable[Target],
+        *,
+        hashes: bool = False,
+        governed: Governed | None = None,
+    ) -> None:
         """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile.
 
         Args:
             name: of the cluster.
             targets: the endpoints, which may be used.
             hashes: requests that are alike, by what their routes say of them, go to one endpoint.
+            governed: what the gate does for it, which then alone chooses among its endpoints.
 
         Raises:
             BpfError: the kernel has no room; what the cluster had stays in use.
         """
         targets = list(targets)
-        value, slots = cluster_rows(name, targets)
-        self._set_ring(name, ring_of(targets) if hashes else b"")
         number = cluster_number(name)
         there = self._clusters.setdefault(number, {})
-        for key, slot in slots.items():
-            if there.get(key) != slot:
-                self._maps["slots"].update(key, slot)
-                there[key] = slot
-        if self._installed.get(number) != value:
-            self._maps["clusters"].update(ClusterKey(number).pack(), value)
-            self._installed[number] = value
-        for key in there.keys() - slots.keys():
+        before = self._rows.ring_of(number)
+        ring = self._write_ring(ring_of(targets)) if hashes and targets else 0
+        if governed is not None:
+            # The gate looks here where the kernel's tables have nothing.
+            self._rows.put(number, governed.row._replace(ring=ring), governed.members)
+            self._drop(number, there)
+        else:
+            value, slots = cluster_rows(name, targets)
+            for key, slot in slots.items():
+                if there.get(key) != slot:
+                    self._maps["slots"].update(key, slot)
+                    there[key] = slot
+            if self._installed.get(number) != value:
+                self._maps["clusters"].update(ClusterKey(number).pack(), value)
+                self._installed[number] = value
+            for key in there.keys() - slots.keys():
+                self._maps["slots"].delete(key)
+                del there[key]
+            self._rows.put(number, PLAIN._replace(ring=ring), ())
+        if before != ring and before:
+            self._sweep_rings()
+
+    def _drop(self, number: int, slots: dict[bytes, bytes]) -> None:
+        """The kernel has nothing to choose from any more."""
+        if self._installed.pop(number, None) is not None:
+            self._maps["clusters"].delete(ClusterKey(number).pack())
+        for key in slots:
             self._maps["slots"].delete(key)
-            del there[key]
+        slots.clear()
 
     def keep_clusters(self, names: Iterable[str]) -> None:
         """Remove all clusters but these; no route may lead to the others any more."""
         kept = {cluster_number(name) for name in names}
         for number in self._clusters.keys() - kept:
-            if self._installed.pop(number, None) is not None:
-                self._maps["clusters"].delete(ClusterKey(number).pack())
-            for key in self._clusters.pop(number):
-                self._maps["slots"].delete(key)
-        kept_rings = {HttpClusterKey(number).pack() for number in kept}
-        gone = [key for key in list(self._maps["http_clusters"].keys()) if key not in kept_rings]
-        for key in gone:
-            self._maps["http_clusters"].delete(key)
-        if gone:
+            self._drop(number, self._clusters.pop(number))
+        if self._rows.keep(kept):
             self._sweep_rings()
 
-    def _set_ring(self, name: str, ring: bytes) -> None:
-        key = HttpClusterKey(cluster_number(name)).pack()
-        if ring:
-            number = digest(b"ring", ring)
-            self._add("http_rings", number, ring, RING_CELL, _INNER)
-            self._maps["http_clusters"].update(key, HttpCluster(number).pack())
-        elif self._maps["http_clusters"].lookup(key) is not None:
-            self._maps["http_clusters"].delete(key)
-        else:
-            return
-        self._sweep_rings()
+    def _write_ring(self, ring: bytes) -> int:
+        number = digest(b"ring", ring)
+        self._add("http_rings", number, ring, RING_CELL, _INNER)
+        return number
 
     def _sweep_rings(self) -> None:
-        clusters = (HttpCluster.unpack(one) for _, one in self._maps["http_clusters"].items())
-        used = {one.ring for one in clusters}
+        used = self._rows.rings()
         for other in list(self._maps["http_rings"].keys()):
             if struct.unpack("=Q", other)[0] not in used:
                 self._maps["http_rings"].delete(other)
@@ -185,12 +196,20 @@ class HttpPorts:
         self.keep_ports(self._ports.keys() - {_port_key(address, port)})
         self.sweep()
 
-    def write(self, table: RouteTable, *, governs: Port | None = None) -> Written:
+    def write(
+        self,
+        table: RouteTable,
+        *,
+        governs: Port | None = None,
+        gate_chooses: Collection[str] = (),
+    ) -> Written:
         """Bring a table into the kernel, for ports to be pointed at; the next sweep removes it if none is.
 
         Args:
             table: the routes; what is `beyond` them is a waypoint's.
             governs: the port's filters (authorization, faults, rate limits), and how it reads paths.
+            gate_chooses: clusters whose endpoints the kernel cannot choose: a choice among clusters
+                is made once, so routes that lead to any of them are all the gate's.
 
         Raises:
             TableTooLargeError: it cannot be expressed.
@@ -201,9 +220,13 @@ class HttpPorts:
         merge = governs is not None and governs.merge_slashes
         compiled = compile_routes(cases.table if cases else table, merge_slashes=merge)
         if cases:
-            rows = case_rows(cases, compiled.rough, stats, compiled.slots)
+            rows = case_rows(
+                cases, compiled.rough, stats, compiled.slots, gate_chooses=gate_chooses
+            )
         else:
-            rows = route_rows(table, compiled.rough, stats, compiled.slots)
+            rows = route_rows(
+                table, compiled.rough, stats, compiled.slots, gate_chooses=gate_chooses
+            )
         self.stats.hold(rows.number, stats)
         self._write(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from runtime.model.http import RouteTable
 
 REST_SECONDS = 120
+OVERFLOWS = ("connections", "pending", "requests")  # enum kmesh_overflow
+EJECTIONS = ("5xx", "gateway", "local", "refused")  # enum kmesh_ejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +173,7 @@ class RouteStats:
 
     def verdicts(self) -> dict[str, int]:
         """Heads that were not routed, by why."""
-        value = self._gate.lookup(_key(0))
-        counted = GateStat.unpack(value or bytes(self._gate.value_size)).verdicts
+        counted = self._gate_stat().verdicts
         return {
             verdict.name.lower(): counted[verdict]
             for verdict in Verdict
@@ -181,8 +182,22 @@ class RouteStats:
 
     def log_dropped(self) -> int:
         """Lines of the access log that nobody took from the gate."""
-        value = self._gate.lookup(_key(0))
-        return GateStat.unpack(value or bytes(self._gate.value_size)).log_dropped
+        return self._gate_stat().log_dropped
+
+    def overflows(self) -> dict[str, int]:
+        """Requests that circuit breakers kept from an endpoint or a new connection, by why."""
+        return dict(zip(OVERFLOWS, self._gate_stat().overflows, strict=True))
+
+    def ejections(self) -> dict[str, int]:
+        """Endpoints that outlier detection ejected, by why; and those that it was not allowed to."""
+        return dict(zip(EJECTIONS, self._gate_stat().ejections, strict=True))
+
+    def ejected(self) -> int:
+        """Endpoints that are ejected now, of each cluster and network namespace."""
+        return self._gate_stat().ejected
+
+    def _gate_stat(self) -> GateStat:
+        return GateStat.unpack(self._gate.lookup(_key(0)) or bytes(self._gate.value_size))
 
 
 def _key(index: int) -> bytes:

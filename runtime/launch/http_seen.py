@@ -159,11 +159,29 @@ class HttpSeen:
             },
             "unrouted": described(self._stats.unrouted()),
             "folded_routes": self._stats.folded,
+            "overflows": self._stats.overflows(),
+            "ejections": self._stats.ejections(),
+            "ejected": self._stats.ejected(),
+            "ejected_endpoints": self._ejected(),
             "access_log": {
                 "one_in": self._one_in,
                 "dropped": self._stats.log_dropped() + self._access_log.dropped,
             },
         }
+
+    def _ejected(self) -> list[Json]:
+        """Who is out, ready for JSON; nobody where the gate does not say."""
+        with suppress(GateError), Gate(self._gate, seconds=2) as gate:
+            return [
+                {
+                    "cluster": f"{one.cluster:016x}",
+                    "address": str(one.address),
+                    "port": one.port,
+                    "netns": one.netns,
+                }
+                for one in gate.ejected()
+            ]
+        return []
 
     def close(self) -> None:
         """Tell of it no longer; the kernel and the gate count on. Idempotent."""

@@ -22,7 +22,7 @@ class Balancer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBreakers:
-    """Bounds of a cluster on this node; None for no bound."""
+    """Bounds of a cluster, for each workload that sends to it; None for no bound."""
 
     max_connections: int | None = None
     max_pending_requests: int | None = None

@@ -69,19 +69,8 @@ class Ability:
     limits: Limits = field(default_factory=Limits)
 
 
-_NOT_YET = "the data path of this version does not do it"
-# What the enhanced path leaves to a waypoint: its programs and the gate know nothing of it.
-LACKS: Mapping[Feature, str] = MappingProxyType(
-    dict.fromkeys(
-        (
-            Feature.BREAKERS,
-            Feature.LOCALITIES,
-            Feature.OUTLIERS,
-            Feature.PRIORITIES,
-        ),
-        _NOT_YET,
-    )
-)
+# What the enhanced path leaves to a waypoint.
+LACKS: Mapping[Feature, str] = MappingProxyType({})
 LIMITS = Limits(clusters=16)
 
 

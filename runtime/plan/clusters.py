@@ -10,6 +10,7 @@ from runtime.model.http_picture import HttpPicture
 from runtime.model.mesh import IPAddress, Workload
 from runtime.model.policy import Policy
 from runtime.plan.ability import Ability, Feature
+from runtime.tables.http_govern import has_localities, has_priorities, is_bounded
 
 _HASHING = (Balancer.RING_HASH, Balancer.MAGLEV)
 
@@ -65,10 +66,10 @@ class ClusterJudge:
     def _features(self, cluster: Cluster, endpoints: Endpoints) -> Iterator[str]:
         asked = {
             Feature.HASH: cluster.balancer in _HASHING,
-            Feature.BREAKERS: _is_bounded(cluster),
+            Feature.BREAKERS: is_bounded(cluster.breakers),
             Feature.OUTLIERS: cluster.outlier is not None,
-            Feature.LOCALITIES: cluster.locality_weighted,
-            Feature.PRIORITIES: any(each.priority for each in endpoints.endpoints),
+            Feature.LOCALITIES: has_localities(cluster, endpoints),
+            Feature.PRIORITIES: has_priorities(endpoints),
         }
         for feature, wanted in asked.items():
             if wanted and feature in self._ability.lacks:
@@ -96,12 +97,6 @@ def _guards(
         if keys:
             found.update(dict.fromkeys(workload.addresses, keys))
     return found
-
-
-def _is_bounded(cluster: Cluster) -> bool:
-    breakers = cluster.breakers
-    bounds = (breakers.max_connections, breakers.max_pending_requests, breakers.max_requests)
-    return any(bound is not None for bound in bounds)
 
 
 def _transport(cluster: Cluster, endpoint: HttpEndpoint) -> str:

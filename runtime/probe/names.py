@@ -8,6 +8,7 @@ call something else.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,13 @@ from runtime.bpf.lib import BpfError
 from runtime.errors import KmeshError
 from runtime.objects import uapi
 
+VMLINUX = "vmlinux"
+
+
+def module_files(btf: Path) -> list[Path]:
+    """The BTF files of the modules that are loaded, beside that of the running kernel."""
+    return sorted(path for path in btf.parent.iterdir() if path.name != VMLINUX)
+
 
 class KernelTypes:
     """A kernel's BTF, opened when first asked; without one it knows nothing, and says why.
@@ -23,11 +31,15 @@ class KernelTypes:
     Args:
         path: a BTF file, or None when there is none.
         reason: why there is none.
+        modules: BTF files of the kernel's modules, by whose names they are called.
     """
 
-    def __init__(self, path: Path | None, *, reason: str = "") -> None:
+    def __init__(
+        self, path: Path | None, *, reason: str = "", modules: Iterable[Path] = ()
+    ) -> None:
         self._path = path
         self.reason = reason
+        self._modules = tuple(modules)
 
     @cached_property
     def _btf(self) -> Btf | None:
@@ -73,7 +85,27 @@ class KernelTypes:
         return self._enum("attach_types")
 
     def has_function(self, name: str) -> bool:
-        return self._btf is not None and self._btf.find(name, Kind.FUNC) is not None
+        return bool(self.function_home(name))
+
+    def function_home(self, name: str) -> str:
+        """Where a function is: "vmlinux", the name of a module, "" for nowhere."""
+        if self._btf is None:
+            return ""
+        if self._btf.find(name, Kind.FUNC) is not None:
+            return VMLINUX
+        return next((path.stem for path in self._modules if self._in_module(path, name)), "")
+
+    def _in_module(self, path: Path, name: str) -> bool:
+        assert self._btf is not None
+        try:
+            if (
+                f"\0{name}\0".encode() not in path.read_bytes()
+            ):  # hundreds of modules, and hardly one
+                return False
+            with Btf(path, base=self._btf) as module:
+                return module.find(name, Kind.FUNC) is not None
+        except (OSError, BpfError):  # unloaded just now, or of another kernel
+            return False
 
     def has_field(self, path: str) -> bool:
         """Whether "struct.field.field" exists; anonymous members are looked through.

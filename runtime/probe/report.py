@@ -16,6 +16,7 @@ from typing import Any
 from runtime.probe.bugs import BugHit
 from runtime.probe.facts import Facts
 from runtime.probe.mode import ModeDecision, needed_by
+from runtime.probe.provider import Provider, choose
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict
 
 SCHEMA_VERSION = 1
@@ -50,6 +51,11 @@ class Report:
         """The finding about a capability, or None when nothing was found out about it."""
         return next((item for item in self.findings if item.capability == capability), None)
 
+    @property
+    def provider(self) -> Provider:
+        """Who provides the enhanced path on this kernel, and why."""
+        return choose(self.findings, self.mode)
+
     def to_json(self) -> dict[str, Any]:
         """The report as JSON data, as the schema describes it."""
         return {
@@ -62,6 +68,7 @@ class Report:
             "cached": self.cached,
             "kernel": self.facts.to_json(),
             "mode": self.mode.to_json(),
+            "provider": self.provider.to_json(),
             "findings": [finding_json(item) for item in self.findings],
             "bugs": [hit.to_json() for hit in self.bugs],
         }

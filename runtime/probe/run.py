@@ -24,7 +24,9 @@ from runtime.probe.bugs import KNOWN, BugHit, avoided, hits
 from runtime.probe.capability import Context, Shipped, run_probes
 from runtime.probe.facts import Facts, offline_facts, running_facts
 from runtime.probe.mode import choose
-from runtime.probe.names import KernelTypes
+from runtime.probe.names import KernelTypes, module_files
+from runtime.probe.provider import GROUP as OWN_GROUP
+from runtime.probe.provider import Form, identities, kmesh_functions, naming
 from runtime.probe.report import Report
 from runtime.probe.standin import StandIn, stand_in
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict, combine
@@ -38,6 +40,7 @@ BESIDE = {
     "telemetry": "no TCP metrics and no access log; traffic is served as otherwise",
 }
 GROUPS = (*PATHS, *BESIDE)
+_COSTS = {**BESIDE, OWN_GROUP: "the enhanced path's second provider cannot run"}
 # Checks decide by conditions: a quiet machine needs half a second, this is for a node under load.
 BUDGET_SECONDS = 10.0
 _BEFORE_LOADING = (Level.FACT, Level.NAME)
@@ -68,12 +71,14 @@ def probe(
     _check(overrides)
     facts, inspections = running_facts(), kept.Inspections(enabled=cache)
     btf = Path(facts.btf_source) if facts.btf_source else None
+    modules = naming(module_files(btf)) if btf else []
     found = None if btf else _stand_in(facts, objects, inspections, believe=cache)
     relocate_against(found.path if found else None)
     key = ""
     if cache:
         known = [found.identity] if found else []
-        digest = kept.objects_digest(_files(objects, (*GROUPS, "probe")))
+        known += identities(modules)
+        digest = kept.objects_digest(_files(objects, (*GROUPS, OWN_GROUP, "probe")))
         key = kept.cache_key(
             facts,
             btf=btf,
@@ -90,7 +95,11 @@ def probe(
                 taken_at=old.taken_at,
                 stand_in=found.path if found else None,
             )
-    types = KernelTypes(btf, reason="" if btf else "there is no /sys/kernel/btf/vmlinux")
+    types = KernelTypes(
+        btf,
+        reason="" if btf else "there is no /sys/kernel/btf/vmlinux",
+        modules=modules,
+    )
     context = replace(_context(facts, types, objects, inspections, live=True), stand_in=found)
     findings = _probe(context, objects, overrides=overrides, quick=quick)
     tried = not quick and objects is not None
@@ -118,6 +127,7 @@ def probe_offline(
     config: Path | None,
     release: str | None,
     objects: Path | None,
+    modules: Iterable[Path] = (),
     overrides: frozenset[str] = frozenset(),
     inspections: kept.Inspections | None = None,
 ) -> Report:
@@ -129,6 +139,7 @@ def probe_offline(
         config: the kernel's build configuration, plain or gzipped.
         release: its `uname -r`, for the table of known bugs.
         objects: the directory of compiled objects.
+        modules: BTF of its modules, as /sys/kernel/btf/MODULE has it.
         overrides: known bugs that the user vouches to be mended, by name.
         inspections: what is known of the objects already, for those who judge many kernels.
 
@@ -140,7 +151,7 @@ def probe_offline(
     facts = offline_facts(release=release, config=config, btf=btf)
     if config is not None and not facts.kconfig:
         raise KmeshError(f"{config} is no kernel configuration", hint="take /boot/config-RELEASE")
-    types = KernelTypes(btf, reason="" if btf else "this kernel was built without")
+    types = KernelTypes(btf, reason="" if btf else "this kernel was built without", modules=modules)
     context = _context(facts, types, objects, inspections or kept.Inspections(), live=False)
     built_without = btf is None and facts.option("DEBUG_INFO_BTF") == "n"
     if not types.available and not built_without:
@@ -157,9 +168,12 @@ def _context(
     *,
     live: bool,
 ) -> Context:
+    groups = GROUPS
+    if kmesh_functions(types).form is Form.KFUNCS:  # elsewhere nobody would load it
+        groups = (*GROUPS, OWN_GROUP)
     shipped = tuple(
         _inspected(group, path, inspections)
-        for group in GROUPS
+        for group in groups
         for path in _files(objects, (group,))
     )
     return Context(
@@ -177,7 +191,7 @@ def _inspected(group: str, path: Path, inspections: kept.Inspections) -> Shipped
         info, error = inspections.inspect(path), ""
     except ObjectError as damage:  # a finding, not the end
         info, error = None, str(damage)
-    return Shipped(label=label, group=group, info=info, error=error, costs=BESIDE.get(group, ""))
+    return Shipped(label=label, group=group, info=info, error=error, costs=_COSTS.get(group, ""))
 
 
 def _check(overrides: frozenset[str]) -> None:

@@ -233,34 +233,75 @@ class GateSettings(NamedTuple):
         return cls._make(_GATE_SETTINGS.unpack(data))
 
 
-_GATE_STAT = Struct("=32QQ")
+_GATE_STAT = Struct("=32QQ3Q4QQ")
 
 
 class GateStat(NamedTuple):
-    """struct kmesh_gate_stat, 264 bytes."""
+    """struct kmesh_gate_stat, 328 bytes."""
 
     verdicts: tuple[int, ...]
     log_dropped: int
+    overflows: tuple[int, ...]
+    ejections: tuple[int, ...]
+    ejected: int
 
     def pack(self) -> bytes:
-        return _GATE_STAT.pack(*self.verdicts, self.log_dropped)
+        return _GATE_STAT.pack(
+            *self.verdicts, self.log_dropped, *self.overflows, *self.ejections, self.ejected
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> GateStat:
         flat = _GATE_STAT.unpack(data)
-        return cls(flat[0:32], flat[32])
+        return cls(flat[0:32], flat[32], flat[33:36], flat[36:40], flat[40])
 
 
-_HTTP_CLUSTER = Struct("=Q")
+_HTTP_CLUSTER = Struct("=QQIIIIIIIIIIIIIIII")
 
 
 class HttpCluster(NamedTuple):
-    """struct kmesh_http_cluster, 8 bytes."""
+    """struct kmesh_http_cluster, 80 bytes."""
 
     ring: int
+    members: int
+    member_count: int
+    flags: int
+    max_connections: int
+    max_pending: int
+    max_requests: int
+    connection_requests: int
+    consecutive_5xx: int
+    consecutive_gateway: int
+    consecutive_local: int
+    interval_ms: int
+    base_ms: int
+    max_ms: int
+    max_percent: int
+    panic_percent: int
+    overprovisioning: int
+    choices: int
 
     def pack(self) -> bytes:
-        return _HTTP_CLUSTER.pack(self.ring)
+        return _HTTP_CLUSTER.pack(
+            self.ring,
+            self.members,
+            self.member_count,
+            self.flags,
+            self.max_connections,
+            self.max_pending,
+            self.max_requests,
+            self.connection_requests,
+            self.consecutive_5xx,
+            self.consecutive_gateway,
+            self.consecutive_local,
+            self.interval_ms,
+            self.base_ms,
+            self.max_ms,
+            self.max_percent,
+            self.panic_percent,
+            self.overprovisioning,
+            self.choices,
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> HttpCluster:
@@ -302,6 +343,53 @@ class HttpHead(NamedTuple):
     def unpack(cls, data: bytes) -> HttpHead:
         flat = _HTTP_HEAD.unpack(data)
         return cls(flat[0], flat[1], flat[2], flat[3:35], flat[35:67])
+
+
+_HTTP_MEMBER = Struct("=16s2sHIIII4x")
+
+
+class HttpMember(NamedTuple):
+    """struct kmesh_http_member, 40 bytes."""
+
+    address: bytes  # 16 bytes
+    port: bytes  # 2 bytes
+    flags: int
+    weight: int
+    priority: int
+    locality: int
+    locality_weight: int
+
+    def pack(self) -> bytes:
+        return _HTTP_MEMBER.pack(
+            self.address,
+            self.port,
+            self.flags,
+            self.weight,
+            self.priority,
+            self.locality,
+            self.locality_weight,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> HttpMember:
+        return cls._make(_HTTP_MEMBER.unpack(data))
+
+
+_HTTP_MEMBER_KEY = Struct("=QI4x")
+
+
+class HttpMemberKey(NamedTuple):
+    """struct kmesh_http_member_key, 16 bytes."""
+
+    set: int
+    place: int
+
+    def pack(self) -> bytes:
+        return _HTTP_MEMBER_KEY.pack(self.set, self.place)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> HttpMemberKey:
+        return cls._make(_HTTP_MEMBER_KEY.unpack(data))
 
 
 _HTTP_OUTCOME = Struct("=II")
@@ -830,9 +918,10 @@ MAPS = {
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
     "gates": MapLayout(type=1, flags=1, max_entries=4096),
     "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
-    "http_clusters": MapLayout(type=1, flags=1, max_entries=4096),
+    "http_clusters": MapLayout(type=1, flags=1, max_entries=65536),
     "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
     "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_members": MapLayout(type=1, flags=1, max_entries=262144),
     "http_ports": MapLayout(type=1, flags=1, max_entries=131072),
     "http_rings": MapLayout(type=13, flags=0, max_entries=4096),
     "http_routes": MapLayout(type=1, flags=1, max_entries=1048576),
@@ -857,7 +946,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "a135a33da2e5a72ef4cc7971976b7ba762241b9724d8a27150383247e623d424"
+DIGEST = "7d9310f2a494d675a4e6824f4a83b6a2898cb38ac86b8b0abafe634cfb37d430"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

@@ -8,7 +8,7 @@ and turns over to it in one update (runtime/kernel/http_ports.py).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 
@@ -104,8 +104,11 @@ _NOTHING = Row(0, 0, 0, 0, _NOBODY, _NOBODY, *(0,) * 14, _NO_HASH, _NO_HASH)
 class _Rows:
     """The rows of one table's routes, and their texts."""
 
-    def __init__(self, *, limit_first: bool, slots: Mapping[Name, int]) -> None:
+    def __init__(
+        self, *, limit_first: bool, slots: Mapping[Name, int], gate_chooses: Collection[str]
+    ) -> None:
         self.texts = Texts()
+        self._gate_chooses = gate_chooses
         self._slots = slots
         self._flags = LIMIT_FIRST if limit_first else 0
 
@@ -134,8 +137,9 @@ class _Rows:
         chosen = action.clusters
         room = (0,) * (MOST_CLUSTERS - len(chosen))
         hashes, names = self._hashes(action)
+        by_gate = any(one.weight and one.name in self._gate_chooses for one in chosen)
         return _NOTHING._replace(
-            kind=GOVERNED if action.hash_policies else FORWARD,
+            kind=GOVERNED if action.hash_policies or by_gate else FORWARD,
             hash=hashes,
             hash_name=names,
             total=sum(one.weight for one in chosen),
@@ -202,6 +206,8 @@ def route_rows(
     rough: Mapping[int, str],
     stats: Sequence[int] = (),
     slots: Mapping[Name, int] | None = None,
+    *,
+    gate_chooses: Collection[str] = (),
 ) -> RouteRows:
     """The rows of a route table whose port's filters are not known: what they might do is a waypoint's.
 
@@ -210,13 +216,15 @@ def route_rows(
         rough: routes that the matcher cannot tell exactly, and why (`CompiledRoutes.rough`).
         stats: where the requests of each route are counted; all together without it.
         slots: places of headers and query parameters (`CompiledRoutes.slots`).
+        gate_chooses: clusters whose endpoints the gate alone chooses.
     """
     hosts = tuple(
         replace(host, routes=tuple(map(_alone, host.routes))) for host in table.virtual_hosts
     )
     alone = replace(table, virtual_hosts=hosts)
     count = sum(len(host.routes) for host in hosts)
-    return case_rows(Cases(table=alone, origin=tuple(range(count))), rough, stats, slots)
+    cases = Cases(table=alone, origin=tuple(range(count)))
+    return case_rows(cases, rough, stats, slots, gate_chooses=gate_chooses)
 
 
 def _alone(route: Route) -> Route:
@@ -231,6 +239,8 @@ def case_rows(
     rough: Mapping[int, str],
     stats: Sequence[int] = (),
     slots: Mapping[Name, int] | None = None,
+    *,
+    gate_chooses: Collection[str] = (),
 ) -> RouteRows:
     """The rows of a table that is split into cases (http_cases.py).
 
@@ -239,8 +249,11 @@ def case_rows(
         rough: cases that the matcher cannot tell exactly, and why.
         stats: where the requests of each route (not case) are counted; all together without it.
         slots: places of headers and query parameters (`CompiledRoutes.slots`).
+        gate_chooses: clusters whose endpoints the gate alone chooses.
     """
-    made = _Rows(limit_first=cases.limit_first, slots=slots or {})
+    made = _Rows(
+        limit_first=cases.limit_first, slots=slots or {}, gate_chooses=frozenset(gate_chooses)
+    )
     rows: list[bytes] = []
     waypoint: dict[int, str] = {}
     told = "; ".join(cases.table.beyond)

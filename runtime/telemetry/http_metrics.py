@@ -98,11 +98,35 @@ class HttpMetrics(Collector):
         for reason, count in stats.verdicts().items():
             refused.add_metric([reason], count)
         yield refused
+        yield from _governed(stats)
         yield CounterMetricFamily(
             "kmesh_http_accesslog_lines_dropped",
             "Lines of the HTTP access log that nobody took in time.",
             value=stats.log_dropped() + self.log_dropped(),
         )
+
+
+def _governed(stats: RouteStats) -> Iterator[Metric]:
+    """What circuit breakers and outlier detection did."""
+    overflows = CounterMetricFamily(
+        "kmesh_http_circuit_breaker_overflows",
+        "Requests over a bound of their cluster: those of `connections` waited for one, the others got 503.",
+        labels=["bound"],
+    )
+    for bound, count in stats.overflows().items():
+        overflows.add_metric([bound], count)
+    yield overflows
+    ejections = CounterMetricFamily(
+        "kmesh_http_ejections",
+        "Ejections of endpoints by what they did in a row; `refused`: too many were out already.",
+        labels=["cause"],
+    )
+    for cause, count in stats.ejections().items():
+        ejections.add_metric([cause], count)
+    yield ejections
+    gauge = Metric("kmesh_http_ejected_endpoints", "Endpoints that are ejected now.", "gauge")
+    gauge.add_sample("kmesh_http_ejected_endpoints", {}, stats.ejected())
+    yield gauge
 
 
 def _requests(series: Mapping[tuple[str, ...], RouteStat]) -> Metric:

@@ -54,13 +54,13 @@ def test_each_route_tells_its_place_and_reason_in_compat_mode_too(node: Node) ->
     routes = answer["routes"]
     assert {each["service"] for each in routes} == {REVIEWS}
     assert {each["place"] for each in routes} == {"waypoint"}
-    # What leads to clusters with circuit breakers is the waypoint's anyway.
-    assert [each["route"] for each in routes if each["able"]] == ["admin", "old-path"]
+    able = [each["route"] for each in routes if each["able"]]
+    assert able == ["testers", "testers", "admin", "old-path", "chaos", "gray-release"]
     slow = routes[5]
     why = "the enhanced path does not run: --mode compat was asked for"
     assert slow["why"][:2] == [why, "fault.delay: 2 s for 100 % of the requests"]
     text = node.kmeshctl("routes", "--service", "reviews.bookstore")
-    assert "2 of 9 routes could run in the kernel" in text
+    assert "6 of 9 routes could run in the kernel" in text
     assert why in text
     over_http = json.loads(node.http("/debug/config_dump/routes")[1])
     assert [each for each in over_http if each["service"] == REVIEWS] == routes

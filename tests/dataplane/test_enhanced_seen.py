@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,7 +15,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from runtime.cli.ctl_http import http_lines
 from runtime.kernel.gate import Gate
 from runtime.launch.http_seen import HttpSeen
-from runtime.model.http import RouteTable, VirtualHost
+from runtime.model.http import (
+    CircuitBreakers,
+    Cluster,
+    Endpoints,
+    HttpEndpoint,
+    OutlierDetection,
+    RouteTable,
+    VirtualHost,
+)
+from runtime.tables.http_govern import govern
+from runtime.tables.http_ports import cluster_number
 from runtime.telemetry.accesslog import AccessLog
 from runtime.telemetry.directory import Directory
 from tests.dataplane.enhanced_stage import PORT, Stage, to
@@ -102,6 +113,8 @@ def test_metrics_are_the_requests_and_only_grow(stage: Stage, seen: HttpSeen) ->
 def test_status_says_why_messages_were_passed(stage: Stage, seen: HttpSeen) -> None:
     before = {each["reason"]: each["count"] for each in (seen.status() or {})["passed"]}
     number = stage.client("connect", VIP4, PORT)
+    # Before the gate has accepted it, a message is passed for that reason.
+    wait_for(lambda: stage.status()["sessions"] == 1, "the gate has accepted it")
     stage.client("send", number, "GET /a/1 HT")
     stage.client("send", number, "TP/1.1\r\nHost: x\r\n\r\n")
     assert stage.client("read", number)[0] == 200
@@ -113,6 +126,37 @@ def test_status_says_why_messages_were_passed(stage: Stage, seen: HttpSeen) -> N
     text = "\n".join(f"{name} {value}" for name, value in http_lines(facts))
     assert "passed to the gate: not one whole plain HTTP/1.1 request in one piece" in text
     assert "passed to the gate: an earlier request of the connection was not answered yet" in text
+
+
+def test_circuit_breakers_and_ejections_are_told(stage: Stage, seen: HttpSeen) -> None:
+    nobody = HttpEndpoint(address=ip_address("127.0.0.1"), port=9)
+    rules = {
+        "a": {"outlier": OutlierDetection(consecutive_5xx=2, max_ejection_percent=100)},
+        "b": {"breakers": CircuitBreakers(max_pending_requests=0)},
+    }
+    before = samples(seen)
+    for name, about in rules.items():
+        made = Cluster(name=name, panic_percent=0, **about)  # type: ignore[arg-type]
+        governed = govern(made, Endpoints(name=name, endpoints=(nobody,)))
+        stage.ports.set_cluster(name, [], governed=governed)
+    assert stage.ask(["/a/1", "/b/1", "/b/2"]) == [503, 503, 503]
+    wait_for(lambda: bool((seen.status() or {})["ejected"]), "the gate has counted it")
+    facts = seen.status()
+    assert facts
+    text = "\n".join(f"{name} {value}" for name, value in http_lines(facts))
+    assert "2 requests answered with 503: a circuit breaker was open" in text
+    assert "1 ejection by outlier detection; 1 endpoint out now" in text
+    assert "127.0.0.1:9 is ejected" in text
+    [out] = facts["ejected_endpoints"]
+    assert out["cluster"] == f"{cluster_number('a'):016x}"
+    after = samples(seen)
+    overflows, ejections = (
+        "kmesh_http_circuit_breaker_overflows_total",
+        "kmesh_http_ejections_total",
+    )
+    assert total(after, overflows, bound="pending") - total(before, overflows) == 2
+    assert total(after, ejections, cause="5xx") - total(before, ejections) == 1
+    assert total(after, "kmesh_http_ejected_endpoints") == 1
 
 
 def test_hits_stand_beside_their_routes(stage: Stage, seen: HttpSeen) -> None:

@@ -84,3 +84,28 @@ def test_what_the_kernel_does_not_do_is_envoys_and_both_outlive_a_killed_daemon(
     assert daemon.terminate() == 0
     assert started(pid) is None
     assert not node.run_dir.exists()
+
+
+def test_circuit_breakers_and_outlier_detection_need_no_waypoint(bookshop: Node) -> None:
+    """What Istiod sent of the service's DestinationRule; without the policy on HTTP that came with it."""
+    node = bookshop
+    (node.services / "delta-Authorization.pb").unlink()
+    daemon = node.daemon("--mode", "enhanced").wait_ready()
+    program = ASK.replace('("/legacy/a", {})', '("/b", {"x-user": "jason"})')
+
+    def answers() -> list[Any]:
+        done = node.kmesh("exec", "--", sys.executable, "-c", program, REVIEWS)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    until(lambda: answers() == [[200, V2, "/a"], [200, V2, "/b"]], f"not so, but {answers()}")
+    told = json.loads(node.kmeshctl("routes", "--service", "bookstore/reviews", "--output", "json"))
+    testers = next(each for each in told["routes"] if (each["port"], each["index"]) == (9080, 1))
+    assert (testers["route"], testers["place"], testers["why"]) == ("testers", "kernel", [])
+    assert testers["counts"]["by"]["gate"] >= 2
+    where = ("--service", "bookstore/reviews", "--port", "9080", "-H", "x-user: jason")
+    explained = node.kmeshctl("explain", *where, "--", "GET", "/a")
+    assert "at most 100 connections" in explained
+    assert "ejected after 5 responses 5xx in a row" in explained
+    assert "kmesh_http_ejected_endpoints 0.0" in node.http("/status/metric", 15020)[1]
+    assert daemon.terminate() == 0

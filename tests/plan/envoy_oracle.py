@@ -146,6 +146,7 @@ def bootstrap(
     }  # fmt: skip
     return {
         "node": {"id": "oracle", "cluster": "oracle"},
+        "admin": {"address": {"pipe": {"path": str(directory / "admin")}}},
         "static_resources": {"listeners": [{
             "name": "oracle",
             "address": {"pipe": {"path": str(directory / "listen")}},

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -37,7 +38,7 @@ from runtime.model.http import (
     WeightedCluster,
 )
 from runtime.model.http_picture import HttpChange
-from runtime.model.mesh import Workload
+from runtime.model.mesh import Locality, Workload
 from runtime.model.policy import Action, Match, Policy, PolicyScope
 from runtime.plan.ability import Ability, Feature, Limits
 from runtime.plan.planned import Place, PlannedHost, PlannedRoute, host_for
@@ -131,7 +132,10 @@ ASKS = {
     Feature.HASH: picture(cluster={"balancer": Balancer.RING_HASH}),
     Feature.BREAKERS: picture(cluster={"breakers": CircuitBreakers(max_connections=1)}),
     Feature.OUTLIERS: picture(cluster={"outlier": OutlierDetection()}),
-    Feature.LOCALITIES: picture(cluster={"locality_weighted": True}),
+    Feature.LOCALITIES: picture(
+        cluster={"locality_weighted": True},
+        endpoints=(HOME, replace(HOME, locality=Locality(region="elsewhere"))),
+    ),
     Feature.PRIORITIES: picture(
         endpoints=(HOME, HttpEndpoint(address=ip_address("10.0.0.2"), port=1, priority=1))
     ),

@@ -32,6 +32,7 @@ from runtime.tables.enhanced_layout import Route as Row
 from runtime.tables.http_ports import (
     ANSWER,
     FORWARD,
+    GOVERNED,
     MOST_CLUSTERS,
     WAYPOINT,
     Target,
@@ -49,6 +50,17 @@ def kind_of(route: Route, **extra: object) -> tuple[Row, dict[int, str]]:
     table = RouteTable(name="t", virtual_hosts=(VirtualHost("v", ("*",), (route,)),))
     rows = route_rows(table, extra.get("rough", {}))  # type: ignore[arg-type]
     return Row.unpack(rows.rows[0]), dict(rows.waypoint)
+
+
+def test_a_choice_that_the_gate_has_a_part_in_is_all_the_gates() -> None:
+    action = Forward((WeightedCluster("a", 1), WeightedCluster("b", 3), WeightedCluster("c", 0)))
+    table = RouteTable(
+        name="t",
+        virtual_hosts=(VirtualHost("v", ("*",), (Route(match=MATCH, action=action),)),),
+    )
+    for gate_chooses, kind in (({"b"}, GOVERNED), ({"c"}, FORWARD), ((), FORWARD)):
+        rows = route_rows(table, {}, gate_chooses=gate_chooses)
+        assert Row.unpack(rows.rows[0]).kind == kind
 
 
 def test_a_forward_says_its_clusters_and_their_shares() -> None:

@@ -41,10 +41,18 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 65536);
 	__type(key, struct kmesh_http_cluster_key);
 	__type(value, struct kmesh_http_cluster);
 } http_clusters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct kmesh_http_member_key);
+	__type(value, struct kmesh_http_member);
+} http_members SEC(".maps");
 
 /* The texts of a table's routes, end to end, by the table's number: for the gate. */
 struct kmesh_http_text_map {

@@ -212,8 +212,60 @@ struct kmesh_http_cluster_key {
 	__u64 cluster;
 };
 
+/* Flags of a cluster. */
+#define KMESH_CLUSTER_SPLIT	 1  /* failed connections are counted apart from responses */
+#define KMESH_CLUSTER_ALWAYS_ONE 2  /* one endpoint may be ejected whatever `max_percent` says */
+#define KMESH_CLUSTER_LOCALITIES 4  /* localities share by their weights */
+#define KMESH_CLUSTER_IN_TURN	 8  /* endpoints that weigh the same are taken in turn */
+#define KMESH_CLUSTER_LEAST	 16 /* of `choices` endpoints the one with the fewest requests */
+
+#define KMESH_NO_BOUND 0xffffffff
+
+/*
+ * What the gate does for a cluster that it alone chooses endpoints of: such a cluster is not in
+ * `clusters`, so the kernel passes its requests. Of each network namespace, as of each sidecar.
+ */
 struct kmesh_http_cluster {
-	__u64 ring; /* a digest of it, its key in http_rings */
+	__u64 ring;    /* a digest of it, its key in http_rings; 0: it does not hash */
+	__u64 members; /* the set of its endpoints in http_members; 0: the kernel chooses */
+	__u32 member_count;
+	__u32 flags;
+	/* Circuit breakers: KMESH_NO_BOUND for none. */
+	__u32 max_connections;
+	__u32 max_pending; /* requests that wait for a connection */
+	__u32 max_requests;
+	__u32 connection_requests; /* then a connection is closed */
+	/* Outlier detection: failures in a row after which an endpoint is ejected; 0: never. */
+	__u32 consecutive_5xx;
+	__u32 consecutive_gateway;
+	__u32 consecutive_local;
+	__u32 interval_ms;
+	__u32 base_ms; /* out for so long, times how often */
+	__u32 max_ms;
+	__u32 max_percent; /* of the endpoints are out at a time */
+	/* Choosing. */
+	__u32 panic_percent;	/* with fewer healthy endpoints all are used */
+	__u32 overprovisioning; /* percent */
+	__u32 choices;
+};
+
+struct kmesh_http_member_key {
+	__u64 set;   /* a digest of all of it */
+	__u32 place; /* in it, from 0 on */
+	__u32 pad;
+};
+
+#define KMESH_MEMBER_HEALTHY 1 /* says who knows the endpoints */
+
+struct kmesh_http_member {
+	__be32 address[4];
+	__be16 port;
+	__u16 flags;
+	__u32 weight;
+	__u32 priority; /* lower ones first */
+	__u32 locality; /* a number of the set's own */
+	__u32 locality_weight;
+	__u32 pad;
 };
 
 /* A bucket of tokens, which come steadily: as many as since this time, at most as it holds. */

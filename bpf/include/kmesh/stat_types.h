@@ -45,11 +45,31 @@ struct kmesh_route_taken {
 
 #define KMESH_STAT_VERDICTS 32
 
+/* Why a circuit breaker kept a request from an endpoint, or from a connection of its own. */
+enum kmesh_overflow {
+	KMESH_OVERFLOW_CONNECTIONS, /* it waited for one that was there */
+	KMESH_OVERFLOW_PENDING,	    /* too many waited: 503 */
+	KMESH_OVERFLOW_REQUESTS,    /* too many were under way: 503 */
+	KMESH_OVERFLOWS,
+};
+
+/* Why an endpoint was ejected, or was not. */
+enum kmesh_ejection {
+	KMESH_EJECTED_5XX,
+	KMESH_EJECTED_GATEWAY,
+	KMESH_EJECTED_LOCAL,
+	KMESH_EJECTION_REFUSED, /* too many were out already */
+	KMESH_EJECTIONS,
+};
+
 /* The gate's, beside what it counts by route. */
 struct kmesh_gate_stat {
 	__u64 verdicts[KMESH_STAT_VERDICTS]; /* heads that were not routed: enum kmesh_http_verdict
 					      */
 	__u64 log_dropped;		     /* lines of the access log that nobody read */
+	__u64 overflows[KMESH_OVERFLOWS];
+	__u64 ejections[KMESH_EJECTIONS];
+	__u64 ejected; /* endpoints that are out now */
 };
 
 #define KMESH_LOG_TEXT 160 /* of a request's first line; what is longer is cut */

@@ -15,6 +15,7 @@ from ci.demo.story import ADDRESS
 from ci.matrix.inside import node, update
 from ci.matrix.inside.degrade import degrade
 from ci.matrix.inside.image import run_image
+from ci.matrix.inside.openeuler import run_openeuler
 from ci.matrix.inside.suites import run_tests
 from runtime.probe.mode import PATHS
 
@@ -69,6 +70,7 @@ STAGES: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "tests": tests,
     "degrade": lambda names: degrade(names[0]),
     "image": lambda _names: run_image(),
+    "openeuler": lambda _names: run_openeuler(),
     "update-first": lambda _names: update.first(),
     "update-again": lambda _names: update.again(),
     "update-unable": lambda _names: update.unable(),

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Clusters that the gate alone chooses endpoints of, because it counts or watches what they do:
+ * circuit breakers, outlier detection, priorities, weighted localities. What is counted is one
+ * network namespace's, as it is one sidecar's; all of it is as Envoy has it
+ * (source/common/upstream, source/common/conn_pool).
+ */
+#ifndef KMESH_GATE_GOVERN_H
+#define KMESH_GATE_GOVERN_H
+
+#include "gate.h"
+
+#define NO_SET 0xffffffff
+
+struct member {
+	struct kmesh_http_member is;
+	uint32_t active; /* requests */
+	uint32_t set;	 /* that it may be chosen from now; NO_SET: none */
+	/* In a row. */
+	uint32_t failures; /* 5xx, and connections that failed where they are not told apart */
+	uint32_t gateway_failures;
+	uint32_t local_failures;
+	uint32_t times; /* that it stays out for `base_ms` */
+	uint64_t ejected_at, returned_at;
+	bool ejected;
+};
+
+/* Endpoints of which one is chosen. */
+struct set {
+	double share; /* of requests */
+	uint32_t first, count;
+	uint64_t total; /* of their weights */
+	uint32_t turn;
+	bool alike; /* they weigh the same */
+};
+
+struct governed {
+	struct governed *chain;
+	struct space *space;
+	uint64_t cluster;
+	struct kmesh_http_cluster rules;
+	struct member *members;
+	uint32_t connections, pending, requests;
+	uint32_t ejected; /* members */
+	uint32_t users;	  /* pools and exchanges */
+	uint64_t used;	  /* when it was asked for */
+	uint64_t interval_began;
+	/* elect.c: made anew when an endpoint's health has changed */
+	bool stale;
+	struct set *sets;
+	uint32_t set_count;
+	uint32_t *order; /* members, set by set */
+};
+
+/* govern.c: NULL: the gate does not govern this cluster. */
+struct governed *governed_of(struct space *space, uint64_t cluster);
+struct member *governed_member(struct governed *governed, const __be32 *address, __be16 port);
+void governed_forget(struct space *space); /* it has gone */
+void governed_tick(void);
+size_t governed_tell(char *text, size_t size); /* who is ejected: words, as many as fit */
+uint32_t governed_count(uint32_t *ejected, uint32_t *pending); /* of all clusters together */
+
+/* elect.c: false: there is no endpoint to be had. */
+bool elect(struct governed *governed, const struct kmesh_endpoint *avoid,
+	   struct kmesh_endpoint *endpoint);
+/* The endpoint that all requests with this hash go to, while it may be used. */
+bool elect_alike(struct governed *governed, const uint64_t *ring, size_t size, uint64_t hash,
+		 struct kmesh_endpoint *endpoint);
+
+/* outlier.c */
+void outlier_answered(struct upstream *upstream, unsigned int status);
+/* No connection, or it ended before its response did. */
+void outlier_failed(struct governed *governed, const __be32 *address, __be16 port);
+void outlier_interval(struct governed *governed);
+
+/* breaker.c: the exchange has a connection, waits for one, or is `overloaded`. */
+void breaker_seek(struct exchange *exchange, struct pool *pool);
+bool breaker_attach(struct exchange *exchange); /* to its connection; false: it is overloaded */
+void breaker_leave(struct exchange *exchange);	/* it counts no more */
+void breaker_failed(const struct exchange *exchange); /* no fault of the request's own */
+void breaker_stir(struct pool *pool);		      /* who waits there may go on */
+void breaker_fail_waiting(struct pool *pool);
+void breakers_settle(void);
+
+#endif
