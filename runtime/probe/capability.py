@@ -130,7 +130,7 @@ def find(name: str) -> Capability | None:
     return next((item for item in stems if name.startswith(item.name.split("{")[0])), None)
 
 
-def run_probes(context: Context, *, levels: Container[Level] = Level) -> list[Finding]:
+def run_probes(context: Context, *, levels: Container[Level] = tuple(Level)) -> list[Finding]:
     """Run every registered probe that decides at one of the levels.
 
     One that observes nothing does not apply here.

@@ -55,7 +55,7 @@ class KernelMatcher:
     def use(self, tables: CompiledRoutes) -> None:
         """Route by these tables from now on."""
         self._sets.put(tables)
-        self._write(HttpTrial(tables.set.pack(), bytes(152), bytes(8), 0, 0, 0, 0))
+        self._write(HttpTrial.unpack(tables.set.pack().ljust(256, b"\0")))
         self._sets.keep([tables])
 
     def _write(self, trial: HttpTrial) -> None:
