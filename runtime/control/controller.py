@@ -38,6 +38,14 @@ class Kernel(Protocol):
     def contents(self) -> Contents: ...
 
 
+class Routes(Protocol):
+    """Brings the routes of a view into the kernel, and tells whether something may go in at another attempt."""
+
+    is_behind: bool
+
+    def program(self, update: Update, view: View) -> Mapping[str, str]: ...
+
+
 class Controller:
     """Consumes a source until cancelled.
 
@@ -49,6 +57,9 @@ class Controller:
         on_synced: called once, when the first whole picture is in the kernel.
         authorization: takes the policies; used like the kernel.
         whereabouts: this node's place, which the tables were made with; more is learned here.
+
+    Attributes:
+        routes: takes the routes, where the path has any use for them; used here alone.
     """
 
     def __init__(
@@ -64,6 +75,7 @@ class Controller:
         whereabouts: Whereabouts | None = None,
     ) -> None:
         self._source = source
+        self.routes: Routes | None = None
         self._authorization = authorization
         self._tables = tables
         self._whereabouts = whereabouts
@@ -73,6 +85,7 @@ class Controller:
         self._on_synced = on_synced
         self._failures = 0  # in a row, of the kernel
         self._open_doors = 0  # the same, where policies could not be enforced
+        self._unrouted = 0  # the same, where routes could not be brought in
         self._whole = False  # the source has given its whole picture
         view.source = source.name
         view.details = partial(_details, source)
@@ -100,7 +113,7 @@ class Controller:
         try:
             while True:
                 coming = coming or asyncio.ensure_future(anext(updates))
-                failures = max(self._failures, self._open_doors)
+                failures = max(self._failures, self._open_doors, self._unrouted)
                 timeout = _pause(failures - 1) if failures else None
                 done, _ = await asyncio.wait({coming}, timeout=timeout)
                 if not done:
@@ -138,7 +151,16 @@ class Controller:
         self._locate(update)
         refused = self._authorize(update)
         failed = self._serve(update)
-        return None if failed is None else {**failed, **refused}
+        unrouted = self._route(update)
+        return None if failed is None else {**failed, **refused, **unrouted}
+
+    def _route(self, update: Update) -> Mapping[str, str]:
+        """Bring routes in, after the services that they are for; what is not in, with the reason."""
+        if self.routes is None:
+            return {}
+        failed = self.routes.program(update, self._view)  # may compile for long: no lock
+        self._unrouted = self._unrouted + 1 if self.routes.is_behind else 0
+        return failed
 
     def _locate(self, update: Update) -> None:
         """Before anything is made of an update: where this node is may be known by it."""

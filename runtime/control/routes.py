@@ -9,7 +9,7 @@ from typing import Any
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.model.mesh import Service
-from runtime.plan.ability import Ability
+from runtime.plan.ability import ability
 from runtime.plan.planner import make_plan
 from runtime.plan.report import route_rows
 
@@ -41,7 +41,7 @@ def describe_routes(
         return answer | {"note": _NOT_FOLLOWED if view.http is None else "HTTP has not come yet"}
     plan = make_plan(
         view.http.copy(),
-        ability=Ability(serves=not why_not, why_not=why_not),
+        ability=ability(why_not),
         services=view.services.copy(),
         workloads=view.workloads.copy(),
         policies=view.policies.copy(),

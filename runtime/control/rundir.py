@@ -28,6 +28,9 @@ _OURS = (
     "state.new",
     "kmesh-compiled",
     "node-waypoint",
+    "gate.sock",
+    "gate.maps",
+    "gate.log",
 )
 _CAREFULLY = os.O_CLOEXEC | os.O_NOFOLLOW  # never through a link that somebody laid there
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -140,11 +141,11 @@ class DataPath:
     # Tables.
 
     def contents(self) -> Contents:
-        """What is in the service tables."""
+        """What is in the service tables, but for the clusters of routes: those are HttpPorts'."""
         return Contents(
             frontends=dict(self._map("frontends").items()),
-            clusters=dict(self._map("clusters").items()),
-            slots=dict(self._map("slots").items()),
+            clusters=_of_services(self._map("clusters")),
+            slots=_of_services(self._map("slots")),
             source_tlvs=dict(self._map("source_tlvs").items()),
         )
 
@@ -289,6 +290,12 @@ class DataPath:
                 if directory.is_dir():
                     directory.rmdir()
         release_bpffs(self._pins)
+
+
+def _of_services(table: BpfMap) -> dict[bytes, bytes]:
+    """Keys begin with the number of a cluster."""
+    top = 7 if sys.byteorder == "little" else 0
+    return {key: value for key, value in table.items() if not key[top] & 0x80}
 
 
 def remove_pins(directory: Path) -> None:

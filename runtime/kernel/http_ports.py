@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from runtime.bpf.maps import BpfMap
 from runtime.kernel.http_stats import RouteStats
@@ -18,6 +19,7 @@ from runtime.model.mesh import IPAddress
 from runtime.tables.enhanced_layout import (
     BucketKey,
     ClusterKey,
+    Frontend,
     FrontendKey,
     HttpPort,
     Route,
@@ -26,6 +28,7 @@ from runtime.tables.enhanced_layout import (
 )
 from runtime.tables.http_cases import split
 from runtime.tables.http_ports import (
+    HTTP_CLUSTER,
     RouteRows,
     Target,
     case_rows,
@@ -40,6 +43,19 @@ from runtime.tables.http_texts import CELL as TEXT_CELL
 _MMAPABLE, _INNER = 1 << 10, 1 << 12  # BPF_F_MMAPABLE, BPF_F_INNER_MAP
 _CELL = 16  # struct kmesh_http_cell
 _TCP = 6
+_TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A table in the kernel: what a port's element is to say, and which routes are a waypoint's, and why."""
+
+    value: HttpPort
+    waypoint: Mapping[int, str]
+
+
+def _port_key(address: IPAddress | str, port: int) -> bytes:
+    return FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP).pack()
 
 
 class HttpPorts:
@@ -54,16 +70,49 @@ class HttpPorts:
     def __init__(self, maps: Mapping[str, BpfMap]) -> None:
         self._maps = maps
         self.stats = RouteStats(maps)
+        self._ports = {key: HttpPort.unpack(value) for key, value in maps["http_ports"].items()}
+        self._clusters: dict[int, dict[bytes, bytes]] = {}  # slots, by the number of the cluster
+        self._installed: dict[int, bytes] = {}
+        self._adopt_clusters()
+
+    def _adopt_clusters(self) -> None:
+        for key, value in self._maps["clusters"].items():
+            number = ClusterKey.unpack(key).cluster
+            if number & HTTP_CLUSTER:
+                self._installed[number] = value
+                self._clusters.setdefault(number, {})
+        for key, value in self._maps["slots"].items():
+            number = SlotKey.unpack(key).cluster
+            if number & HTTP_CLUSTER:
+                self._clusters.setdefault(number, {})[key] = value
 
     def set_cluster(self, name: str, targets: Iterable[Target]) -> None:
-        """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile."""
+        """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile.
+
+        Raises:
+            BpfError: the kernel has no room; what the cluster had stays in use.
+        """
         value, slots = cluster_rows(name, targets)
         number = cluster_number(name)
+        there = self._clusters.setdefault(number, {})
         for key, slot in slots.items():
-            self._maps["slots"].update(key, slot)
-        self._maps["clusters"].update(ClusterKey(number).pack(), value)
-        for key in list(self._maps["slots"].keys()):
-            if SlotKey.unpack(key).cluster == number and key not in slots:
+            if there.get(key) != slot:
+                self._maps["slots"].update(key, slot)
+                there[key] = slot
+        if self._installed.get(number) != value:
+            self._maps["clusters"].update(ClusterKey(number).pack(), value)
+            self._installed[number] = value
+        for key in there.keys() - slots.keys():
+            self._maps["slots"].delete(key)
+            del there[key]
+
+    def keep_clusters(self, names: Iterable[str]) -> None:
+        """Remove all clusters but these; no route may lead to the others any more."""
+        kept = {cluster_number(name) for name in names}
+        for number in self._clusters.keys() - kept:
+            if self._installed.pop(number, None) is not None:
+                self._maps["clusters"].delete(ClusterKey(number).pack())
+            for key in self._clusters.pop(number):
                 self._maps["slots"].delete(key)
 
     def set_port(
@@ -89,27 +138,74 @@ class HttpPorts:
             TableTooLargeError: it cannot be expressed; the port is as before.
             BpfError: the kernel refused a part; the port is as before.
         """
-        stats = self.stats.assign(table)
-        cases = split(table, governs) if governs else None
-        compiled = compile_routes(cases.table if cases else table)
-        rows = (
-            case_rows(cases, compiled.rough, stats)
-            if cases
-            else route_rows(table, compiled.rough, stats)
-        )
-        self.stats.hold(rows.number, stats)
-        self._write(compiled, rows)
-        key = FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP)
-        value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0)
-        self._maps["http_ports"].update(key.pack(), value.pack())
+        written = self.write(table, governs=governs)
+        self.point(address, port, written)
         self.sweep()
-        return dict(rows.waypoint)
+        return dict(written.waypoint)
 
     def remove_port(self, address: IPAddress | str, port: int) -> None:
         """The address and port have no routes any more."""
-        key = FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP)
-        self._maps["http_ports"].delete(key.pack())
+        self.keep_ports(self._ports.keys() - {_port_key(address, port)})
         self.sweep()
+
+    def write(self, table: RouteTable, *, governs: Port | None = None) -> Written:
+        """Bring a table into the kernel, for ports to be pointed at; the next sweep removes it if none is.
+
+        Args:
+            table: the routes; what is `beyond` them is a waypoint's.
+            governs: the port's filters (authorization, faults, rate limits), and how it reads paths.
+
+        Raises:
+            TableTooLargeError: it cannot be expressed.
+            BpfError: the kernel refused a part.
+        """
+        stats = self.stats.assign(table)
+        cases = split(table, governs) if governs else None
+        merge = governs is not None and governs.merge_slashes
+        compiled = compile_routes(cases.table if cases else table, merge_slashes=merge)
+        if cases:
+            rows = case_rows(cases, compiled.rough, stats)
+        else:
+            rows = route_rows(table, compiled.rough, stats)
+        self.stats.hold(rows.number, stats)
+        self._write(compiled, rows)
+        value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0)
+        return Written(value, rows.waypoint)
+
+    def point(
+        self, address: IPAddress | str, port: int, written: Written, *, waypoint: int = 0
+    ) -> bytes:
+        """Have a table that was written route what comes to an address and port.
+
+        Args:
+            waypoint: the number of the cluster of the waypoint's instances; 0 for none.
+
+        Returns:
+            the port's key, for `keep_ports`.
+        """
+        key = _port_key(address, port)
+        value = written.value._replace(waypoint=waypoint)
+        if self._ports.get(key) != value:
+            self._maps["http_ports"].update(key, value.pack())
+            self._ports[key] = value
+        return key
+
+    @staticmethod
+    def key_of(address: IPAddress | str, port: int) -> bytes:
+        """A port's key, for `keep_ports`."""
+        return _port_key(address, port)
+
+    def waypoint_of(self, address: IPAddress | str, port: int) -> int:
+        """The number of the cluster of a service's waypoint; 0 for none."""
+        value = self._maps["frontends"].lookup(_port_key(address, port))
+        front = Frontend.unpack(value) if value else None
+        return front.cluster if front and front.flags & _TO_WAYPOINT else 0
+
+    def keep_ports(self, keys: Iterable[bytes]) -> None:
+        """Remove the routes of all other ports."""
+        for key in self._ports.keys() - set(keys):
+            self._maps["http_ports"].delete(key)
+            del self._ports[key]
 
     def _write(self, compiled: CompiledRoutes, rows: RouteRows) -> None:
         keys = b"".join(RouteKey(rows.number, index).pack() for index in range(len(rows.rows)))
@@ -137,7 +233,7 @@ class HttpPorts:
 
     def sweep(self) -> None:
         """Remove what no port points at."""
-        ports = [HttpPort.unpack(value) for _, value in self._maps["http_ports"].items()]
+        ports = self._ports.values()
         used = {
             "http_grammars": {port.grammar for port in ports},
             "http_graphs": {port.graph for port in ports},

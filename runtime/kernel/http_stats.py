@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runtime.bpf.maps import BpfMap
-from runtime.model.http import RouteTable
 from runtime.tables.enhanced_layout import GateStat, RouteStat, RouteTaken
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_stats import (
@@ -27,6 +27,9 @@ from runtime.tables.http_stats import (
     RouteName,
     route_names,
 )
+
+if TYPE_CHECKING:
+    from runtime.model.http import RouteTable
 
 REST_SECONDS = 120
 

@@ -14,6 +14,7 @@ from runtime.control.rundir import RunDir, State
 from runtime.enrol.node import remove_features
 from runtime.errors import KmeshError
 from runtime.kernel.cleanup import cleanup as clean_kernel
+from runtime.launch.http import clear as clear_gate
 from runtime.launch.scope import dissolve, is_scope
 from runtime.launch.waypoint import clear as clear_waypoint
 
@@ -104,6 +105,7 @@ def clean(*, run_dir: Path, pins: Path) -> list[str]:
         scopes = filter(is_scope, map(Path, noted))
         removed += [str(cgroup) for cgroup in scopes if dissolve(cgroup)]
         removed += clear_waypoint(run_dir)
+        removed += clear_gate(run_dir)
     except BaseException:
         directory.unlock()
         raise

@@ -21,12 +21,15 @@ from runtime.kernel.addresses import own_addresses
 from runtime.kernel.authorize import GROUP, Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.netns import netns_cookie
+from runtime.kernel.other_path import other_paths
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.choose import PATHS, ImpossibleError
 from runtime.launch.cluster import ClusterPart, connect
-from runtime.launch.instance import HTTP_PATH, Instance, whereabouts
+from runtime.launch.enhanced import HTTP_PATH, retire_others, routes_of, start_gate
+from runtime.launch.instance import Instance, whereabouts
 from runtime.launch.lastrun import LastRun, compare, recall, remember
 from runtime.launch.managed import Governor, Managed
+from runtime.launch.namespaces import OWN
 from runtime.launch.on_demand import OnDemand
 from runtime.launch.pods import Pods
 from runtime.launch.sources import find_source, told_address
@@ -213,7 +216,15 @@ class Daemon(Instance):
     def _open_path(self, name: str) -> DataPath:
         if self._judged is None or self._judged.objects is None:
             raise KmeshError("there are no compiled objects")
-        return DataPath.open(self._judged.objects, pins=self._config.pins, path=name)
+        path = DataPath.open(self._judged.objects, pins=self._config.pins, path=name)
+        if name == HTTP_PATH:
+            self._http = start_gate(
+                path,
+                objects=self._judged.objects,
+                run_dir=self._config.run_dir,
+                namespaces=lambda: self._managed.namespaces() if self._managed else [OWN],
+            )
+        return path
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Bring the source's picture into the kernel until told to stop."""
@@ -233,11 +244,16 @@ class Daemon(Instance):
             whereabouts=self._whereabouts,
         )
         self._view.on_update = self._telemetry.learn
+        if self._http:
+            gate = self._http.socket
+            controller.routes = routes_of(path, gate=gate, seen=self._telemetry.http)
         aside = [
             asyncio.create_task(self._telemetry.run()),
             asyncio.create_task(self._telemetry.http.run()),
             asyncio.create_task(self._keep_guarding()),
         ]
+        if self._http:
+            aside.append(asyncio.create_task(self._http.keep()))
         work = asyncio.create_task(controller.run())
         told = asyncio.create_task(stop.wait())
         await asyncio.wait({work, told}, return_when=asyncio.FIRST_COMPLETED)
@@ -267,7 +283,14 @@ class Daemon(Instance):
             count(len(self._view.workloads), "workload"),
             self._ready_after,
         )
-
+        assert self._started is not None
+        assert self._managed is not None
+        retire_others(
+            self._started.name,
+            self._managed,
+            pins=self._config.pins,
+            run_dir=self._config.run_dir,
+        )
         if self._api is not None and self._cluster is None:
             self._join_cluster(self._api)
 
@@ -290,7 +313,7 @@ class Daemon(Instance):
         self._cluster = ClusterPart(
             api,
             node=config.node,
-            kernel=Pods(self._managed, self._authorization, lock=self._lock),
+            kernel=Pods(self._managed, self._authorization, self._http, lock=self._lock),
             report=node,
         )
         self._cluster.start(
@@ -333,24 +356,35 @@ class Daemon(Instance):
         if self._started is None:
             self._dir.clear(note=False)  # of a daemon that was killed: `kmesh cleanup` goes by it
         elif keep:
-            self._telemetry.close()
-            if self._authorization:
-                self._authorization.close()
-            if self._acceleration:
-                self._acceleration.close()
-            self._started.path.close()
-            self._dir.unlock()
-            _log.info("stopped; the data path stays pinned at %s and serves", self._config.pins)
+            self._leave(self._started.path)
         else:
-            self._telemetry.destroy()
-            if self._authorization:
-                self._authorization.destroy()
-            Authorizer.remove(self._config.pins)  # of an earlier process, where not taken over
-            if self._acceleration:
-                self._acceleration.destroy()
-            self._started.path.destroy()
-            if self._managed:
-                self._managed.dissolve()
-            self._dir.clear()
-            _log.info("stopped; everything attached and pinned is removed")
+            self._remove(self._started.path)
         self._started = None
+
+    def _leave(self, path: DataPath) -> None:
+        """Let go of what serves on, for the next daemon."""
+        self._telemetry.close()
+        if self._authorization:
+            self._authorization.close()
+        if self._acceleration:
+            self._acceleration.close()
+        path.close()
+        self._dir.unlock()
+        _log.info("stopped; the data path stays pinned at %s and serves", self._config.pins)
+
+    def _remove(self, path: DataPath) -> None:
+        self._telemetry.destroy()
+        if self._authorization:
+            self._authorization.destroy()
+        Authorizer.remove(self._config.pins)  # of an earlier process, where not taken over
+        if self._acceleration:
+            self._acceleration.destroy()
+        if self._http:
+            self._http.destroy()
+        for other in other_paths(self._config.pins, self._started.name if self._started else ""):
+            other.remove()
+        path.destroy()
+        if self._managed:
+            self._managed.dissolve()
+        self._dir.clear()
+        _log.info("stopped; everything attached and pinned is removed")

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
+from runtime.control.rundir import RUN_DIR
 from runtime.errors import KmeshError
 from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.datapath import DataPath
@@ -43,12 +46,18 @@ class GatePlace:
     @classmethod
     def at(cls, rundir: Path, program: Path) -> GatePlace:
         """The usual one, below the daemon's run directory."""
+        name = CGROUP if rundir == RUN_DIR else f"{CGROUP}-{_short(rundir)}"
         return cls(
             program=program,
             socket=rundir / "gate.sock",
             log=rundir / "gate.log",
-            cgroup=cgroup2_root() / CGROUP,
+            cgroup=cgroup2_root() / name,
         )
+
+
+def _short(rundir: Path) -> str:
+    """A name for a run directory: two daemons of one host, for tests, have a gate each."""
+    return blake2b(os.fsencode(rundir), digest_size=4).hexdigest()
 
 
 def running(place: GatePlace) -> int | None:
@@ -143,6 +152,14 @@ def _last_words(place: GatePlace) -> str:
 
 def stop_gate(path: DataPath, place: GatePlace, *, seconds: float = 10) -> None:
     """End the gate, and with it what goes by it. Idempotent."""
+    end_gate(place, seconds=seconds)
+    path.release_gate(place.cgroup)
+    with suppress(OSError):
+        place.cgroup.rmdir()
+
+
+def end_gate(place: GatePlace, *, seconds: float = 10) -> bool:
+    """End a gate of which nothing else is known, one that does not answer too; whether there was any."""
     pid = running(place)
     if pid is not None:
         with suppress(GateError), Gate(place.socket) as gate:
@@ -151,10 +168,20 @@ def stop_gate(path: DataPath, place: GatePlace, *, seconds: float = 10) -> None:
         while _in_cgroup(place) and time.monotonic() < end:
             _reap(pid)
             time.sleep(0.01)
-    path.release_gate(place.cgroup)
-    _note(place).unlink(missing_ok=True)
+    left = _in_cgroup(place)
+    for each in left:
+        with suppress(ProcessLookupError):
+            os.kill(int(each), signal.SIGKILL)
+    end = time.monotonic() + seconds
+    while _in_cgroup(place) and time.monotonic() < end:
+        for each in left:
+            _reap(int(each))
+        time.sleep(0.01)
+    for file in (_note(place), place.socket):
+        file.unlink(missing_ok=True)
     with suppress(OSError):
         place.cgroup.rmdir()
+    return pid is not None or bool(left)
 
 
 def _reap(pid: int) -> None:
@@ -170,4 +197,4 @@ def _in_cgroup(place: GatePlace) -> list[str]:
         return []
 
 
-__all__ = ["GatePlace", "ensure_gate", "running", "start_gate", "stop_gate"]
+__all__ = ["GatePlace", "end_gate", "ensure_gate", "running", "start_gate", "stop_gate"]

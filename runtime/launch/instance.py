@@ -26,6 +26,8 @@ from runtime.kernel.reader import open_tables
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.cluster import ClusterPart
 from runtime.launch.config import Config
+from runtime.launch.enhanced import HTTP_PATH
+from runtime.launch.http import Http
 from runtime.launch.lastrun import Change
 from runtime.launch.managed import Managed
 from runtime.launch.start import Started
@@ -38,7 +40,6 @@ from runtime.tables.place import Place, Whereabouts
 from runtime.version import package_version
 
 Json = Mapping[str, Any]
-HTTP_PATH = "enhanced"  # the path that routes HTTP in the kernel
 
 
 class Instance:
@@ -65,6 +66,7 @@ class Instance:
         self._acceleration: Acceleration | None = None
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
+        self._http: Http | None = None  # on the enhanced path
         self._node_waypoint = WaypointPart(
             config.node_waypoint, source=config.source, exempt=config.exempt_node
         )
@@ -87,7 +89,8 @@ class Instance:
             cookies = ", ".join(map(str, self._managed.unlocated))
             return f"NOT GUARDED: no path is known to network namespace {cookies}"
         pods = self._cluster.not_ready() if self._cluster else ""
-        return self._managed.fault() or pods or None
+        refused = self._http.fault() if self._http else None
+        return self._managed.fault() or refused or pods or None
 
     def not_alive(self) -> str | None:
         """Why the daemon must be started anew; None while it works, or may still get there."""
@@ -116,6 +119,7 @@ class Instance:
             "authorization": self._authorization.summary() if self._authorization else None,
             "waypoints": self._waypoints(),
             "node_waypoint": self._node_waypoint.status(),
+            "gate": self._http.status() if self._http else None,
             "compiled": self._judged.compiled if self._judged else "",
             "sync": self._view.summary(),
             "counts": self._counts(),
@@ -255,10 +259,12 @@ class Instance:
         self._follow()
 
     def _follow(self) -> None:
-        """Have policies enforced in the namespaces that managed processes are in now."""
+        """Have policies enforced, and the gate listen, in the namespaces that managed processes are in now."""
         if self._authorization:
             with self._lock:
                 self._authorization.look()
+        if self._http:
+            self._http.follow()
 
     def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None:
         self._enrolment().release(cgroup, netns=netns, holder=holder)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from runtime.control.authorization import Authorization
 from runtime.enrol.places import Place
+from runtime.launch.http import Http
 from runtime.launch.managed import Managed
 
 
@@ -17,18 +18,27 @@ class Pods:
     Args:
         managed: who is governed.
         authorization: whom policies guard, if there is any.
+        http: listens where pods are, on the enhanced path.
         lock: of the data path.
     """
 
     def __init__(
-        self, managed: Managed, authorization: Authorization | None, *, lock: threading.Lock
+        self,
+        managed: Managed,
+        authorization: Authorization | None,
+        http: Http | None,
+        *,
+        lock: threading.Lock,
     ) -> None:
+        self._http = http
         self._managed = managed
         self._authorization = authorization
         self._lock = lock
 
     def enroll_pod(self, place: Place) -> None:
-        """Raises: KmeshError: the kernel refuses."""
+        """Raises: KmeshError: the kernel refuses, or the gate."""
+        if self._http is not None:  # first: what has routes is reached by the gate, or not at all
+            self._http.follow([place.netns])
         self._managed.enroll_pod(place)
         if self._authorization is not None:
             with self._lock:

@@ -46,8 +46,8 @@ def sources_dir() -> Path:
     )
 
 
-def plugin_program() -> Path:
-    """The CNI plugin's program, from $KMESH_PROGRAMS, the installed ones, the built ones.
+def program(name: str) -> Path:
+    """A native program (kmesh-cni, kmesh-gate), from $KMESH_PROGRAMS, the installed ones, the built ones.
 
     Raises:
         KmeshError: it is not there.
@@ -59,10 +59,19 @@ def plugin_program() -> Path:
         what="compiled programs",
         hint="build them with `make bpf`, or say where they are in KMESH_PROGRAMS",
     )
-    program = directory / "kmesh-cni"
-    if not program.is_file():
-        raise KmeshError(f"no kmesh-cni in {directory}", hint="run `make bpf`, or reinstall")
-    return program
+    found = directory / name
+    if not found.is_file():
+        raise KmeshError(f"no {name} in {directory}", hint="run `make bpf`, or reinstall")
+    return found
+
+
+def plugin_program() -> Path:
+    """The CNI plugin's program.
+
+    Raises:
+        KmeshError: it is not there.
+    """
+    return program("kmesh-cni")
 
 
 def object_files(directory: Path, group: str) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 from runtime.model.http import RouteMatch
 
@@ -66,3 +67,29 @@ class Ability:
     lacks: Mapping[Feature, str] = field(default_factory=dict)
     cannot_match: Callable[[RouteMatch], str] = _any_match
     limits: Limits = field(default_factory=Limits)
+
+
+_NOT_YET = "the data path of this version does not do it"
+# What the enhanced path leaves to a waypoint: its programs and the gate know nothing of it.
+LACKS: Mapping[Feature, str] = MappingProxyType(
+    dict.fromkeys(
+        (
+            Feature.BREAKERS,
+            Feature.HASH,
+            Feature.LOCALITIES,
+            Feature.OUTLIERS,
+            Feature.PRIORITIES,
+        ),
+        _NOT_YET,
+    )
+)
+LIMITS = Limits(clusters=16)
+
+
+def ability(why_not: str = "") -> Ability:
+    """What the enhanced path of this version can do.
+
+    Args:
+        why_not: why it does not run; "" where it does.
+    """
+    return Ability(serves=not why_not, why_not=why_not, lacks=LACKS, limits=LIMITS)

@@ -59,9 +59,12 @@ def frontend_key(address: IPAddress, port: ServicePort) -> bytes:
 
 
 def cluster_id(service: str, port: ServicePort, version: int) -> int:
-    """A number for the endpoints of one port and family: the same in every process."""
+    """A number for the endpoints of one port and family: the same in every process.
+
+    Below 2**63: from there on they are of the clusters that routes lead to (HTTP_CLUSTER).
+    """
     name = f"{service}|{port.service_port}|{port.protocol}|{version}"
-    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def is_port(number: int) -> bool:

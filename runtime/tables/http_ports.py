@@ -41,6 +41,7 @@ from runtime.tables.slots import CLASSES, class_of
 FORWARD, ANSWER, WAYPOINT, REDIRECT, GOVERNED = 1, 2, 3, 4, 5  # KMESH_ROUTE_FORWARD and so on
 LIMIT_FIRST = 8  # KMESH_ROUTE_LIMIT_FIRST
 MOST_CLUSTERS = 16
+HTTP_CLUSTER = 1 << 63  # in the number of each cluster of routes, and of no service's
 MOST_WEIGHT = (1 << CLASSES) - 1
 _CLASS_SHIFT = 24
 
@@ -55,8 +56,8 @@ class Target:
 
 
 def cluster_number(name: str) -> int:
-    """By which a cluster is found in the maps: the same after a restart."""
-    return digest(b"http cluster", name.encode())
+    """By which a cluster is found in the maps: the same after a restart, and never a service's."""
+    return digest(b"http cluster", name.encode()) | HTTP_CLUSTER
 
 
 def mapped(address: IPAddress | str) -> bytes:

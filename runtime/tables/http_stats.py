@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from runtime.model.http import RouteMatch, RouteTable
 from runtime.tables.enhanced_layout import RouteStat, RouteTaken
 from runtime.tables.http_digest import digest
+
+if TYPE_CHECKING:
+    from runtime.model.http import RouteMatch, RouteTable
 
 OTHER, UNROUTED, FIRST = 0, 1, 2  # KMESH_STAT_OTHER and so on
 STATS = 16384  # KMESH_STATS

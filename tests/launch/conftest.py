@@ -26,6 +26,7 @@ _BACKEND = """
 import http.server, sys
 name, address = sys.argv[1:]
 class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     def do_GET(self):
         self.send_response(200)
         self.send_header("Content-Length", str(len(name)))

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client of HTTP services that does as it is told: one JSON command a line in, one JSON answer a line out."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+_connections: list[http.client.HTTPConnection] = []
+_answers: Counter[str] = Counter()
+
+
+def connect(host: str) -> int:
+    made = http.client.HTTPConnection(host, 80, timeout=20)
+    made.connect()
+    made.auto_open = 0
+    _connections.append(made)
+    return len(_connections) - 1
+
+
+def _answer(connection: http.client.HTTPConnection, path: str) -> list[Any]:
+    """Status and body; status 0 and the error's name where the connection failed."""
+    try:
+        connection.request("GET", path)
+        found = connection.getresponse()
+        return [found.status, found.read().decode()]
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        return [0, type(error).__name__]
+
+
+def ask(number: int, path: str) -> list[Any]:
+    return _answer(_connections[number], path)
+
+
+def try_once(host: str, path: str) -> list[Any]:
+    """On a connection of its own."""
+    try:
+        number = connect(host)
+    except OSError as error:
+        return [0, type(error).__name__]
+    found = ask(number, path)
+    _connections[number].close()
+    return found
+
+
+def load(host: str, path: str) -> None:
+    """Ask again and again, on one connection as long as it lasts."""
+    threading.Thread(target=_ask_on, args=(host, path), daemon=True).start()
+
+
+def _ask_on(host: str, path: str) -> None:
+    while True:
+        connection = http.client.HTTPConnection(host, 80, timeout=20)
+        found: list[Any] = [200, ""]
+        while found[0]:
+            found = _answer(connection, path)
+            _answers[" ".join(map(str, found))] += 1
+
+
+def loaded() -> dict[str, int]:
+    return dict(_answers)
+
+
+_CALLS: dict[str, Callable[..., Any]] = {
+    "connect": connect,
+    "ask": ask,
+    "try": try_once,
+    "load": load,
+    "loaded": loaded,
+}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"result": _CALLS[request["do"]](*request["with"])}
+        except Exception as error:
+            answer = {"error": repr(error)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
