@@ -68,6 +68,7 @@ format: setup ## let ruff and clang-format lay the code out
 
 generate: bpf ## write again what is generated: map layouts, protobuf modules
 	@$(BIN)/python -m builder.layout
+	@$(BIN)/python -m builder.responses
 	@$(BIN)/python -m builder.protos
 	@$(BIN)/python -m builder.envoy_protos
 

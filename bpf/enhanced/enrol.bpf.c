@@ -31,7 +31,7 @@ static __always_inline __u64 kernel_socket(struct bpf_sock *sk)
 }
 
 /* Without a slot the gate is told nothing, and closes the connection. */
-static __always_inline bool take_slot(struct kmesh_client *client)
+static __always_inline bool take_slot(struct kmesh_client *client, __u32 first_received)
 {
 	struct kmesh_slot *slot;
 
@@ -44,6 +44,8 @@ static __always_inline bool take_slot(struct kmesh_client *client)
 		return false;
 	__builtin_memset(slot, 0, sizeof(*slot));
 	slot->cookie = client->cookie;
+	slot->sock = client->sock;
+	slot->first_received = first_received;
 	return true;
 }
 
@@ -74,7 +76,7 @@ static __always_inline void enrol(struct bpf_sock_ops *ctx)
 	client->cookie = bpf_get_socket_cookie(ctx);
 	client->sock = kernel_socket(sk);
 	client->first = ctx->snd_una;
-	if (!take_slot(client))
+	if (!take_slot(client, ctx->rcv_nxt))
 		return;
 	key.netns = client->netns;
 	copy_local(ctx, key.address);

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from ci.bench import accelerate, enhanced, images, probe, restart, sync, traffic
-from ci.bench.measure import Result
+from ci.bench.measure import Result, as_json, show
 from runtime import ui
 
 _TARGET = Path("build") / "bench"
@@ -33,21 +31,6 @@ _ALL = {
 }
 
 
-def _print(result: Result) -> None:
-    columns = list(result.rows[0])
-    lines = [columns, *([_cell(row, column) for column in columns] for row in result.rows)]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
-    click.echo(f"\n{result.title}")
-    for line in lines:
-        first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join([line[0].ljust(len(first)), *others]))
-
-
-def _cell(row: Mapping[str, object], column: str) -> str:
-    value = row.get(column, "")
-    return f"{value:.2f}" if isinstance(value, float) and value < 100 else f"{value}"
-
-
 @click.command()
 @click.option("--only", type=click.Choice(list(_ALL)), help="One benchmark instead of all.")
 @click.option("--rounds", default=3, show_default=True, help="How often each is run.")
@@ -65,14 +48,8 @@ def bench(only: str | None, rounds: int, output: str) -> None:
     _TARGET.mkdir(parents=True, exist_ok=True)
     for name in [only] if only else _ALL:
         result = _ALL[name](rounds=rounds)
-        told = json.dumps(
-            {"name": name, "title": result.title, "rows": list(result.rows)}, indent=1
-        )
-        (_TARGET / f"{name}.json").write_text(told + "\n")
-        if output == "json":
-            click.echo(told)
-        else:
-            _print(result)
+        (_TARGET / f"{name}.json").write_text(as_json(result) + "\n")
+        show(result, output)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a keep-alive HTTP request costs by each way: throughput, latency, processor time, memory.
 
-    python -m ci.bench.enhanced [--full] [--rounds N] [--seconds N]
+    python -m ci.bench.enhanced [--full] [--rounds N] [--seconds N] [--output table|json] [--plot FILE]
 
 The ways take turns within a round, and ratios are taken within a round: what else the machine does
 then weighs on all of them alike. Processor time is that of client, server and proxies, and of all of
@@ -10,7 +10,6 @@ the kernel's threads, which carry what a redirect leaves to them.
 
 from __future__ import annotations
 
-import json
 import re
 import resource
 import subprocess
@@ -20,7 +19,8 @@ from typing import Any
 
 import click
 
-from ci.bench.measure import Result, median_row
+from ci.bench.measure import Result, median_row, show
+from ci.bench.plot import draw
 from ci.bench.ways import BODIES, PLACES, Way, Ways, compile_all
 from runtime import ui
 
@@ -142,10 +142,14 @@ def measure(*, rounds: int, full: bool = False, seconds: int = 1) -> Result:
 @click.option("--full", is_flag=True, help="Every body, number of connections and place.")
 @click.option("--rounds", default=3, show_default=True, help="How often each is run.")
 @click.option("--seconds", default=1, show_default=True, help="How long each run takes.")
-def main(*, full: bool, rounds: int, seconds: int) -> None:
-    """Measure the ways of an HTTP request, as JSON."""
+@click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--plot", type=click.Path(path_type=Path), help="A bar chart as SVG goes there.")
+def main(*, full: bool, rounds: int, seconds: int, output: str, plot: Path | None) -> None:
+    """Measure the ways of an HTTP request."""
     result = measure(rounds=rounds, full=full, seconds=seconds)
-    click.echo(json.dumps(list(result.rows), indent=1))
+    show(result, output)
+    if plot:
+        plot.write_text(draw(result.rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

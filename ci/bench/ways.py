@@ -25,6 +25,7 @@ from runtime.compile.tree import compile_tree
 from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.gate import Gate
+from runtime.kernel.home import bring_home
 from runtime.kernel.http_ports import HttpPorts
 from runtime.kernel.netns import netns_cookie
 from runtime.launch.gate import GatePlace, ensure_gate, running, stop_gate
@@ -163,7 +164,8 @@ class Ways:
             self.ways["direct"] = Way(_SERVER, _PORT)
             self._start_envoys()
             self._start_compat(stage)
-            self._start_enhanced(stage)
+            self._start_enhanced(stage, "gate")
+            self._start_enhanced(stage, "home")
             self._stack = stack.pop_all()
         return self
 
@@ -238,39 +240,44 @@ class Ways:
         ]
         return self._start([*argv, "-l", "off"], far=far)
 
-    def _open(self, path: str) -> DataPath:
-        opened = DataPath.open(_OBJECTS, pins=self._stage.pins / path, path=path)
+    def _open(self, path: str, name: str) -> DataPath:
+        opened = DataPath.open(_OBJECTS, pins=self._stage.pins / name, path=path)
         self._stack.callback(opened.destroy)
         return opened
 
     def _start_compat(self, stage: Stage) -> None:
-        path = self._open("compat")
+        path = self._open("compat", "compat")
         path.apply(ServiceTables().apply(_mesh()))
         cgroup = stage.cgroup("compat")
         path.enroll_cgroup(cgroup)
         self.ways["compat"] = Way(_COMPAT, 80, cgroup)
 
-    def _start_enhanced(self, stage: Stage) -> None:
-        path = self._open("enhanced")
+    def _start_enhanced(self, stage: Stage, home: str) -> None:
+        """An enhanced path of its own for each way home of responses."""
+        path = self._open("enhanced", home)
         place = GatePlace(
             program=_GATE,
-            socket=stage.path / "gate.sock",
-            log=stage.path / "gate.log",
-            cgroup=cgroup2_root() / f"{stage.name}-gate",
+            socket=stage.path / f"{home}.sock",
+            log=stage.path / f"{home}.log",
+            cgroup=cgroup2_root() / f"{stage.name}-gate-{home}",
         )
         self._stack.callback(stop_gate, path, place)
         ensure_gate(path, place)
+        if home == "home":
+            bring_home(path, _OBJECTS)
         netns = Path("/run/netns") / stage.name
         with Gate(place.socket) as gate:
             gate.add_space(netns_cookie(netns, objects=_OBJECTS), netns)
         ports = HttpPorts(path.maps)
         ports.set_cluster("web", [Target(_SERVER, _PORT)])
         ports.set_port(_ENHANCED, 80, _routes())
-        cgroup = stage.cgroup("enhanced")
+        cgroup = stage.cgroup(home)
         path.enroll_cgroup(cgroup)
         pid = running(place)
         assert pid
-        self.ways["enhanced, by the gate"] = Way(_ENHANCED, 80, cgroup, (pid,))
+        self.ways["enhanced, by the gate" if home == "gate" else "enhanced, in the kernel"] = Way(
+            _ENHANCED, 80, cgroup, (pid,)
+        )
 
     def wait(self, name: str) -> None:
         """Until a way answers.

@@ -12,6 +12,7 @@ from ci.cluster.image import REPOSITORY, TAG
 from ci.cluster.machine import Machine
 
 ADDRESS = "10.96.7.7"
+GATEWAY_API = Path(__file__).with_name("gateway-api.yaml")
 SERVER = """
 import http.server, socket
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -88,6 +89,33 @@ def deploy(
     machine.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
 
 
+def route(namespace: str = "sample") -> str:
+    """An HTTPRoute for the service: what is below /old has moved to /new."""
+    moved = {
+        "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"},
+        "statusCode": 302,
+    }
+    rules = [
+        {
+            "name": "moved",
+            "matches": [{"path": {"type": "PathPrefix", "value": "/old"}}],
+            "filters": [{"type": "RequestRedirect", "requestRedirect": moved}],
+        },
+        {"name": "rest", "backendRefs": [{"name": "web", "port": 80}]},
+    ]
+    return json.dumps(
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": {"name": "web", "namespace": namespace},
+            "spec": {
+                "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+                "rules": rules,
+            },
+        }
+    )
+
+
 def bring_up(machine: Machine) -> None:
     """From nothing to a cluster with Kmesh and an application to curl.
 
@@ -106,8 +134,10 @@ def bring_up(machine: Machine) -> None:
     say("loading the image ...")
     machine.load_image(archive)
     say("helm install ...")
+    machine.apply(GATEWAY_API.read_text())
     kmesh.install(machine)
     deploy(machine)
+    machine.apply(route())
     say("ready")
     _tell(machine)
 
@@ -126,6 +156,8 @@ def _tell(machine: Machine) -> None:
 Try:
   {enter} kubectl -n sample exec client -- python3 -c "{code}"
   {enter} kubectl -n kmesh-system exec ds/kmesh -- kmeshctl explain {ADDRESS}:80
+  {enter} kubectl -n kmesh-system exec ds/kmesh -- kmeshctl routes
+  {enter} kubectl -n sample get httproute web -o yaml
   {enter} kubectl label namespace sample istio.io/dataplane-mode-
   make cluster-down"""
     )

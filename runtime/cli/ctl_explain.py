@@ -86,9 +86,13 @@ def explain(
       kmeshctl explain --service shop/reviews --send -- GET /reviews/1
     """  # noqa: D301 - \b is click's mark for "do not wrap"
     if service is not None:
-        from runtime.cli.ctl_request import explain_request
+        from runtime.cli.ctl_request import ask_of_request, request_lines
 
-        explain_request(service, words, run_dir=run_dir, output=output, **request)
+        answer = ask_of_request(service, words, run_dir=run_dir, pins=pins, **request)
+        if output == "json":
+            ui.print_json(answer)
+        else:
+            click.echo("\n".join(request_lines(answer)))
         return
     if len(words) != 1 or any(request.values()):
         raise click.UsageError("name one ADDRESS[:PORT], or a --service and a METHOD and PATH")

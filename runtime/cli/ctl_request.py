@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import click
 
-from runtime import ui
 from runtime.cli.ctl_maps import percent
 from runtime.cli.options import tell
+from runtime.server.client import DaemonDownError
 
 Json = Mapping[str, Any]
 _SHOWN = 20  # endpoints of a cluster
 
 
-def explain_request(
+def ask_of_request(
     service: str,
     words: Sequence[str],
     *,
@@ -26,9 +27,9 @@ def explain_request(
     send: bool,
     sender: str,
     run_dir: Path,
-    output: str,
-) -> None:
-    """Ask the daemon, and show what it says.
+    pins: Path,
+) -> Json:
+    """Ask the daemon, or the maps where it is down.
 
     Args:
         words: METHOD and PATH, and what stands after `--` as curl has it.
@@ -44,14 +45,35 @@ def explain_request(
         *(["--send"] if send else []), *(["--from", sender] if sender else []),
         *(word for one in every for word in ("-H", one)), "--", method, target,
     ]  # fmt: skip
-    if send and output != "json":
+    if send:
         click.echo(f"sending one request, {method} {target}, to {service}", err=True)
-    answer = tell(run_dir, "/explain", asked, words=same)
-    if output == "json":
-        ui.print_json(answer)
-        return
-    for line in _lines(answer):
-        click.echo(line)
+    try:
+        answer: Json = tell(run_dir, "/explain", asked, words=same)
+    except DaemonDownError as down:
+        if send or isinstance(down.__cause__, PermissionError):
+            raise
+        answer = _from_maps(asked, pins, down)
+    return answer
+
+
+def _from_maps(asked: Json, pins: Path, down: DaemonDownError) -> Json:
+    """Without a daemon: of an address, as the maps know no names."""
+    from runtime.control.explain_request import HttpQuestion, explain_request, request_head
+    from runtime.kernel.http_tables import open_http_tables
+
+    try:
+        address = ip_address(asked["service"].strip("[]"))
+    except ValueError:
+        hint = "the kernel's maps know no names: give the service's address as --service"
+        raise DaemonDownError(str(down), hint=hint) from down
+    port = asked["port"] or 80
+    host = f"[{address}]" if address.version == 6 else str(address)
+    head = request_head(asked["method"], asked["target"], asked["headers"], host=host, port=port)
+    with open_http_tables(pins) as tables:
+        click.echo(f"warning: daemon is down ({down}); read from the kernel's maps", err=True)
+        question = HttpQuestion(address=address, port=port, head=head)
+        answer = explain_request(question, tables, routes={}, clusters={})
+    return {"service": str(address), **answer, "live": None, "differs": []}
 
 
 def _parse(words: Sequence[str]) -> tuple[str, str, list[str]]:
@@ -67,7 +89,8 @@ def _parse(words: Sequence[str]) -> tuple[str, str, list[str]]:
     return method.upper(), target, headers
 
 
-def _lines(answer: Json) -> Iterator[str]:
+def request_lines(answer: Json) -> Iterator[str]:
+    """An answer as people read it."""
     yield f"{answer['request']} to {answer['service']} ({answer['address']} port {answer['port']})"
     route = answer["route"]
     if route:

@@ -140,7 +140,7 @@ def _port_pairs(
     metavar="[off|auto|external|ENVOY]",
     help="Have an Envoy on this node do what the enhanced path does not, as Istiod tells it: by the path "
     "of its program, auto for the one that is installed, or external where another starts it, with "
-    "RUN-DIR/node-waypoint/bootstrap.json. It takes the source istiod.",
+    "RUN-DIR/node-waypoint/bootstrap.json. It takes the source istiod, or files with what Istiod sent.",
 )
 @click.option(
     "--ignore-bug",

@@ -27,20 +27,35 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define PACKET 16384
-#define LINE   (512 + KMESH_LOG_TEXT)
+#define PACKET	  16384
+#define CLEANINGS 4 /* ticks: programs that still see the log on end meanwhile */
+#define LINE	  (512 + KMESH_LOG_TEXT)
 
 static struct sockaddr_un listens = {.sun_family = AF_UNIX};
 static char packet[PACKET];
 static size_t filled;
 static uint32_t lines;
 static int fd = -1;
+static int cleanings = CLEANINGS;
 
 /* Who reads the log listens beside the gate's socket, whichever gate that is. */
 void log_path(const char *control)
 {
 	snprintf(listens.sun_path, sizeof(listens.sun_path), "%.*s.log",
 		 (int)sizeof(listens.sun_path) - 5, control);
+}
+
+static void send_lines(void)
+{
+	if (!lines)
+		return;
+	if (fd < 0)
+		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || sendto(fd, packet, filled, MSG_NOSIGNAL | MSG_DONTWAIT, (void *)&listens,
+			     sizeof(listens)) < 0)
+		stat_log_dropped(lines);
+	filled = 0;
+	lines = 0;
 }
 
 bool log_set(const char *one_in)
@@ -51,8 +66,9 @@ bool log_set(const char *one_in)
 	if (end == one_in || *end || number > UINT32_MAX)
 		return false;
 	if (!number)
-		log_flush();
+		send_lines();
 	settings_shared->logs = number;
+	cleanings = CLEANINGS;
 	return true;
 }
 
@@ -88,10 +104,13 @@ void log_taken(struct measure *measure, uint32_t upstream)
 {
 	struct kmesh_taken_head *found;
 
-	if (!log_wants())
+	if (!settings_shared->logs)
 		return;
 	found = gate_map_lookup(&taken_heads, &upstream);
-	if (found && found->length <= KMESH_LOG_TEXT)
+	if (!found)
+		return;
+	gate_map_delete(&taken_heads, &upstream);
+	if (found->length <= KMESH_LOG_TEXT && log_wants())
 		keep(measure, found->text, found->length);
 }
 
@@ -109,7 +128,7 @@ void log_write(const struct measure *measure, const struct session *session, uin
 	uint64_t head = measure->head_at > measure->since ? measure->head_at - measure->since : 0;
 
 	if (filled + LINE > sizeof(packet))
-		log_flush();
+		send_lines();
 	if (!space_source(session->space, session->service, from))
 		memcpy(from, none, sizeof(from));
 	address(source, from, 0);
@@ -126,15 +145,12 @@ void log_write(const struct measure *measure, const struct session *session, uin
 	lines++;
 }
 
+/* Twice a second. What the kernel kept of requests is of no use when there is no log. */
 void log_flush(void)
 {
-	if (!lines)
+	send_lines();
+	if (settings_shared->logs || !cleanings)
 		return;
-	if (fd < 0)
-		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || sendto(fd, packet, filled, MSG_NOSIGNAL | MSG_DONTWAIT, (void *)&listens,
-			     sizeof(listens)) < 0)
-		stat_log_dropped(lines);
-	filled = 0;
-	lines = 0;
+	cleanings--;
+	gate_map_empty(&taken_heads);
 }

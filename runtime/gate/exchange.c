@@ -81,9 +81,11 @@ bool exchange_finish(struct exchange *exchange)
 	}
 	if (exchange->closes)
 		session_close(session);
-	if (exchange->of_kernel)
+	if (exchange->of_kernel) {
+		session->by_gate++;
 		__atomic_store_n(&slots_shared[session->slot].done,
 				 slots_shared[session->slot].done + 1, __ATOMIC_RELEASE);
+	}
 	session->stalled = 0;
 	forget(exchange);
 	session_publish(session);
@@ -110,10 +112,11 @@ static void reply(struct exchange *exchange, int status, const char *reason,
 	length = answer_write(text, sizeof(text), status, reason, with, exchange->head,
 			      exchange->closes ||
 				      (exchange->request_done && !exchange->request_kept));
+	session_announce(session, length);
 	stat_head(&exchange->measure, status);
 	exchange->measure.response_bytes += length;
 	exchange_finish(exchange);
-	session_send(session, text, length);
+	session_send_announced(session, text, length);
 }
 
 void exchange_answer(struct exchange *exchange, int status, const char *reason)

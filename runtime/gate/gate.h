@@ -68,6 +68,8 @@ void maps_forget_unaccepted(void);
 void maps_free_slot(uint32_t slot);
 void maps_reset(void);
 uint64_t maps_socket(uint64_t cookie);
+void maps_name_upstream(uint64_t cookie, uint32_t id);
+void maps_forget_upstream(uint64_t cookie);
 bool maps_number_pool(const struct kmesh_pool_key *key, uint32_t *pool);
 void maps_forget_pool(const struct kmesh_pool_key *key, uint32_t pool);
 void maps_forget_pools(bool (*is_known)(const struct kmesh_pool_key *key));
@@ -142,7 +144,8 @@ struct upstream {
 	uint64_t since;			  /* it is in this state */
 	uint64_t acked;			  /* bytes, before the first */
 	uint64_t sent;			  /* bytes, by the gate */
-	uint64_t held_at;		  /* bytes, by the kernel, when it was held last */
+	uint64_t held_at;		  /* bytes, by the kernel, all of them answered */
+	uint64_t seen;			  /* bytes, by the kernel, at the last tick */
 	uint32_t id;
 	uint32_t offer; /* its number among the idle ones */
 	uint8_t state;
@@ -183,22 +186,29 @@ struct session {
 	uint32_t received; /* bytes of requests, in all; as the kernel counts them */
 	__be32 service[4];
 	__be16 service_port;
-	uint32_t chosen;  /* choices of the kernel's that were used */
-	uint32_t stalled; /* ticks that a request of the kernel's has been without a response */
-	uint64_t since;	  /* it is draining */
-	bool partial;	  /* `in` is the start of a head */
-	bool ended;	  /* the client sends no more */
-	bool hung_up;	  /* it does not, and there may be bytes before that */
-	bool broken;	  /* there is no client any more */
-	bool closing;	  /* when all of `out` is sent */
-	bool draining;	  /* it is sent: until the client has ended too */
-	bool working;	  /* session_work() is at it */
+	uint32_t chosen;     /* choices of the kernel's that were used */
+	uint32_t stalled;    /* ticks that a request of the kernel's has been without a response */
+	uint32_t stalled_at; /* which one */
+	uint32_t by_gate;    /* responses to the kernel's requests that came by the gate */
+	uint32_t went_home;  /* the others, when they were last counted */
+	uint64_t home_since; /* when that was */
+	uint64_t since;	     /* it is draining */
+	bool partial;	     /* `in` is the start of a head */
+	bool ended;	     /* the client sends no more */
+	bool hung_up;	     /* it does not, and there may be bytes before that */
+	bool broken;	     /* there is no client any more */
+	bool closing;	     /* when all of `out` is sent */
+	bool draining;	     /* it is sent: until the client has ended too */
+	bool working;	     /* session_work() is at it */
 };
 
 extern struct session *sessions[KMESH_SLOTS];
 extern uint32_t session_count;
 void session_work(struct session *session);
-void session_send(struct session *session, const void *data, size_t length);
+/* So many bytes are about to be sent; `announced` ones have been said before the kernel was let go
+ * on. */
+void session_announce(struct session *session, size_t length);
+void session_send_announced(struct session *session, const void *data, size_t length);
 void session_settle(struct session *session); /* an exchange has ended */
 void session_close(struct session *session);  /* when all has been sent */
 void session_abort(struct session *session);  /* and its upstream with it */

@@ -45,6 +45,7 @@ static struct open_map maps[] = {
 	{&idle, "idle", -1},
 	{&gate_settings, "gate_settings", -1},
 	{&upstream_socks, "upstream_socks", -1},
+	{&upstream_ids, "upstream_ids", -1},
 	{&source_tlvs, "source_tlvs", -1},
 	{&http_grammars, "http_grammars", -1},
 	{&http_graphs, "http_graphs", -1},
@@ -176,6 +177,16 @@ static void empty(const void *map)
 		delete (map, key);
 }
 
+void gate_map_empty(const void *map)
+{
+	empty(map);
+}
+
+void gate_map_delete(const void *map, const void *key)
+{
+	delete (map, key);
+}
+
 /* When the gate before this one has died, and its connections with it. */
 void maps_reset(void)
 {
@@ -187,6 +198,7 @@ void maps_reset(void)
 	empty(&gate_sessions);
 	empty(&gates);
 	empty(&upstream_socks);
+	empty(&upstream_ids);
 	while (!element(BPF_MAP_LOOKUP_AND_DELETE_ELEM, gate_map_fd(&free_slots), NULL, &slot, 0))
 		;
 	/* `next` of a pool stays: its numbers are never given again. */
@@ -238,6 +250,16 @@ uint64_t maps_socket(uint64_t cookie)
 	if (found)
 		delete (&upstream_socks, &cookie);
 	return sock;
+}
+
+void maps_name_upstream(uint64_t cookie, uint32_t id)
+{
+	update(&upstream_ids, &cookie, &id);
+}
+
+void maps_forget_upstream(uint64_t cookie)
+{
+	delete (&upstream_ids, &cookie);
 }
 
 static uint8_t used_pools[KMESH_POOLS];

@@ -11,5 +11,7 @@ int gate_map_fd(const void *map);
 bool maps_update(const void *map, const void *key, const void *value);
 /* The value, until the next is looked up in the same map. */
 void *gate_map_lookup(const void *map, const void *key);
+void gate_map_delete(const void *map, const void *key);
+void gate_map_empty(const void *map);
 
 #endif

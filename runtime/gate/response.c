@@ -108,9 +108,14 @@ void exchange_response(struct exchange *exchange)
 		response_ended(exchange);
 		return;
 	}
+	if (upstreams_shared[upstream->id].broken) {
+		exchange_lose(exchange, 502, "the response came in disorder");
+		return;
+	}
 	used = got;
 	if (exchange->tunnel) {
 		exchange->measure.response_bytes += got;
+		session_announce(session, used);
 	} else {
 		if (!read_response(exchange, chunk, got, &used)) {
 			exchange_lose(exchange, 502,
@@ -121,9 +126,10 @@ void exchange_response(struct exchange *exchange)
 		note(exchange, used);
 		upgraded = exchange->tunnel;
 		upstream->worn = upstream->worn || used < (size_t)got;
+		session_announce(session, used);
 		finished = exchange_finish(exchange);
 	}
-	session_send(session, chunk, used);
+	session_send_announced(session, chunk, used);
 	if (upgraded)
 		session_work(session);
 	else if (finished || session->broken)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define DRAIN_SECONDS 5
+#define HOME_MS	      1000
 #define STALLED_TICKS 4 /* then it is looked into whether a request was lost */
 
 struct session *sessions[KMESH_SLOTS];
@@ -93,7 +94,12 @@ void session_abort(struct session *session)
 	session_drop(session, true);
 }
 
-void session_send(struct session *session, const void *data, size_t length)
+void session_announce(struct session *session, size_t length)
+{
+	__atomic_fetch_add(&session_slot(session)->responded, (uint32_t)length, __ATOMIC_RELEASE);
+}
+
+void session_send_announced(struct session *session, const void *data, size_t length)
 {
 	ssize_t sent = 0;
 
@@ -149,7 +155,8 @@ void session_refuse(struct session *session, const struct route *route)
 	stat_refused(session, route->stat, route->status, length);
 	session_close(session);
 	buffer_drop(&session->in);
-	session_send(session, text, length);
+	session_announce(session, length);
+	session_send_announced(session, text, length);
 }
 
 bool session_is_quiet(const struct session *session)
@@ -171,6 +178,7 @@ struct session *session_new(struct space *space, int fd, const struct kmesh_sess
 	session->cookie = from->cookie;
 	memcpy(session->service, from->service, sizeof(session->service));
 	session->service_port = from->service_port;
+	session->by_gate = slots_shared[session->slot].done;
 	sessions[session->slot] = session;
 	session_count++;
 	space->users++;
@@ -191,6 +199,21 @@ void session_forget(struct session *session)
 	loop_free_later(session);
 }
 
+/*
+ * Responses that went home may still be on their way into the client's queue when the gate's end of
+ * the stream would be there: it waits for a while.
+ */
+bool session_may_end(struct session *session)
+{
+	uint32_t home = session_slot(session)->done - session->by_gate;
+
+	if (home != session->went_home) {
+		session->went_home = home;
+		session->home_since = loop_now;
+	}
+	return !session->home_since || loop_now - session->home_since > HOME_MS;
+}
+
 /* A request of the kernel's that is not on its way any more would be waited for without end. */
 static void look_for_loss(struct session *session)
 {
@@ -207,6 +230,15 @@ static void look_for_loss(struct session *session)
 	session_work(session);
 }
 
+/* Nobody has woken it when the kernel's last response went home. */
+static void catch_up(struct session *session)
+{
+	if (handing_over && handover_offer(session))
+		return;
+	if (!session->exchange && session_slot(session)->by_gate)
+		session_work(session);
+}
+
 void sessions_tick(void)
 {
 	slots_tick();
@@ -220,8 +252,10 @@ void sessions_tick(void)
 				session_drop(session, false);
 		} else if (session->exchange || !session_kernel_is_busy(session)) {
 			session->stalled = 0;
-			if (handing_over)
-				handover_offer(session);
+			catch_up(session);
+		} else if (session->stalled_at != session_slot(session)->taken) {
+			session->stalled_at = session_slot(session)->taken;
+			session->stalled = 0;
 		} else if (++session->stalled >= STALLED_TICKS) {
 			session->stalled = 0;
 			look_for_loss(session);

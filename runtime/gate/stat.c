@@ -17,10 +17,7 @@
 static struct kmesh_route_stat *stats_shared;
 static struct kmesh_gate_stat *gate_stat_shared;
 
-/* In the order in which they are in kmesh_route_stat.codes; runtime/tables/http_stats.py as well.
- */
-static const uint16_t codes[KMESH_STAT_CODES] = {200, 201, 204, 206, 301, 302, 304, 400,
-						 401, 403, 404, 429, 500, 502, 503, 504};
+static const uint16_t codes[KMESH_STAT_CODES] = KMESH_STAT_CODE_LIST;
 
 static void *share(const void *map, size_t size)
 {

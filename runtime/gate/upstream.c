@@ -130,6 +130,7 @@ static void established(struct upstream *upstream)
 	upstream->acked = information(upstream->watch.fd).tcpi_bytes_acked;
 	*shared = (struct kmesh_upstream){};
 	shared->sock = maps_socket(socket_cookie(upstream->watch.fd));
+	maps_name_upstream(socket_cookie(upstream->watch.fd), upstream->id);
 	__atomic_store_n(&shared->cookie, socket_cookie(upstream->watch.fd), __ATOMIC_RELEASE);
 	if (upstream->owner)
 		enrolled_leave(shared->cookie);
@@ -238,7 +239,7 @@ bool upstream_take_back(struct upstream *upstream)
 		upstreams_shared[upstream->id].client = 0;
 	}
 	upstream->offered = false;
-	upstream->state = UPSTREAM_BUSY;
+	upstream->state = !mine && is_held(upstream) ? UPSTREAM_HELD : UPSTREAM_BUSY;
 	upstream->since = loop_now;
 	return mine;
 }
@@ -279,6 +280,8 @@ void upstream_close(struct upstream *upstream, bool reset)
 	if (cookie)
 		maps_socket(cookie); /* it may have been established, and nobody has asked */
 	upstreams[upstream->id] = NULL;
+	if (upstreams_shared[upstream->id].cookie)
+		maps_forget_upstream(upstreams_shared[upstream->id].cookie);
 	__atomic_store_n(&upstreams_shared[upstream->id].cookie, 0, __ATOMIC_RELEASE);
 	loop_free_later(upstream);
 	pool_release(pool);
@@ -313,7 +316,7 @@ void upstream_taken(struct upstream *upstream)
 {
 	struct session *session = taker_of(upstream);
 
-	/* The kernel may be just about to say; upstreams_tick() comes back to it. */
+	/* The kernel may be just about to say; look_again() comes back to it. */
 	upstream->awaiting = !session || session->exchange;
 	if (!upstream->awaiting)
 		upstream->exchange = exchange_of_kernel(session, upstream);
@@ -386,6 +389,42 @@ static void give_back(struct upstream *upstream)
 	upstream_idle(upstream);
 }
 
+/*
+ * Whether its client has used it since the last tick; the gate is not told when responses go home.
+ * When all of them are answered is certain only where nothing has happened between two ticks.
+ */
+static bool is_in_use(struct upstream *upstream)
+{
+	const struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
+	const struct session *session = sessions[shared->slot % KMESH_SLOTS];
+	uint64_t sent = shared->sent;
+
+	if (sent != upstream->seen) {
+		upstream->seen = sent;
+		return true;
+	}
+	if (session && session->cookie == shared->client && !session_kernel_is_busy(session))
+		upstream->held_at = sent;
+	return false;
+}
+
+/*
+ * The kernel has it, or had it. An exchange begins when there is something to read and no sooner:
+ * the response may be on its way home.
+ */
+static void look_again(struct upstream *upstream)
+{
+	if (is_held(upstream)) {
+		upstream->state = UPSTREAM_HELD;
+		upstream->since = loop_now;
+	} else if (!taker_of(upstream) && loop_now - upstream->since > GATE_GRACE_SECONDS * 1000) {
+		upstream_close(upstream, true); /* its client is gone, or it was recalled */
+		return;
+	}
+	upstream->awaiting = false;
+	upstream_watch(upstream);
+}
+
 static void look_after(struct upstream *upstream)
 {
 	uint64_t age = loop_now - upstream->since;
@@ -402,14 +441,14 @@ static void look_after(struct upstream *upstream)
 		if (age > GATE_IDLE_SECONDS * 1000 && upstream_take_back(upstream))
 			upstream_close(upstream, false);
 	} else if (upstream->state == UPSTREAM_HELD) {
-		if (age > GATE_IDLE_SECONDS * 1000)
+		if (is_in_use(upstream))
+			upstream->since = loop_now;
+		else if (age > GATE_IDLE_SECONDS * 1000)
 			recall(upstream);
 		else if (age > GATE_GRACE_SECONDS * 1000 && is_orphan(upstream))
 			give_back(upstream);
 	} else if (!upstream->exchange) {
-		upstream_taken(upstream);
-		if (!upstream->exchange && age > GATE_GRACE_SECONDS * 1000)
-			upstream_close(upstream, true); /* its client is gone, or it was recalled */
+		look_again(upstream);
 	}
 }
 

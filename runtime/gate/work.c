@@ -45,6 +45,8 @@ void session_watch(struct session *session)
 	if (buffer_length(&session->out))
 		events |= EPOLLOUT;
 	loop_set(&session->watch, events);
+	session_slot(session)->by_gate = !(events & EPOLLIN) || session->ended ||
+					 session->hung_up || session->closing || handing_over;
 }
 
 static void ended(struct session *session)
@@ -166,7 +168,8 @@ void session_work(struct session *session)
 		session_abort(session);
 		return;
 	}
-	if (session->ended && !session->exchange && !session_kernel_is_busy(session))
+	if (session->ended && !session->exchange && !session_kernel_is_busy(session) &&
+	    session_may_end(session))
 		session_close(session); /* all of what it sent is answered, or is no request */
 	if (session->closing && !session->exchange && !buffer_length(&session->out)) {
 		close_in_peace(session);

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.bpf.attach import AttachType, attach_to_map
 from runtime.bpf.info import LoadedProgram
 from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import Program
@@ -29,7 +30,7 @@ from runtime.tables.ops import Contents, Op
 LINKS = "links"
 # enum kmesh_gate_counter (bpf/include/kmesh/gate_types.h)
 COUNTERS = (
-    "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "upstream_full", "no_slot", "paused",
+    "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "upstream_full", "no_slot", "paused", "home",
 )  # fmt: skip
 _CGROUP, _NETNS, _GATE = "cgroup", "netns", "gate"
 
@@ -242,6 +243,11 @@ class DataPath:
         """What became of the messages of clients: `taken`, or why they were passed to the gate."""
         values = self._map("gate_counters").lookup_sums(len(COUNTERS))
         return dict(zip(COUNTERS, values, strict=True))
+
+    def let_clients_through(self) -> None:
+        """From now on a program lets everything through to clients, in the order of redirects."""
+        let_through = self._open.by_name("kmesh_let_through")
+        attach_to_map(let_through.fd, self._map("clients").fd, AttachType.SK_SKB_STREAM_VERDICT)
 
     def release_gate(self, cgroup: Path) -> None:
         self._links.release(_GATE, cgroup)

@@ -68,6 +68,8 @@ class HttpSeen:
             )
         except GateError as error:
             _log.warning("there is no access log of requests: %s", error)
+        with suppress(GateError), Gate(gate) as running:
+            running.log_requests(one_in=0)  # a daemon before this one may have been killed
 
     async def run(self) -> None:
         """Read what the gate tells, until cancelled."""

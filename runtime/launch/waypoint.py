@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OFF = "off"
 _DIRECTORY, _CGROUP = "node-waypoint", "kmesh-waypoint"
-_KINDS = ("istiod",)  # sources that have what an Envoy takes
+_KINDS = ("istiod", "files")  # sources that have what an Envoy takes, received or recorded
 _PATIENCE = 10.0
 _EXEMPT = (
     "it connects from this node's own address, which authorization policies at the server let pass "
@@ -60,9 +60,7 @@ class WaypointPart:
         from runtime.waypoint.place import AUTO, EXTERNAL, find_envoy
 
         if source.partition(":")[0] not in _KINDS:
-            reason = (
-                f"the source {source} has no configuration for an Envoy: only Istiod sends some"
-            )
+            reason = f"the source {source} has no configuration for an Envoy: it takes Istiod, or what it sent"
             if self._wanted != AUTO:
                 raise KmeshError(f"--node-waypoint {self._wanted}: {reason}")
             return reason

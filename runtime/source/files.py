@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from runtime.source.update import Rejection, Update
 if TYPE_CHECKING:
     from runtime.source.files_http import Beyond
 
+Resources = Mapping[str, Mapping[str, bytes]]
+Follower = Callable[[Resources], object]
 _JOINED = ("Service", "EndpointSlice")
 _SETTLE_MS = 50  # a file that is being written is left alone for so long
 _RESCAN_MS = 2000  # for file systems, and links out of the directory, that announce no change
@@ -50,10 +52,28 @@ class FilesSource:
         self.name = f"files:{directory}"
         self._directory = Directory(directory)
         self._state = State()
+        self._followers: list[Follower] = []
+        self._recorded: Resources = {}
+        self._told: Resources | None = None
 
     def want_http(self) -> None:
         """Tell of HTTP also where there is none: what an earlier daemon left in the kernel then goes."""
         self._state.wants_http = True
+
+    def follow_resources(self, follower: Follower) -> None:
+        """Call it, in the loop of the source, with the recorded resources, and again when these change.
+
+        They are an Envoy's: type URL → name → message. What HTTPRoutes say is not among them.
+        """
+        self._followers.append(follower)
+        if self._told is not None:
+            follower(self._told)
+
+    def _tell(self) -> None:
+        if self._recorded != self._told:
+            self._told = self._recorded
+            for follower in self._followers:
+                follower(self._recorded)
 
     def origins(self) -> dict[str, str]:
         """The files that each resource is from. May be called from any thread."""
@@ -61,9 +81,12 @@ class FilesSource:
 
     async def updates(self) -> AsyncIterator[Update]:
         """The whole picture first, then changes as they happen; never ends by itself."""
-        yield await asyncio.to_thread(self._poll)
+        first = await asyncio.to_thread(self._poll)
+        self._tell()
+        yield first
         async for _ in self._wakeups():
             update = await asyncio.to_thread(self._poll)
+            self._tell()
             if update is not None and update != Update():
                 yield update
 
@@ -91,7 +114,9 @@ class FilesSource:
 
     def _poll(self) -> Update:
         try:
-            return self._state.take(self._directory.scan())
+            update = self._state.take(self._directory.scan())
+            self._recorded = self._state.resources()
+            return update  # noqa: TRY300 - what it takes from the directory is above
         except OSError as error:
             return self._state.lost(f"{self._directory.path}", error.strerror or str(error))
 
@@ -156,6 +181,19 @@ class State:
         self._lost = {directory: f"cannot be read ({reason}); what it said last still holds"}
         return self._update(Changes())
 
+    def resources(self) -> Resources:
+        """The bytes of what is recorded and in force: type URL → name → message."""
+        if self._beyond is None:
+            return {}
+        from runtime.source.recorded import TYPES
+
+        found: dict[str, dict[str, bytes]] = {type_url: {} for type_url in TYPES.values()}
+        for identity, definers in self._definers.items():
+            if identity[0] in TYPES and definers:
+                payload = self._files[min(definers)].payloads[identity]
+                found[TYPES[identity[0]]][identity[2]] = payload
+        return found
+
     def origins(self, directory: Path) -> dict[str, str]:
         """The files that each resource is from, by its name."""
         files: defaultdict[str, set[str]] = defaultdict(set)
@@ -179,10 +217,13 @@ class State:
 
     def _replace(self, file: str, parsed: Parsed) -> set[Identity]:
         """Put a file's new content in place of its old; returns the objects that this concerns."""
-        before = self._files.get(file, Parsed()).manifests
+        earlier = self._files.get(file, Parsed())
+        before = earlier.manifests
         for identity, manifest in before.items():
             if identity in parsed.bad or not parsed.whole:
-                parsed.manifests.setdefault(identity, manifest)
+                kept = parsed.manifests.setdefault(identity, manifest)
+                if kept is manifest and identity in earlier.payloads:
+                    parsed.payloads[identity] = earlier.payloads[identity]
         self._files[file] = parsed
         for identity in before.keys() - parsed.manifests.keys():
             self._definers[identity].discard(file)

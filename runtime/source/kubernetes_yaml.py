@@ -52,6 +52,7 @@ class Parsed:
         rejected: resource (file, document, object) → reason.
         bad: objects whose document is there, but cannot be accepted.
         unknown: kinds that nothing here reads.
+        payloads: of objects that are recorded resources of an Envoy's, their very bytes.
         whole: every document could be told apart; where not, an object that seems to be missing
             may be hidden in one that cannot be read.
     """
@@ -60,6 +61,7 @@ class Parsed:
     rejected: dict[str, str] = field(default_factory=dict)
     bad: set[Identity] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
+    payloads: dict[Identity, bytes] = field(default_factory=dict)
     whole: bool = True
 
     def refuse(self, where: str, reason: str, identity: Identity | None = None) -> None:

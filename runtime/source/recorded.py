@@ -21,6 +21,7 @@ from runtime.source.kubernetes_join import Identity
 from runtime.source.kubernetes_yaml import Parsed
 
 HTTP = {each.type_url: each.field for each in (CLUSTERS, ENDPOINT_SETS, LISTENERS, TABLES)}
+TYPES = {field: type_url for type_url, field in HTTP.items()}
 SERVICES, WORKLOADS, POLICIES = "services", "workloads", "policies"
 KINDS = frozenset({*HTTP.values(), SERVICES, WORKLOADS, POLICIES})
 
@@ -65,6 +66,8 @@ def _take(type_url: str, name: str, content: bytes, *, where: str, parsed: Parse
         if parsed.manifests.setdefault(identity, made) is not made:
             reason = "is in this file already; this one is not used"
             parsed.rejected[f"{where} ({identity[2]})"] = reason
+        elif type_url in HTTP:
+            parsed.payloads[identity] = content
 
 
 def _decode(type_url: str, name: str, content: bytes) -> tuple[Identity, Any]:

@@ -602,11 +602,11 @@ class SessionKey(NamedTuple):
         return cls._make(_SESSION_KEY.unpack(data))
 
 
-_SLOT = Struct("=QIIII16s2s2xIII8x")
+_SLOT = Struct("=QIIII16s2s2xIIIIIQI4x")
 
 
 class Slot(NamedTuple):
-    """struct kmesh_slot, 64 bytes."""
+    """struct kmesh_slot, 80 bytes."""
 
     cookie: int
     taken: int
@@ -618,6 +618,10 @@ class Slot(NamedTuple):
     open: int
     done: int
     answered: int
+    responded: int
+    by_gate: int
+    sock: int
+    first_received: int
 
     def pack(self) -> bytes:
         return _SLOT.pack(
@@ -631,6 +635,10 @@ class Slot(NamedTuple):
             self.open,
             self.done,
             self.answered,
+            self.responded,
+            self.by_gate,
+            self.sock,
+            self.first_received,
         )
 
     @classmethod
@@ -704,11 +712,11 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4xQII")
+_UPSTREAM = Struct("=QQQQIII4xQIIIII4x")
 
 
 class Upstream(NamedTuple):
-    """struct kmesh_upstream, 64 bytes."""
+    """struct kmesh_upstream, 80 bytes."""
 
     cookie: int
     sock: int
@@ -720,6 +728,9 @@ class Upstream(NamedTuple):
     since: int
     stat: int
     size: int
+    expects: int
+    expecting: int
+    broken: int
 
     def pack(self) -> bytes:
         return _UPSTREAM.pack(
@@ -733,6 +744,9 @@ class Upstream(NamedTuple):
             self.since,
             self.stat,
             self.size,
+            self.expects,
+            self.expecting,
+            self.broken,
         )
 
     @classmethod
@@ -753,7 +767,7 @@ MAPS = {
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
     "free_slots": MapLayout(type=22, flags=0, max_entries=65536),
     "frontends": MapLayout(type=1, flags=1, max_entries=131072),
-    "gate_counters": MapLayout(type=6, flags=0, max_entries=8),
+    "gate_counters": MapLayout(type=6, flags=0, max_entries=9),
     "gate_sessions": MapLayout(type=1, flags=1, max_entries=65536),
     "gate_settings": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
@@ -780,13 +794,14 @@ MAPS = {
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
     "taken_heads": MapLayout(type=1, flags=1, max_entries=65536),
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
+    "upstream_ids": MapLayout(type=1, flags=1, max_entries=65536),
     "upstream_socks": MapLayout(type=1, flags=1, max_entries=65536),
     "upstreams": MapLayout(type=18, flags=0, max_entries=65536),
     "waypoint_counters": MapLayout(type=6, flags=0, max_entries=4),
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "ca654bc7471ecc380a9257826e5b70fa4c7461de47b282723ab909986c89e917"
+DIGEST = "c3c2609a914b37e04f0ea54ab1cfdc2e10d6412175c75bc69a74b2d7881b1b35"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

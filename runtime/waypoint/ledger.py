@@ -59,13 +59,18 @@ class Sheet:
             del self.good[name]
         self.singly = [name for name in self.singly if name in resources]
 
-    def effective(self) -> dict[str, bytes]:
-        """What is to be sent now."""
+    def effective(self, *, insist: bool = False) -> dict[str, bytes]:
+        """What is to be sent now.
+
+        Args:
+            insist: also what is refused and was not good before as far as is known here: an Envoy that holds
+                an earlier version of it would take its absence for its removal.
+        """
         made = {}
         for name, payload in self.offered.items():
             use: bytes | None = payload
             if name in self.refused or name in self.singly[1:]:
-                use = self.good.get(name)
+                use = self.good.get(name, payload if insist else None)
             if use is not None:
                 made[name] = use
         return made
@@ -75,23 +80,37 @@ class Sheet:
         for name, payload in sent.items():
             if name in self.offered:
                 self.good[name] = payload
+            if name in self.refused and self.refused[name].payload == payload:
+                del self.refused[name]
         if self.singly and self.singly[0] in sent:
             self.singly.pop(0)
 
-    def refuse(self, sent: Mapping[str, bytes], reason: str) -> list[str]:
-        """Envoy did not take all of these; returns which it is about, none where that is to be found out."""
+    def keeps_back(self, name: str, *, holds: bool) -> bool:
+        """Whether nothing is to be sent for a name: its turn comes, or Envoy may hold a good version of it."""
+        return name in self.singly or (holds and name in self.refused)
+
+    def refuse(
+        self, sent: Mapping[str, bytes], reason: str, *, named: bool, singly: bool
+    ) -> list[str]:
+        """Envoy did not take all of these.
+
+        Args:
+            sent: what was in the response.
+            reason: what it says of it.
+            named: it tells which it is about, as it does for clusters and listeners; it took all others.
+            singly: which it is about may be found out by sending fewer.
+
+        Returns:
+            which it is about; none where that is to be found out.
+        """
         self.nacks += 1
         reason = " ".join(reason.split())
         new = [name for name, payload in sent.items() if self.good.get(name) != payload]
-        # The longest first: one name may be a part of another.
-        named, rest = [], reason
-        for name in sorted(new, key=len, reverse=True):
-            if name in rest:
-                named.append(name)
-                rest = rest.replace(name, "")
-        if self.label in ("endpoints", "route table") and len(new) > 1:
-            named = []  # their messages name hosts and clusters, rarely the resource
-        culprits = named or (new if len(new) == 1 else [])
+        culprits = _told(new, reason) if named else []
+        if culprits:
+            self.accept({name: sent[name] for name in sent.keys() - set(culprits)})
+        elif len(new) == 1 or not singly:
+            culprits = new
         for name in culprits:
             own = reason[max(reason.find(f"{name}: "), 0) :] if len(culprits) > 1 else reason
             self.refused[name] = Refusal(sent[name], own[:_LONGEST])
@@ -100,6 +119,16 @@ class Sheet:
         if not culprits:
             self.singly = sorted(new)
         return culprits
+
+
+def _told(names: Collection[str], reason: str) -> list[str]:
+    """Those that a reason is about: "Error adding/updating cluster(s) NAME: why, NAME: why"."""
+    told = []
+    for name in sorted(names, key=len, reverse=True):  # one name may be a part of another
+        if f"{name}: " in reason:
+            told.append(name)
+            reason = reason.replace(f"{name}: ", "")
+    return told
 
 
 class Ledger:

@@ -37,6 +37,7 @@ class Watch:
         nonce: of the last response.
         pending: what that response brought, until it is acknowledged.
         since: when it was sent.
+        holds: it had resources of this type before this stream, which ones is not known.
     """
 
     names: frozenset[str] = frozenset()
@@ -46,6 +47,7 @@ class Watch:
     nonce: str = ""
     pending: dict[str, bytes] | None = None
     since: float = 0.0
+    holds: bool = False
 
 
 class Conversation:
@@ -69,7 +71,8 @@ class Conversation:
         kind, names = request.type_url, frozenset(request.resource_names)
         watch = self._watches.get(kind)
         if watch is None or not request.response_nonce:
-            self._watches[kind] = Watch(names=names, asked=set(names))
+            holds = bool(request.version_info)
+            self._watches[kind] = Watch(names=names, asked=set(names), holds=holds)
             return
         if request.response_nonce != watch.nonce:
             return  # about an earlier response: another request follows
@@ -90,19 +93,24 @@ class Conversation:
             sheet.accept(pending)
             self.accepted[kind] = request.version_info
             return
-        self._refused(sheet, pending, request.error_detail.message)
-        for name in pending:  # what it has of these is what it had before
+        self._refused(kind, watch, pending, request.error_detail.message)
+        for name, payload in pending.items():  # what it has of these is what it had before
             if name in sheet.good:
                 watch.sent[name] = sheet.good[name]
-            else:
+            elif not watch.holds or name not in sheet.refused:
                 watch.sent.pop(name, None)
+            else:
+                watch.sent[name] = payload
 
-    def _refused(self, sheet: Sheet, pending: dict[str, bytes], reason: str) -> None:
-        culprits = sheet.refuse(pending, reason)
+    def _refused(self, kind: str, watch: Watch, pending: dict[str, bytes], reason: str) -> None:
+        sheet = self._ledger.sheets[kind]
+        before = set(sheet.refused)
+        whole = kind in _WILDCARD
+        culprits = sheet.refuse(pending, reason, named=whole, singly=not (whole and watch.holds))
         for name in culprits:
-            kept = (
-                "its last good version stays" if name in sheet.good else "there is none before it"
-            )
+            if name in before:
+                continue
+            kept = "its last good version stays" if name in sheet.good else "as it was before"
             _log.error(
                 "the waypoint's Envoy refuses %s %s (%s): %s",
                 sheet.label,
@@ -171,7 +179,7 @@ class Conversation:
         )
 
     def _all(self, kind: str, watch: Watch, sheet: Sheet, *, last: bool) -> Any:
-        wanted = sheet.effective()
+        wanted = sheet.effective(insist=watch.holds)
         if kind == CDS and not last:
             wanted |= {
                 n: p for n, p in watch.sent.items() if n not in wanted and n not in sheet.refused
@@ -191,6 +199,8 @@ class Conversation:
         for name in watch.names:
             # What is on its way out is still referred to, until Envoy was told otherwise.
             payload = there.get(name) or watch.sent.get(name)
+            if payload is None and sheet.keeps_back(name, holds=watch.holds):
+                continue
             if payload is None:
                 payload = stand_in(kind, name, self._why_not(sheet, name))
             if payload is not None and (name in watch.asked or watch.sent.get(name) != payload):

@@ -18,6 +18,8 @@ def everything(cluster: Cluster) -> str:
     look = """
         find /run/kmesh /opt/cni/bin/kmesh-cni /opt/cni/bin/.kmesh* -mindepth 0 2>/dev/null | grep -v '^/run/kmesh$'
         find /sys/fs/bpf -mindepth 1 ! -name '*.debug'
+        ls -d /sys/fs/cgroup/kmesh-gate /sys/fs/cgroup/unified/kmesh-gate 2>/dev/null
+        pgrep -x kmesh-gate
         grep -l kmesh-cni /etc/cni/net.d/*
         true
     """

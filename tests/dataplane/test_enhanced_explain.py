@@ -262,6 +262,22 @@ def test_kmeshctl_explains_a_request_and_sends_it_when_told(
     assert (answer["route"]["name"], answer["status"], answer["live"]) == ("denied", 403, None)
 
 
+def test_without_a_daemon_the_maps_answer_of_an_address(
+    stage: Stage, seen: HttpSeen, tmp_path: Path
+) -> None:
+    def ask(service: str) -> Result:
+        where = ["--run-dir", str(tmp_path), "--pins", str(stage.pins)]
+        words = ["--service", service, "--output", "json", "--", "GET", "/a/1"]
+        return CliRunner().invoke(kmeshctl, ["explain", *where, *words, "-H", "Host: shop.example"])
+
+    result = ask(VIP4)
+    assert "read from the kernel's maps" in result.output
+    answer = json.loads(result.output[result.output.index("{") :])
+    full = explained(stage, seen, head("/a/1"))
+    assert answer["clusters"][0]["endpoints"] == full["clusters"][0]["endpoints"]
+    assert "give the service's address" in str(getattr(ask("shop").exception, "hint", ""))
+
+
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [

@@ -24,6 +24,7 @@ from runtime.launch.waypoint import WaypointPart, clear
 from runtime.waypoint.process import started
 from tests.dataplane.world import World
 from tests.launch.conftest import PATIENCE, Node
+from tests.source.envoy.wire import DATA
 from tests.waypoint.bookstore import REVIEWS, request
 from tests.waypoint.conftest import bookstore  # noqa: F401 - a fixture
 
@@ -100,8 +101,8 @@ def control(bookstore: World, run_dir: Path) -> Iterator[Control]:  # noqa: F811
 class Part:
     """A waypoint with its source, as a daemon has them."""
 
-    def __init__(self, run_dir: Path) -> None:
-        source = f"istiod:unix:{run_dir / 'istiod.sock'}"
+    def __init__(self, run_dir: Path, source: str = "") -> None:
+        source = source or f"istiod:unix:{run_dir / 'istiod.sock'}"
         self.part = WaypointPart("auto", source=source, exempt=True)
         self.source = Ahead(find_source(source).open)
         self.part.start(self.source, run_dir=run_dir, node="n1")
@@ -160,6 +161,18 @@ def test_what_istiod_says_reaches_envoy_and_the_gate_knows_where(
 
 
 @pytest.mark.slow
+def test_recorded_responses_in_files_will_do(bookstore: World, run_dir: Path) -> None:  # noqa: F811
+    files = run_dir / "files"
+    shutil.copytree(DATA, files)
+    made = Part(run_dir, f"files:{files}")
+    try:
+        until(lambda: made.part.status()["accepted"] and made.part.status()["ready"])
+        assert legacy(run_dir) == "/modern/a"
+    finally:
+        made.stop(keep=False)
+
+
+@pytest.mark.slow
 def test_cleaning_up_ends_what_a_killed_daemon_left(control: Control, run_dir: Path) -> None:
     left = Part(run_dir)
     until(lambda: left.part.status()["ready"])
@@ -173,9 +186,9 @@ def test_cleaning_up_ends_what_a_killed_daemon_left(control: Control, run_dir: P
 
 
 def test_only_istiod_has_what_an_envoy_takes(tmp_path: Path) -> None:
-    assert "only Istiod sends" in WaypointPart("auto", source="files:/x").status()["reason"]
-    with pytest.raises(KmeshError, match="only Istiod sends"):
-        WaypointPart("external", source="files:/x")
+    assert "it takes Istiod" in WaypointPart("auto", source="kubernetes").status()["reason"]
+    with pytest.raises(KmeshError, match="it takes Istiod"):
+        WaypointPart("external", source="kubernetes")
     with pytest.raises(KmeshError, match="no program at"):
         WaypointPart(str(tmp_path / "envoy"), source="istiod")
 
@@ -184,8 +197,8 @@ def test_a_daemon_says_why_there_is_none(node: Node) -> None:
     daemon = node.daemon("--node-waypoint", "auto", "--mode", "compat").wait_ready()
     facts = node.ask("status")["node_waypoint"]
     assert facts["on"] is False
-    assert "only Istiod sends" in facts["reason"]
-    assert "of the node: off (the source files:" in node.kmeshctl("status")
+    assert "the compat path has no gate" in facts["reason"]
+    assert "of the node: off (the compat path" in node.kmeshctl("status")
     assert daemon.terminate() == 0
     refused = node.daemon("--node-waypoint", str(Path(os.devnull)), source="istiod:127.0.0.1:1")
     assert refused.wait() != 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from runtime.control.view import View
 from runtime.source.directory import Directory
 from runtime.source.envoy.messages import CLUSTER, ENDPOINTS, LISTENER, ROUTES
-from runtime.source.files import State
+from runtime.source.files import FilesSource, Resources, State
 from runtime.source.istiod.proto.discovery_pb2 import DiscoveryResponse
 from runtime.source.recorded import parse_recording
 from tests.source.envoy.wire import DATA, recorded
@@ -144,3 +145,38 @@ def test_any_bytes_are_read_or_refused(payload, edits):
     parsed = parse_recording(bytes(data), file="x.pb")
     assert parsed.manifests or parsed.rejected or not parsed.whole or not data
     assert not any("\n" in why for why in parsed.rejected.values())
+
+
+def test_the_bytes_of_what_is_in_force_are_at_hand(reader: Reader) -> None:
+    assert reader.state.resources() == {}
+    reader.poll()
+    found = reader.state.resources()
+    file = reader.path / "ads-RouteConfiguration.pb"
+    response = DiscoveryResponse.FromString(file.read_bytes())
+    sent = {each.value for each in response.resources}
+    assert set(found[RDS].values()) == sent
+    file.write_bytes(file.read_bytes()[:-10])
+    reader.poll()
+    assert set(reader.state.resources()[RDS].values()) == sent  # the last that was good
+    file.unlink()
+    reader.poll()
+    assert reader.state.resources() == {**found, RDS: {}}
+
+
+async def test_who_follows_them_is_told_of_what_there_is_and_of_changes(tmp_path: Path) -> None:
+    for file in DATA.glob("*.pb"):
+        shutil.copy(file, tmp_path)
+    source = FilesSource(tmp_path)
+    told: list[Resources] = []
+    source.follow_resources(told.append)
+    updates: Any = source.updates()
+    try:
+        await anext(updates)
+        assert len(told) == 1
+        source.follow_resources(told.append)  # who comes late is told as well
+        assert told[0] == told[1]
+        (tmp_path / "ads-RouteConfiguration.pb").unlink()
+        await anext(updates)
+        assert told[-1] == {**told[0], RDS: {}}
+    finally:
+        await updates.aclose()

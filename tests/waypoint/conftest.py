@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,23 +31,36 @@ def bookstore() -> Iterator[World]:
     with World() as world:
         for address in sorted({place.split(":")[0] for place in ENDPOINTS_THERE}):
             world.add_address(address)
-        outside, inside = open_netns(Path("/proc/self/ns/net")), open_netns(world.netns)
-        enter_netns(inside)
-        backend = subprocess.Popen(
-            [sys.executable, str(_BACKEND), *ENDPOINTS_THERE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        try:
-            assert backend.stdout
-            assert backend.stdout.readline() == b"ready\n"
-            yield world
-        finally:
-            backend.kill()
-            backend.communicate()
-            enter_netns(outside)
-            os.close(outside)
-            os.close(inside)
+        with inside(world):
+            yield from _serve(world)
+
+
+@contextmanager
+def inside(world: World) -> Iterator[None]:
+    """What this thread starts meanwhile is in the world's namespace."""
+    before, there = open_netns(Path("/proc/self/ns/net")), open_netns(world.netns)
+    try:
+        enter_netns(there)
+        yield
+    finally:
+        enter_netns(before)
+        os.close(before)
+        os.close(there)
+
+
+def _serve(world: World) -> Iterator[World]:
+    backend = subprocess.Popen(
+        [sys.executable, str(_BACKEND), *ENDPOINTS_THERE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert backend.stdout
+        assert backend.stdout.readline() == b"ready\n"
+        yield world
+    finally:
+        backend.kill()
+        backend.communicate()
 
 
 @pytest.fixture

@@ -89,21 +89,28 @@ async def test_an_address_without_a_listener_is_told(envoy: Path, ads: AdsServer
     assert "no listener" in reply.headers["x-kmesh-reason"]
 
 
-async def test_only_endpoints_that_insist_on_certificates_fail(envoy: Path, ads: AdsServer) -> None:
+@pytest.mark.parametrize("label", [("tlsMode", "istio"), ("tunnel", "http")])
+async def test_only_endpoints_that_insist_on_certificates_fail(
+    envoy: Path, ads: AdsServer, label: tuple[str, str]
+) -> None:
     def insist(wire: Any) -> None:
         for each in wire.endpoints[0].lb_endpoints:
             labels = each.metadata.filter_metadata["envoy.transport_socket_match"]
-            labels.fields["tlsMode"].string_value = "istio"
+            labels.fields[label[0]].string_value = label[1]
+            original = each.metadata.filter_metadata["envoy.filters.listener.original_dst"]
+            original.fields["local"].string_value = V3
+            if label[0] == "tunnel":
+                each.endpoint.ClearField("address")
+                internal = each.endpoint.address.envoy_internal_address
+                internal.server_listener_name, internal.endpoint_id = "connect_originate", V3
 
-    ads.put(
-        changed(
-            recorded(), ENDPOINTS, "outbound|9080|v3|reviews.bookstore.svc.cluster.local", insist
-        )
-    )
+    v3 = "outbound|9080|v3|reviews.bookstore.svc.cluster.local"
+    ads.put(changed(recorded(), ENDPOINTS, v3, insist))
     await taken(ads, envoy)
     refused = await ask(envoy, "/legacy/a")
     assert refused.status == 503
-    assert b"Secret is not supplied by SDS" in refused.body
+    if label[0] == "tlsMode":
+        assert b"Secret is not supplied by SDS" in refused.body
     assert (await ask(envoy, "/", x_user="jason")).told["at"] == V2
 
 

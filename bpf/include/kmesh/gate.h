@@ -87,6 +87,15 @@ struct {
 	__type(value, __u64);
 } upstream_socks SEC(".maps");
 
+/* Which of gate_upstreams a connection is, by its cookie. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, KMESH_UPSTREAMS);
+	__type(key, __u64);
+	__type(value, __u32);
+} upstream_ids SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);

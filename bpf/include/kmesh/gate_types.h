@@ -61,13 +61,20 @@ struct kmesh_slot {
 	__u32 open;	/* the gate has accepted the connection: the kernel may take */
 	__u32 done;	/* requests taken by the kernel whose responses have been read */
 	__u32 answered; /* bytes of requests read and answered whole, from the connection's start */
-	__u32 pad1[2];
+	__u32 responded; /* bytes of responses, written or about to be; before `done`, `answered` */
+	__u32 by_gate;	 /* the gate must hear of the response that is to come */
+	/* the kernel's */
+	__u64 sock;	      /* where the kernel keeps the client's socket */
+	__u32 first_received; /* sequence number of the first byte for the client */
+	__u32 pad1;
 };
 
 /* What a request was that the kernel sent to an upstream. */
 #define KMESH_REQUEST_HEAD  1 /* its response has no body */
 #define KMESH_REQUEST_CLOSE 2 /* the connection ends with its response */
 #define KMESH_REQUEST_HELD  4 /* the connection stays with the client afterwards */
+/* And its response: some of it has been passed to the gate, so all of it is. */
+#define KMESH_RESPONSE_PASSED 8
 
 struct kmesh_upstream {
 	/* the gate's */
@@ -85,6 +92,11 @@ struct kmesh_upstream {
 	__u64 since; /* ns, CLOCK_MONOTONIC, it took the request */
 	__u32 stat;  /* the route's */
 	__u32 size;  /* of the request, bytes */
+	/* the kernel's, where responses go home (bpf/home) */
+	__u32 expects; /* the number of the next byte, once `expecting` */
+	__u32 expecting;
+	__u32 broken; /* bytes came again, or not in order: nothing of it can be trusted */
+	__u32 pad1;
 };
 
 /* An endpoint of one network namespace. */
@@ -207,6 +219,7 @@ enum kmesh_gate_counter {
 	KMESH_QUEUE_FULL,    /* the upstream's send queue is full, or it is closing */
 	KMESH_NO_SLOT,	     /* connections without a slot */
 	KMESH_PASSED_PAUSED, /* while one gate hands over to the next */
+	KMESH_WENT_HOME,     /* responses that went from the kernel to the client */
 	KMESH_GATE_COUNTERS,
 };
 

@@ -14,7 +14,12 @@
 #define KMESH_STAT_FIRST    2
 
 #define KMESH_STAT_CLASSES 6  /* no response at all, then 1xx to 5xx */
-#define KMESH_STAT_CODES   16 /* stat.c and http_stats.py have the list */
+#define KMESH_STAT_CODES   16 /* http_stats.py has the list too */
+/* In the order in which they are in kmesh_route_stat.codes. */
+#define KMESH_STAT_CODE_LIST                                                                       \
+	{                                                                                          \
+		200, 201, 204, 206, 301, 302, 304, 400, 401, 403, 404, 429, 500, 502, 503, 504     \
+	}
 #define KMESH_STAT_BUCKETS 26 /* bucket n: less than 2^n us; the last has all the rest */
 
 enum kmesh_stat_by { KMESH_BY_KERNEL, KMESH_BY_GATE, KMESH_BY_WAYPOINT, KMESH_BY };
