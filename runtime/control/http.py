@@ -123,7 +123,7 @@ class HttpControl:
         for name in names:
             cluster = http.clusters.get(name)
             endpoints = http.endpoints_of(cluster) if cluster else None
-            if name in self._endpoints and self._endpoints[name] is endpoints:
+            if name in self._endpoints and self._endpoints[name] == endpoints:
                 continue
             try:
                 self._ports.set_cluster(name, _targets(endpoints))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from runtime.bpf.maps import BpfMap
@@ -27,6 +27,7 @@ from runtime.tables.enhanced_layout import (
     SlotKey,
 )
 from runtime.tables.http_cases import split
+from runtime.tables.http_layout import HttpSet
 from runtime.tables.http_ports import (
     HTTP_CLUSTER,
     RouteRows,
@@ -56,6 +57,49 @@ class Written:
 
 def _port_key(address: IPAddress | str, port: int) -> bytes:
     return FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP).pack()
+
+
+def put_set(maps: Mapping[str, BpfMap], compiled: CompiledRoutes) -> None:
+    """Make what routes are matched by usable, for whoever is pointed at it; what is there is the same.
+
+    Args:
+        maps: `http_grammars` and `http_graphs`.
+
+    Raises:
+        BpfError: the kernel refused, for want of memory or of room in the maps.
+    """
+    moves = compiled.grammar
+    _add(maps["http_grammars"], compiled.set.grammar, moves, len(moves), 0)
+    _add(maps["http_graphs"], compiled.set.graph, compiled.graph, _CELL, _INNER)
+
+
+def keep_sets(maps: Mapping[str, BpfMap], sets: Iterable[HttpSet]) -> None:
+    """Drop all but these; who reads another at this moment keeps it, and the kernel frees it later."""
+    kept = list(sets)
+    _keep(maps["http_grammars"], {one.grammar for one in kept})
+    _keep(maps["http_graphs"], {one.graph for one in kept})
+
+
+def _keep(outer: BpfMap, numbers: Collection[int]) -> None:
+    for key in list(outer.keys()):
+        if struct.unpack("=Q", key)[0] not in numbers:
+            outer.delete(key)
+
+
+def _add(outer: BpfMap, number: int, content: bytes, each: int, flags: int) -> None:
+    """An inner map with the content, unless it is there."""
+    key = struct.pack("=Q", number)
+    if outer.lookup(key) is not None:
+        return
+    count = len(content) // each
+    inner = BpfMap.create_array(
+        outer.name[:15], value_size=each, count=count, flags=_MMAPABLE | flags
+    )
+    try:
+        inner.update_batch(b"".join(struct.pack("=I", n) for n in range(count)), content)
+        outer.update(key, struct.pack("=I", inner.fd))
+    finally:
+        os.close(inner.fd)
 
 
 class HttpPorts:
@@ -211,39 +255,16 @@ class HttpPorts:
         keys = b"".join(RouteKey(rows.number, index).pack() for index in range(len(rows.rows)))
         if keys:
             self._maps["http_routes"].update_batch(keys, b"".join(rows.rows))
-        self._add("http_grammars", compiled.set.grammar, compiled.grammar, len(compiled.grammar), 0)
-        self._add("http_graphs", compiled.set.graph, compiled.graph, _CELL, _INNER)
+        put_set(self._maps, compiled)
         if rows.texts:
-            self._add("http_texts", rows.number, rows.texts, TEXT_CELL, _INNER)
-
-    def _add(self, outer: str, number: int, content: bytes, each: int, flags: int) -> None:
-        """An inner map with the content, unless it is there."""
-        key = struct.pack("=Q", number)
-        if self._maps[outer].lookup(key) is not None:
-            return
-        count = len(content) // each
-        inner = BpfMap.create_array(
-            outer[:15], value_size=each, count=count, flags=_MMAPABLE | flags
-        )
-        try:
-            inner.update_batch(b"".join(struct.pack("=I", n) for n in range(count)), content)
-            self._maps[outer].update(key, struct.pack("=I", inner.fd))
-        finally:
-            os.close(inner.fd)
+            _add(self._maps["http_texts"], rows.number, rows.texts, TEXT_CELL, _INNER)
 
     def sweep(self) -> None:
         """Remove what no port points at."""
         ports = self._ports.values()
-        used = {
-            "http_grammars": {port.grammar for port in ports},
-            "http_graphs": {port.graph for port in ports},
-            "http_texts": {port.table for port in ports},
-        }
-        for outer, numbers in used.items():
-            for key in list(self._maps[outer].keys()):
-                if struct.unpack("=Q", key)[0] not in numbers:
-                    self._maps[outer].delete(key)
+        keep_sets(self._maps, [HttpSet(port.grammar, port.graph) for port in ports])
         tables = {port.table for port in ports}
+        _keep(self._maps["http_texts"], tables)
         self.stats.keep(tables)
         gone = [
             key
