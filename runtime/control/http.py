@@ -14,7 +14,7 @@ from runtime import log
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.kernel.http_ports import HttpPorts, Written
-from runtime.model.http import Endpoints
+from runtime.model.http import Balancer, Endpoints
 from runtime.model.http_picture import HttpPicture
 from runtime.model.mesh import IPAddress, Protocol
 from runtime.plan.ability import Ability
@@ -28,6 +28,7 @@ from runtime.tables.http_routes import TableTooLargeError
 _log = log.get("control")
 _PortKey = tuple[str, str]  # of the listener and its table
 _Where = tuple[IPAddress, int]
+_HASHING = (Balancer.RING_HASH, Balancer.MAGLEV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class HttpControl:
         self._ports = ports
         self.ability = ability
         self._held: dict[_PortKey, _Held] = {}
-        self._endpoints: dict[str, Endpoints | None] = {}
+        self._endpoints: dict[str, tuple[Endpoints | None, bool]] = {}
         self.is_behind = False  # something may go in at another attempt
 
     def program(self, update: Update, view: View) -> Mapping[str, str]:
@@ -123,11 +124,13 @@ class HttpControl:
         for name in names:
             cluster = http.clusters.get(name)
             endpoints = http.endpoints_of(cluster) if cluster else None
-            if name in self._endpoints and self._endpoints[name] == endpoints:
+            hashes = cluster is not None and cluster.balancer in _HASHING
+            held = self._endpoints.get(name)
+            if held is not None and held[0] == endpoints and held[1] == hashes:
                 continue
             try:
-                self._ports.set_cluster(name, _targets(endpoints))
-                self._endpoints[name] = endpoints
+                self._ports.set_cluster(name, _targets(endpoints), hashes=hashes)
+                self._endpoints[name] = endpoints, hashes
             except KmeshError as error:
                 self._fail(failed, f"cluster {name}", str(error))
 

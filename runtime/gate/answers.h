@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* How a request is answered without an endpoint. */
+/* How a request is answered without an endpoint, and what of it chooses one. */
 #ifndef KMESH_GATE_ANSWERS_H
 #define KMESH_GATE_ANSWERS_H
 
@@ -7,6 +7,7 @@
 #include <kmesh/http/types.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define ANSWERS_LOCATION 16384 /* bytes of it: the request's target and the texts of a route */
 
@@ -17,5 +18,11 @@ size_t redirect_write(const struct kmesh_route *route, const char *texts, const 
 /* limit.c */
 bool limit_exceeded(const struct kmesh_route *route);
 bool limit_aborts(const struct kmesh_route *route);
+
+/* hash.c */
+bool hash_request(const struct kmesh_route *route, const char *texts, size_t texts_size,
+		  const char *head, const struct kmesh_http_head *parsed, const __be32 *source,
+		  uint64_t *hash);
+bool hash_choose(const uint64_t *ring, size_t size, uint64_t hash, struct kmesh_endpoint *endpoint);
 
 #endif

@@ -12,6 +12,7 @@
  */
 #define _GNU_SOURCE
 #include "gate.h"
+#include "bulk.h"
 #include "handover.h"
 #include "waypoint.h"
 #include "stat.h"
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -88,6 +90,15 @@ static void drop_space(int fd, uint64_t cookie)
 	answer(fd, "ok");
 }
 
+/* That it may have. */
+static uint64_t descriptors(void)
+{
+	struct rlimit limit = {};
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur;
+}
+
 static void status(int fd)
 {
 	uint32_t busy = 0, idle = 0, count = 0;
@@ -100,8 +111,10 @@ static void status(int fd)
 	}
 	for (struct space *space = spaces; space; space = space->next)
 		count += !space->closing;
-	answer(fd, "ok pid=%d spaces=%u sessions=%u busy=%u idle=%u handing_over=%d", getpid(),
-	       count, session_count, busy, idle, handing_over);
+	answer(fd,
+	       "ok pid=%d spaces=%u sessions=%u busy=%u idle=%u handing_over=%d "
+	       "spliced=%" PRIu64 " descriptors=%" PRIu64,
+	       getpid(), count, session_count, busy, idle, handing_over, bulk_moved, descriptors());
 }
 
 static void set_waypoint(int fd, const char *path)

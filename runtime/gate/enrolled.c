@@ -47,6 +47,29 @@ int enrolled_open(const char *pins)
 	return enrolled_count ? 0 : -1;
 }
 
+static bool has_program(int map, enum bpf_attach_type type)
+{
+	union bpf_attr attributes = {};
+
+	attributes.query.target_fd = map;
+	attributes.query.attach_type = type;
+	return gate_bpf(BPF_PROG_QUERY, &attributes) || attributes.query.prog_cnt;
+}
+
+/*
+ * What a verdict let through waits in queues of the map's, and would be lost. Since 5.18,
+ * 748cd5729ac7; a kernel that does not tell may have such a program.
+ */
+bool enrolled_may_leave(void)
+{
+	for (int i = 0; i < enrolled_count; i++)
+		if (has_program(enrolled[i], BPF_SK_SKB_STREAM_PARSER) ||
+		    has_program(enrolled[i], BPF_SK_SKB_STREAM_VERDICT) ||
+		    has_program(enrolled[i], BPF_SK_SKB_VERDICT))
+			return false;
+	return true;
+}
+
 /* It is an ordinary socket from then on. */
 void enrolled_leave(uint64_t cookie)
 {

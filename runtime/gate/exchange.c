@@ -3,7 +3,7 @@
  * One request and its response. The gate changes no byte of either; it only finds out where they
  * end. A request that the kernel has sent comes here with its response alone.
  */
-#include "exchange.h"
+#include "blind.h"
 #include "waypoint.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -27,6 +27,7 @@ void exchange_leave_upstream(struct exchange *exchange, bool reset)
 	if (exchange->upstream)
 		upstream_close(exchange->upstream, reset);
 	exchange->upstream = NULL;
+	bulk_end(&exchange->up);
 }
 
 static void forget(struct exchange *exchange)
@@ -34,6 +35,8 @@ static void forget(struct exchange *exchange)
 	stat_end(&exchange->measure, exchange->session);
 	exchange->session->exchange = NULL;
 	buffer_drop(&exchange->unsent);
+	bulk_end(&exchange->up);
+	bulk_end(&exchange->down);
 	free(exchange);
 }
 
@@ -50,12 +53,25 @@ struct upstream *exchange_upstream(const struct exchange *exchange)
 
 bool exchange_has_unsent(const struct exchange *exchange)
 {
-	return buffer_length(&exchange->unsent) != 0;
+	return buffer_length(&exchange->unsent) || exchange->up.held;
+}
+
+bool exchange_is_held(const struct exchange *exchange)
+{
+	return exchange->down.held;
+}
+
+bool exchange_flush(struct exchange *exchange)
+{
+	if (!blind_flush_response(exchange))
+		exchange->session->broken = true;
+	return !exchange->down.held && !exchange->session->broken;
 }
 
 bool exchange_wants_request(const struct exchange *exchange)
 {
-	return !exchange->request_done && buffer_length(&exchange->unsent) < GATE_CHUNK;
+	return !exchange->request_done && !exchange->up.held &&
+	       buffer_length(&exchange->unsent) < GATE_CHUNK;
 }
 
 /* Both are over. The kernel may take the next one before the last bytes of this are sent. */
@@ -178,6 +194,10 @@ void exchange_writable(struct exchange *exchange)
 	struct buffer *unsent = &exchange->unsent;
 	bool wanted = exchange_wants_request(exchange);
 
+	if (!blind_flush_request(exchange)) {
+		exchange->discards = true;
+		bulk_end(&exchange->up);
+	}
 	while (buffer_length(unsent)) {
 		ssize_t sent = send(upstream->watch.fd, unsent->data + unsent->start,
 				    buffer_length(unsent), MSG_NOSIGNAL);
@@ -191,6 +211,10 @@ void exchange_writable(struct exchange *exchange)
 		}
 		upstream->sent += sent;
 		buffer_consume(unsent, sent);
+	}
+	if (exchange->discards && exchange->tunnel) {
+		session_abort(session);
+		return;
 	}
 	upstream_watch(upstream);
 	pass_the_end_on(exchange);
@@ -337,6 +361,7 @@ size_t exchange_request(struct exchange *exchange, const char *data, size_t leng
 			act(exchange);
 		if (session->exchange == exchange) {
 			exchange->measure.request_bytes += length;
+			exchange->up_streak = next_streak(exchange->up_streak, length);
 			forward(exchange, data, length);
 		}
 		return length;

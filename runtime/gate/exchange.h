@@ -3,6 +3,7 @@
 #ifndef KMESH_GATE_EXCHANGE_H
 #define KMESH_GATE_EXCHANGE_H
 
+#include "bulk.h"
 #include "frame.h"
 #include "gate.h"
 #include "stat.h"
@@ -12,10 +13,12 @@ struct exchange {
 	struct upstream *upstream;
 	struct frame request, response;
 	struct buffer unsent; /* of the request, for the upstream */
+	struct bulk up, down; /* of either, and then nothing is in a buffer */
 	struct route route;
 	struct measure measure;
 	uint8_t dials;
-	bool head, connect; /* the method */
+	uint8_t up_streak, down_streak; /* of a tunnel: large reads, up to BULK_STREAK */
+	bool head, connect;		/* the method */
 	bool of_kernel;
 	bool request_done;
 	bool request_kept; /* the client does not ask to close */
@@ -27,6 +30,13 @@ struct exchange {
 	bool acted;    /* it was begun to be served */
 	bool closes;   /* the client's connection ends with this */
 };
+
+static inline uint8_t next_streak(uint8_t streak, size_t got)
+{
+	if (got < BULK_READ)
+		return 0;
+	return streak < BULK_STREAK ? streak + 1 : streak;
+}
 
 void exchange_leave_upstream(struct exchange *exchange, bool reset);
 /* Both are over: true, and there is no exchange any more. */

@@ -255,3 +255,19 @@ bool frame_finish(struct frame *frame)
 
 	return frame->headed && (error == HPE_OK || error == HPE_PAUSED);
 }
+
+/* llhttp counts what is left of a body that has a length, and does nothing else with it. */
+uint64_t frame_blind(const struct frame *frame)
+{
+	const llhttp_t *parser = &frame->parser;
+
+	if (!frame->headed || frame->bodiless || parser->flags & F_CHUNKED ||
+	    !(parser->flags & F_CONTENT_LENGTH) || !parser->content_length)
+		return 0;
+	return parser->content_length - 1;
+}
+
+void frame_skip(struct frame *frame, uint64_t length)
+{
+	frame->parser.content_length -= length;
+}

@@ -10,6 +10,7 @@
 #include <llhttp.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum frame_result {
 	FRAME_MORE,    /* all of the bytes belong to the message, which goes on */
@@ -34,6 +35,12 @@ void frame_request(struct frame *frame);
 void frame_response(struct frame *frame, bool bodiless, bool tunnels);
 /* `used`: the bytes that belong to the message. */
 enum frame_result frame_feed(struct frame *frame, const char *data, size_t length, size_t *used);
+/*
+ * After FRAME_MORE: bytes of the body to come that need not be looked at, which never are all of
+ * them; and that so many have passed by.
+ */
+uint64_t frame_blind(const struct frame *frame);
+void frame_skip(struct frame *frame, uint64_t length);
 /* At the end of the stream: whether that is the end of the message too. */
 bool frame_finish(struct frame *frame);
 /* An interim response (1xx) is no response yet. */

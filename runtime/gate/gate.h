@@ -81,6 +81,7 @@ void maps_withdraw_gate(uint64_t netns);
 /* enrolled.c */
 int enrolled_open(const char *pins);
 void enrolled_leave(uint64_t cookie); /* the kernel shall not send to this socket */
+bool enrolled_may_leave(void);	      /* nothing of what it got is in the map's keeping */
 
 /* space.c */
 struct space {
@@ -154,6 +155,7 @@ struct upstream {
 	bool awaiting; /* it has bytes that the client cannot take yet */
 	bool ended;    /* it sends no more, and still takes */
 	bool hung_up;  /* nor does it take */
+	bool ordinary; /* not in the socket map any more */
 	bool later;    /* its peer's queue was full: it is to connect again */
 };
 
@@ -280,6 +282,8 @@ size_t exchange_request(struct exchange *exchange, const char *data, size_t leng
 bool exchange_wants_request(const struct exchange *exchange);
 struct upstream *exchange_upstream(const struct exchange *exchange);
 bool exchange_has_unsent(const struct exchange *exchange);
+bool exchange_flush(struct exchange *exchange);		/* to the client; false: there is more */
+bool exchange_is_held(const struct exchange *exchange); /* so it is */
 void exchange_request_ended(struct exchange *exchange);
 void exchange_connected(struct exchange *exchange, int error);
 void exchange_writable(struct exchange *exchange);

@@ -114,9 +114,12 @@ static bool read_field(const struct line *line, struct head *head)
 {
 	const char *colon = memchr(line->start, ':', line->end - line->start);
 	struct line name = {.start = line->start, .end = colon};
-	struct line value = {.start = colon + 1, .end = line->end};
+	struct line value = {.end = line->end};
 
-	if (!colon || !is_token(name.start, name.end) || !is_text(value.start, value.end, true))
+	if (!colon || !is_token(name.start, name.end))
+		return false;
+	value.start = colon + 1;
+	if (!is_text(value.start, value.end, true))
 		return false;
 	while (value.start < value.end && (*value.start == ' ' || *value.start == '\t'))
 		value.start++;

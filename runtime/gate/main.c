@@ -30,14 +30,25 @@ static void tick(void)
 	}
 }
 
+/* For every slot a client's connection and an upstream, and some for all the rest. */
+#define DESCRIPTORS (KMESH_SLOTS + KMESH_UPSTREAMS + 8192)
+
+/* Without CAP_SYS_RESOURCE the hard limit stays what it is. */
 static void have_many_descriptors(void)
 {
-	struct rlimit limit;
+	struct rlimit limit, more = {.rlim_cur = DESCRIPTORS, .rlim_max = DESCRIPTORS};
 
 	if (getrlimit(RLIMIT_NOFILE, &limit))
 		return;
+	if (limit.rlim_max < DESCRIPTORS && !setrlimit(RLIMIT_NOFILE, &more))
+		return;
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
+	if (limit.rlim_cur < DESCRIPTORS)
+		say("%llu descriptors are all that it may have (RLIMIT_NOFILE): enough for about "
+		    "%llu connections, and not for %u",
+		    (unsigned long long)limit.rlim_cur, (unsigned long long)limit.rlim_cur / 2,
+		    KMESH_SLOTS);
 }
 
 int main(int count, char **arguments)

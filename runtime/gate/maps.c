@@ -51,6 +51,8 @@ static struct open_map maps[] = {
 	{&http_graphs, "http_graphs", -1},
 	{&http_texts, "http_texts", -1},
 	{&http_buckets, "http_buckets", -1},
+	{&http_rings, "http_rings", -1},
+	{&http_clusters, "http_clusters", -1},
 	{&route_stats, "route_stats", -1},
 	{&gate_stat, "gate_stat", -1},
 	{&taken_heads, "taken_heads", -1},

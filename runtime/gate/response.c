@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The response's half of an exchange: from the upstream to the client, until it ends. */
-#include "exchange.h"
+#include "blind.h"
+#include "session.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -78,30 +79,59 @@ static void response_ended(struct exchange *exchange)
 		session_settle(session);
 }
 
+static void was_reset(struct exchange *exchange)
+{
+	exchange_lose(exchange, 503,
+		      exchange->upstream->owner
+			      ? "the waypoint reset the connection before its response"
+			      : "the endpoint reset the connection before its response");
+}
+
+/* What the client does not take at once it takes when it can: session_flush(). */
+static void moved_on(struct exchange *exchange)
+{
+	struct session *session = exchange->session;
+
+	if (session->broken) {
+		session_settle(session);
+	} else if (exchange->down.held) {
+		exchange->upstream->awaiting = true;
+		upstream_watch(exchange->upstream);
+		session_watch(session);
+	}
+}
+
 /* The upstream has something to say. */
 void exchange_response(struct exchange *exchange)
 {
 	struct session *session = exchange->session;
 	struct upstream *upstream = exchange->upstream;
 	bool finished = false, upgraded = false;
+	enum blind_result moved;
 	size_t used;
 	ssize_t got;
 
-	if (buffer_length(&session->out)) {
+	if (buffer_length(&session->out) || exchange->down.held) {
 		upstream->awaiting = true;
 		upstream_watch(upstream);
 		return;
 	}
+	moved = blind_response(exchange);
+	if (moved == BLIND_MOVED)
+		moved_on(exchange);
+	else if (moved == BLIND_ENDED)
+		response_ended(exchange);
+	else if (moved == BLIND_FAILED)
+		was_reset(exchange);
+	if (moved != BLIND_NOT)
+		return;
 	got = recv(upstream->watch.fd, chunk, sizeof(chunk), 0);
 	if (upstream->ended && got >= 0)
 		return;
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (got < 0) {
-		exchange_lose(exchange, 503,
-			      upstream->owner
-				      ? "the waypoint reset the connection before its response"
-				      : "the endpoint reset the connection before its response");
+		was_reset(exchange);
 		return;
 	}
 	if (got == 0) {
@@ -115,6 +145,7 @@ void exchange_response(struct exchange *exchange)
 	used = got;
 	if (exchange->tunnel) {
 		exchange->measure.response_bytes += got;
+		exchange->down_streak = next_streak(exchange->down_streak, got);
 		session_announce(session, used);
 	} else {
 		if (!read_response(exchange, chunk, got, &used)) {

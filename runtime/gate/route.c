@@ -28,7 +28,7 @@ struct cached {
 	size_t size;
 };
 
-enum { GRAMMARS, GRAPHS, TEXTS, KINDS };
+enum { GRAMMARS, GRAPHS, TEXTS, RINGS, KINDS };
 
 static struct cached *cached[KINDS][CACHED];
 
@@ -74,7 +74,7 @@ static int inner_map(const void *outer, uint64_t number, uint32_t *count)
 
 static const void *content(int which, uint64_t number, size_t each, size_t *size)
 {
-	const void *const outers[KINDS] = {&http_grammars, &http_graphs, &http_texts};
+	const void *const outers[KINDS] = {&http_grammars, &http_graphs, &http_texts, &http_rings};
 	struct cached **bucket = &cached[which][number % CACHED], *entry;
 	uint32_t count;
 	void *data;
@@ -305,6 +305,34 @@ static bool govern(struct route *route, const struct kmesh_route *row)
 	return false;
 }
 
+/* By what the route says of the request, where the cluster has a ring. */
+static bool choose_alike(struct session *session, const struct kmesh_http_port *port,
+			 const struct kmesh_route *row, const char *head,
+			 const struct kmesh_http_head *parsed, struct route *route)
+{
+	const struct kmesh_http_cluster_key key = {.cluster = route->cluster};
+	const struct kmesh_http_cluster *cluster;
+	size_t ring_size, texts_size = 0;
+	const uint64_t *ring;
+	const char *texts;
+	__be32 source[4] = {}; /* of a namespace without addresses: it is one source all the same */
+	uint64_t hash;
+
+	if (!row->hash[0])
+		return false;
+	cluster = gate_map_lookup(&http_clusters, &key);
+	ring = cluster ? content(RINGS, cluster->ring, sizeof(*ring), &ring_size) : NULL;
+	if (!ring)
+		return false;
+	texts = content(TEXTS, port->table, sizeof(__u64), &texts_size);
+	space_source(session->space, session->service, source);
+	if (!hash_request(row, texts, texts ? texts_size : 0, head, parsed, source, &hash) ||
+	    !hash_choose(ring, ring_size, hash, &route->endpoint))
+		return false;
+	route->kind = ROUTE_ENDPOINT;
+	return true;
+}
+
 static void decide(struct session *session, const struct kmesh_http_port *port, const char *head,
 		   size_t length, uint32_t at, struct route *route)
 {
@@ -346,7 +374,8 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 		if (govern(route, &row))
 			break;
 		route->cluster = kmesh_route_cluster(&row);
-		if (!kernel_has_chosen(session, at, route))
+		if (!kernel_has_chosen(session, at, route) &&
+		    !choose_alike(session, port, &row, head, &parsed, route))
 			choose(route);
 		break;
 	default:

@@ -123,6 +123,8 @@ void session_flush(struct session *session)
 	struct buffer *out = &session->out;
 	struct upstream *waiting;
 
+	if (session->exchange && !exchange_flush(session->exchange))
+		return;
 	while (buffer_length(out) && !session->broken) {
 		ssize_t sent = send(session->watch.fd, out->data + out->start, buffer_length(out),
 				    MSG_NOSIGNAL);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* A client's bytes, one request after the other. */
-#include "frame.h"
+#include "blind.h"
 #include "session.h"
 #include <errno.h>
 #include <sys/epoll.h>
@@ -42,7 +42,8 @@ void session_watch(struct session *session)
 		events |= EPOLLIN;
 	if (!session->ended && !session->hung_up)
 		events |= EPOLLRDHUP;
-	if (buffer_length(&session->out))
+	if (buffer_length(&session->out) ||
+	    (session->exchange && exchange_is_held(session->exchange)))
 		events |= EPOLLOUT;
 	loop_set(&session->watch, events);
 	session_slot(session)->by_gate = !(events & EPOLLIN) || session->ended ||
@@ -110,11 +111,30 @@ static size_t take(struct session *session, const char *data, size_t length)
 	return exchange_request(session->exchange, data, length);
 }
 
+/* True: nothing else is to be read now. One pipe's worth each time, that others have their turn. */
+static bool moves_blindly(struct session *session)
+{
+	switch (session->exchange ? blind_request(session->exchange) : BLIND_NOT) {
+	case BLIND_NOT:
+		return false;
+	case BLIND_ENDED:
+		ended(session);
+		return true;
+	case BLIND_FAILED:
+		session->broken = true;
+		return true;
+	default:
+		return true;
+	}
+}
+
 static bool step(struct session *session)
 {
 	size_t length, used;
 
 	if (!has_more(session)) {
+		if (moves_blindly(session))
+			return false;
 		length = receive(session);
 		if (!length)
 			return false;

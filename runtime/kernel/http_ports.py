@@ -21,12 +21,15 @@ from runtime.tables.enhanced_layout import (
     ClusterKey,
     Frontend,
     FrontendKey,
+    HttpCluster,
+    HttpClusterKey,
     HttpPort,
     Route,
     RouteKey,
     SlotKey,
 )
 from runtime.tables.http_cases import split
+from runtime.tables.http_digest import digest
 from runtime.tables.http_layout import HttpSet
 from runtime.tables.http_ports import (
     HTTP_CLUSTER,
@@ -36,8 +39,10 @@ from runtime.tables.http_ports import (
     cluster_number,
     cluster_rows,
     mapped,
+    ring_of,
     route_rows,
 )
+from runtime.tables.http_rings import CELL as RING_CELL
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from runtime.tables.http_texts import CELL as TEXT_CELL
 
@@ -130,13 +135,20 @@ class HttpPorts:
             if number & HTTP_CLUSTER:
                 self._clusters.setdefault(number, {})[key] = value
 
-    def set_cluster(self, name: str, targets: Iterable[Target]) -> None:
+    def set_cluster(self, name: str, targets: Iterable[Target], *, hashes: bool = False) -> None:
         """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile.
+
+        Args:
+            name: of the cluster.
+            targets: the endpoints, which may be used.
+            hashes: requests that are alike, by what their routes say of them, go to one endpoint.
 
         Raises:
             BpfError: the kernel has no room; what the cluster had stays in use.
         """
+        targets = list(targets)
         value, slots = cluster_rows(name, targets)
+        self._set_ring(name, ring_of(targets) if hashes else b"")
         number = cluster_number(name)
         there = self._clusters.setdefault(number, {})
         for key, slot in slots.items():
@@ -158,6 +170,31 @@ class HttpPorts:
                 self._maps["clusters"].delete(ClusterKey(number).pack())
             for key in self._clusters.pop(number):
                 self._maps["slots"].delete(key)
+        kept_rings = {HttpClusterKey(number).pack() for number in kept}
+        gone = [key for key in list(self._maps["http_clusters"].keys()) if key not in kept_rings]
+        for key in gone:
+            self._maps["http_clusters"].delete(key)
+        if gone:
+            self._sweep_rings()
+
+    def _set_ring(self, name: str, ring: bytes) -> None:
+        key = HttpClusterKey(cluster_number(name)).pack()
+        if ring:
+            number = digest(b"ring", ring)
+            self._add("http_rings", number, ring, RING_CELL, _INNER)
+            self._maps["http_clusters"].update(key, HttpCluster(number).pack())
+        elif self._maps["http_clusters"].lookup(key) is not None:
+            self._maps["http_clusters"].delete(key)
+        else:
+            return
+        self._sweep_rings()
+
+    def _sweep_rings(self) -> None:
+        clusters = (HttpCluster.unpack(one) for _, one in self._maps["http_clusters"].items())
+        used = {one.ring for one in clusters}
+        for other in list(self._maps["http_rings"].keys()):
+            if struct.unpack("=Q", other)[0] not in used:
+                self._maps["http_rings"].delete(other)
 
     def set_port(
         self,
@@ -208,9 +245,9 @@ class HttpPorts:
         merge = governs is not None and governs.merge_slashes
         compiled = compile_routes(cases.table if cases else table, merge_slashes=merge)
         if cases:
-            rows = case_rows(cases, compiled.rough, stats)
+            rows = case_rows(cases, compiled.rough, stats, compiled.slots)
         else:
-            rows = route_rows(table, compiled.rough, stats)
+            rows = route_rows(table, compiled.rough, stats, compiled.slots)
         self.stats.hold(rows.number, stats)
         self._write(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0)

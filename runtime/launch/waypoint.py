@@ -138,7 +138,10 @@ class WaypointPart:
         if self._node is not None:
             if not keep:
                 self._announce(None)
-            self._node.stop(keep=keep)
+            try:
+                self._node.stop(keep=keep)
+            except KmeshError as error:  # all else is to be ended too
+                _log.error("the node's waypoint: %s", error)
             self._node = None
 
 

@@ -75,7 +75,6 @@ LACKS: Mapping[Feature, str] = MappingProxyType(
     dict.fromkeys(
         (
             Feature.BREAKERS,
-            Feature.HASH,
             Feature.LOCALITIES,
             Feature.OUTLIERS,
             Feature.PRIORITIES,

@@ -251,6 +251,38 @@ class GateStat(NamedTuple):
         return cls(flat[0:32], flat[32])
 
 
+_HTTP_CLUSTER = Struct("=Q")
+
+
+class HttpCluster(NamedTuple):
+    """struct kmesh_http_cluster, 8 bytes."""
+
+    ring: int
+
+    def pack(self) -> bytes:
+        return _HTTP_CLUSTER.pack(self.ring)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> HttpCluster:
+        return cls._make(_HTTP_CLUSTER.unpack(data))
+
+
+_HTTP_CLUSTER_KEY = Struct("=Q")
+
+
+class HttpClusterKey(NamedTuple):
+    """struct kmesh_http_cluster_key, 8 bytes."""
+
+    cluster: int
+
+    def pack(self) -> bytes:
+        return _HTTP_CLUSTER_KEY.pack(self.cluster)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> HttpClusterKey:
+        return cls._make(_HTTP_CLUSTER_KEY.unpack(data))
+
+
 _HTTP_HEAD = Struct("=QQI4x32H32H")
 
 
@@ -407,11 +439,11 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=IIII16Q16II4xIIIIIIIIIIIIQ")
+_ROUTE = Struct("=IIII16Q16II4xIIIIIIIIIIIIQ4I4I")
 
 
 class Route(NamedTuple):
-    """struct kmesh_route, 272 bytes."""
+    """struct kmesh_route, 304 bytes."""
 
     kind: int
     status: int
@@ -433,6 +465,8 @@ class Route(NamedTuple):
     limit_tokens: int
     limit_ms: int
     bucket: int
+    hash: tuple[int, ...]
+    hash_name: tuple[int, ...]
 
     def pack(self) -> bytes:
         return _ROUTE.pack(
@@ -456,6 +490,8 @@ class Route(NamedTuple):
             self.limit_tokens,
             self.limit_ms,
             self.bucket,
+            *self.hash,
+            *self.hash_name,
         )
 
     @classmethod
@@ -482,6 +518,8 @@ class Route(NamedTuple):
             flat[47],
             flat[48],
             flat[49],
+            flat[50:54],
+            flat[54:58],
         )
 
 
@@ -775,9 +813,11 @@ MAPS = {
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
     "gates": MapLayout(type=1, flags=1, max_entries=4096),
     "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
+    "http_clusters": MapLayout(type=1, flags=1, max_entries=4096),
     "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
     "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
     "http_ports": MapLayout(type=1, flags=1, max_entries=131072),
+    "http_rings": MapLayout(type=13, flags=0, max_entries=4096),
     "http_routes": MapLayout(type=1, flags=1, max_entries=1048576),
     "http_texts": MapLayout(type=13, flags=0, max_entries=4096),
     "idle": MapLayout(type=1, flags=1, max_entries=65536),
@@ -801,7 +841,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "c3c2609a914b37e04f0ea54ab1cfdc2e10d6412175c75bc69a74b2d7881b1b35"
+DIGEST = "36b7cc16a479141ab3d7311c068ae125e0b4bb5e05506d18dbcd9394e7500317"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

@@ -40,7 +40,7 @@ _REWRITTEN = (
     "via",
 )
 PATH_ALONE = ":path alone"  # the path without its query, where a header is asked for
-_PSEUDO = {
+PSEUDO = {
     ":method": Place.METHOD, ":authority": Place.AUTHORITY, "host": Place.AUTHORITY,
     ":path": Place.TARGET, PATH_ALONE: Place.PATH,
 }  # fmt: skip
@@ -149,7 +149,7 @@ class Conditions:
         return condition
 
     def _header(self, asked: HeaderMatch) -> Condition:
-        pseudo = _PSEUDO.get(asked.name)
+        pseudo = PSEUDO.get(asked.name)
         place = int(pseudo) if pseudo else self._place((False, asked.name))
         if asked.missing_as_empty or asked.text.kind is TextKind.PRESENT:
             absent = (asked.missing_as_empty and self._matches_empty(asked.text)) != asked.invert
@@ -242,13 +242,13 @@ def names_of(table: RouteTable, wanted: Iterable[Name]) -> list[Name]:
 
 def _names_in(route: Route) -> Iterator[Name]:
     for header in route.match.headers:
-        if header.name not in _PSEUDO:
+        if header.name not in PSEUDO:
             yield False, header.name
     for parameter in route.match.query:
         yield True, parameter.name
     if isinstance(route.action, Forward):
         for policy in route.action.hash_policies:
-            if policy.kind is HashKind.HEADER and policy.name not in _PSEUDO:
+            if policy.kind is HashKind.HEADER and policy.name not in PSEUDO:
                 yield False, policy.name
             elif policy.kind is HashKind.QUERY:
                 yield True, policy.name

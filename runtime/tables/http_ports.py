@@ -16,6 +16,7 @@ from runtime.model.http import (
     Abort,
     DirectResponse,
     Forward,
+    HashKind,
     PathMatch,
     RateLimit,
     Redirect,
@@ -26,7 +27,10 @@ from runtime.model.mesh import IPAddress
 from runtime.tables.enhanced_layout import Cluster, Endpoint, SlotKey
 from runtime.tables.enhanced_layout import Route as Row
 from runtime.tables.http_cases import Cases
+from runtime.tables.http_conditions import Name
 from runtime.tables.http_digest import digest
+from runtime.tables.http_hashes import hash_word, why_unhashed
+from runtime.tables.http_rings import ring
 from runtime.tables.http_stats import UNROUTED
 from runtime.tables.http_texts import (
     Texts,
@@ -41,6 +45,7 @@ from runtime.tables.slots import CLASSES, class_of
 FORWARD, ANSWER, WAYPOINT, REDIRECT, GOVERNED = 1, 2, 3, 4, 5  # KMESH_ROUTE_FORWARD and so on
 LIMIT_FIRST = 8  # KMESH_ROUTE_LIMIT_FIRST
 MOST_CLUSTERS = 16
+MOST_HASHES = 4
 HTTP_CLUSTER = 1 << 63  # in the number of each cluster of routes, and of no service's
 MOST_WEIGHT = (1 << CLASSES) - 1
 _CLASS_SHIFT = 24
@@ -82,8 +87,8 @@ def why_waypoint(route: Route) -> str | None:
 
 
 def _why_not_forwarded(action: Forward) -> str | None:
-    if action.hash_policies:
-        return "hash_policy"
+    if len(action.hash_policies) > MOST_HASHES:
+        return f"hash_policy: more than {MOST_HASHES}"
     if sum(one.weight for one in action.clusters) == 0:
         return "weighted_clusters: no weight"
     if len(action.clusters) > MOST_CLUSTERS:
@@ -92,14 +97,16 @@ def _why_not_forwarded(action: Forward) -> str | None:
 
 
 _NOBODY = (0,) * MOST_CLUSTERS
-_NOTHING = Row(0, 0, 0, 0, _NOBODY, _NOBODY, *(0,) * 14)
+_NO_HASH = (0,) * MOST_HASHES
+_NOTHING = Row(0, 0, 0, 0, _NOBODY, _NOBODY, *(0,) * 14, _NO_HASH, _NO_HASH)
 
 
 class _Rows:
     """The rows of one table's routes, and their texts."""
 
-    def __init__(self, *, limit_first: bool) -> None:
+    def __init__(self, *, limit_first: bool, slots: Mapping[Name, int]) -> None:
         self.texts = Texts()
+        self._slots = slots
         self._flags = LIMIT_FIRST if limit_first else 0
 
     def row(self, route: Route) -> Row:
@@ -114,11 +121,23 @@ class _Rows:
                 row = row._replace(text=self.texts.place(body), text_size=len(body))
         return self._governed(row, route.abort, route.rate_limit)
 
+    def _hashes(self, action: Forward) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        room = (0,) * (MOST_HASHES - len(action.hash_policies))
+        kinds = (hash_word(one, self._slots) for one in action.hash_policies)
+        names = (
+            self.texts.place(one.name.encode() + b"\0") if one.kind is HashKind.COOKIE else 0
+            for one in action.hash_policies
+        )
+        return (*kinds, *room), (*names, *room)
+
     def _forward(self, action: Forward) -> Row:
         chosen = action.clusters
         room = (0,) * (MOST_CLUSTERS - len(chosen))
+        hashes, names = self._hashes(action)
         return _NOTHING._replace(
-            kind=FORWARD,
+            kind=GOVERNED if action.hash_policies else FORWARD,
+            hash=hashes,
+            hash_name=names,
             total=sum(one.weight for one in chosen),
             clusters=(*(cluster_number(one.name) for one in chosen), *room),
             weights=(*(one.weight for one in chosen), *room),
@@ -178,20 +197,26 @@ class RouteRows:
         return frozenset(Row.unpack(row).bucket for row in self.rows) - {0}
 
 
-def route_rows(table: RouteTable, rough: Mapping[int, str], stats: Sequence[int] = ()) -> RouteRows:
+def route_rows(
+    table: RouteTable,
+    rough: Mapping[int, str],
+    stats: Sequence[int] = (),
+    slots: Mapping[Name, int] | None = None,
+) -> RouteRows:
     """The rows of a route table whose port's filters are not known: what they might do is a waypoint's.
 
     Args:
         table: the routes, numbered through all virtual hosts.
         rough: routes that the matcher cannot tell exactly, and why (`CompiledRoutes.rough`).
         stats: where the requests of each route are counted; all together without it.
+        slots: places of headers and query parameters (`CompiledRoutes.slots`).
     """
     hosts = tuple(
         replace(host, routes=tuple(map(_alone, host.routes))) for host in table.virtual_hosts
     )
     alone = replace(table, virtual_hosts=hosts)
     count = sum(len(host.routes) for host in hosts)
-    return case_rows(Cases(table=alone, origin=tuple(range(count))), rough, stats)
+    return case_rows(Cases(table=alone, origin=tuple(range(count))), rough, stats, slots)
 
 
 def _alone(route: Route) -> Route:
@@ -201,21 +226,27 @@ def _alone(route: Route) -> Route:
     return route
 
 
-def case_rows(cases: Cases, rough: Mapping[int, str], stats: Sequence[int] = ()) -> RouteRows:
+def case_rows(
+    cases: Cases,
+    rough: Mapping[int, str],
+    stats: Sequence[int] = (),
+    slots: Mapping[Name, int] | None = None,
+) -> RouteRows:
     """The rows of a table that is split into cases (http_cases.py).
 
     Args:
         cases: the routes.
         rough: cases that the matcher cannot tell exactly, and why.
         stats: where the requests of each route (not case) are counted; all together without it.
+        slots: places of headers and query parameters (`CompiledRoutes.slots`).
     """
-    made = _Rows(limit_first=cases.limit_first)
+    made = _Rows(limit_first=cases.limit_first, slots=slots or {})
     rows: list[bytes] = []
     waypoint: dict[int, str] = {}
     told = "; ".join(cases.table.beyond)
     routes = (route for host in cases.table.virtual_hosts for route in host.routes)
     for index, route in enumerate(routes):
-        why = told or rough.get(index) or why_waypoint(route)
+        why = told or rough.get(index) or why_waypoint(route) or why_unhashed(route, slots or {})
         origin = cases.origin[index]
         row = _NOTHING._replace(kind=WAYPOINT) if why else made.row(route)
         stat = UNROUTED if origin is None else stats[origin] if stats else 0
@@ -245,6 +276,19 @@ def cluster_rows(name: str, targets: Iterable[Target]) -> tuple[bytes, dict[byte
         counts[kind] += 1
         weights[kind] += target.weight
     return Cluster(sum(weights), 0, tuple(counts), tuple(weights)).pack(), slots
+
+
+def ring_of(targets: Iterable[Target]) -> bytes:
+    """The ring of a cluster that hashes; empty without endpoints."""
+    return ring(
+        [
+            (
+                Endpoint(mapped(one.address), one.port.to_bytes(2, "big"), 0, one.weight).pack(),
+                one.weight,
+            )
+            for one in _merged(targets)
+        ]
+    )
 
 
 def _merged(targets: Iterable[Target]) -> Iterator[Target]:

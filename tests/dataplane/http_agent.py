@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import select
 import socket
 import struct
@@ -106,6 +107,7 @@ def serve(host: str, name: str, port: int = 0) -> int:
 
 
 _clients: list[Client] = []
+_many: list[socket.socket] = []
 
 
 def connect(host: str, port: int, source: int = 0) -> int:
@@ -216,6 +218,19 @@ def head(number: int) -> str:
 
 def take(number: int, length: int) -> str:
     return _clients[number].stream.read(length).decode("latin-1")
+
+
+def many(host: str, port: int, count: int) -> int:
+    """Connections that stay, each with one answered request; how many were answered."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    data, good = request("/size/1"), 0
+    for _ in range(count):
+        sock = socket.create_connection((host, port), timeout=WAIT)
+        sock.sendall(data)
+        good += sock.recv(1000).startswith(b"HTTP/1.1 200")
+        _many.append(sock)
+    return good
 
 
 def at_end(number: int) -> bool:
@@ -355,7 +370,7 @@ def pid() -> int:
 COMMANDS = {
     function.__name__: function
     for function in (
-        serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, head, take,
+        serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, head, take, many,
         at_end, block, whole,
         ask_many, statuses, record, recorded,
         pieces, pipeline, slow_reader, storm, load, pid,

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from runtime.kernel.gate import Gate
-from runtime.kernel.http_ports import HttpPorts
-from runtime.tables.enhanced_layout import FrontendKey, HttpPort
-from runtime.tables.http_ports import Target, cluster_number, mapped
+from runtime.model.http import RouteTable
+from runtime.tables.http_ports import Target, cluster_number
 from tests.dataplane.enhanced_stage import PORT, Stage
 from tests.dataplane.world import VIP4
 
@@ -84,15 +83,11 @@ def use_node(stage: Stage, path: Path | str) -> None:
         gate.set_waypoint(path)
 
 
-def use_instances(stage: Stage, *hosts: str) -> None:
-    """Have the port know a waypoint with these instances; it is routed already."""
-    ports = HttpPorts(stage.path.maps)
-    ports.set_cluster("waypoint", [Target(host, WAYPOINT_PORT) for host in hosts])
-    key = FrontendKey(mapped(VIP4), PORT.to_bytes(2, "big"), 6).pack()
-    found = stage.path.maps["http_ports"].lookup(key)
-    assert found is not None
-    port = HttpPort.unpack(found)._replace(waypoint=cluster_number("waypoint"))
-    stage.path.maps["http_ports"].update(key, port.pack())
+def use_instances(stage: Stage, routes: RouteTable, *hosts: str) -> None:
+    """Have the port be routed by these, with a waypoint of its own that has these instances."""
+    stage.ports.set_cluster("waypoint", [Target(host, WAYPOINT_PORT) for host in hosts])
+    written = stage.ports.write(routes)
+    stage.ports.point(VIP4, PORT, written, waypoint=cluster_number("waypoint"))
 
 
 class Recorder:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Framing as one call: bytes in pieces, and where the message was found to end. For the tests. */
 #include "../../runtime/gate/frame.h"
+#include "../../runtime/gate/head.h"
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,9 +21,23 @@ static enum frame_result feed_copy(struct frame *frame, const char *data, size_t
 	return result;
 }
 
-/* The result, and in `end` the bytes that belong to the message. */
+/* Bytes that are counted and not looked at, as when they are spliced. */
+static size_t pass_by(struct frame *frame, size_t length)
+{
+	uint64_t blind = frame_blind(frame);
+
+	if (blind < length)
+		length = blind;
+	frame_skip(frame, length);
+	return length;
+}
+
+/*
+ * The result, and in `end` the bytes that belong to the message. `blindly`: what need not be looked
+ * at is not.
+ */
 int frame_run(int kind, const char *data, size_t length, const uint32_t *cuts, size_t count,
-	      size_t *end)
+	      int blindly, size_t *end)
 {
 	struct frame frame;
 	enum frame_result result = FRAME_MORE;
@@ -38,6 +53,11 @@ int frame_run(int kind, const char *data, size_t length, const uint32_t *cuts, s
 
 		if (to <= at || to > length)
 			continue;
+		if (blindly && at) {
+			at += pass_by(&frame, to - at);
+			if (at == to)
+				continue;
+		}
 		result = feed_copy(&frame, data + at, to - at, &used);
 		if (result == FRAME_MORE && used != to - at)
 			abort();
@@ -49,22 +69,60 @@ int frame_run(int kind, const char *data, size_t length, const uint32_t *cuts, s
 	return result;
 }
 
+/* The judgement of a copy, so that a read past its end is seen. */
+int head_run(const char *data, size_t length)
+{
+	char *copy = malloc(length ? length : 1);
+	enum head_kind kind;
+
+	memcpy(copy, data, length);
+	kind = head_judge(copy, length);
+	free(copy);
+	return kind;
+}
+
 #ifdef FUZZ
+/*
+ * What more bytes cannot change: that a head is no plain one, and what is plain was never unsure.
+ * And a plain one is a request to the parser that reads it afterwards.
+ */
+static void check_head(const char *data, size_t size, const uint32_t *cuts, int count)
+{
+	int whole = head_run(data, size);
+	size_t end;
+
+	for (int i = 0; i < count; i++) {
+		int part = cuts[i] < size ? head_run(data, cuts[i]) : whole;
+
+		if (part == HEAD_UNSURE && whole != HEAD_UNSURE)
+			abort();
+		if (part == HEAD_PLAIN && whole == HEAD_MORE)
+			abort();
+	}
+	if (whole == HEAD_PLAIN &&
+	    frame_run(KIND_REQUEST, data, size, NULL, 0, 0, &end) == FRAME_BAD)
+		abort();
+}
+
 /* However the bytes are cut, the message ends in the same place, or is bad. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	size_t whole, cut;
 	uint32_t cuts[8];
-	int result, again;
+	int result, again, blind;
 
 	if (size < 9)
 		return 0;
 	for (int i = 0; i < 8; i++)
 		cuts[i] = (i ? cuts[i - 1] : 0) + data[1 + i];
-	result = frame_run(data[0] & 3, (const char *)data + 9, size - 9, NULL, 0, &whole);
-	again = frame_run(data[0] & 3, (const char *)data + 9, size - 9, cuts, 8, &cut);
+	result = frame_run(data[0] & 3, (const char *)data + 9, size - 9, NULL, 0, 0, &whole);
+	again = frame_run(data[0] & 3, (const char *)data + 9, size - 9, cuts, 8, 0, &cut);
 	if (result != again || (result != FRAME_BAD && whole != cut))
 		abort();
+	blind = frame_run(data[0] & 3, (const char *)data + 9, size - 9, cuts, 8, 1, &cut);
+	if (result != blind || (result != FRAME_BAD && whole != cut))
+		abort();
+	check_head((const char *)data + 9, size - 9, cuts, 8);
 	return 0;
 }
 #endif

@@ -126,6 +126,7 @@ def bootstrap(
     directory: Path,
     ports: Mapping[str, int],
     filters: Sequence[Mapping[str, Any]] = (),
+    clusters: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """A connection manager as Istiod configures it for a sidecar's outbound traffic."""
     manager = {
@@ -148,7 +149,7 @@ def bootstrap(
             "name": "oracle",
             "address": {"pipe": {"path": str(directory / "listen")}},
             "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-        }], "clusters": [_cluster(name, port) for name, port in ports.items()]},
+        }], "clusters": [*(_cluster(name, port) for name, port in ports.items()), *clusters]},
     }  # fmt: skip
 
 
@@ -301,6 +302,7 @@ def envoy(
     within: str = "",
     filters: Sequence[Mapping[str, Any]] = (),
     make: Callable[[RouteTable], dict[str, Any]] = configuration,
+    clusters: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[Envoy]:
     """An Envoy with an empty route table.
 
@@ -311,12 +313,15 @@ def envoy(
         within: path of a network namespace; "": this one.
         filters: before the router.
         make: the resource of a table.
+        clusters: further ones.
     """
     running = Envoy(directory, make)
     (directory / "routes.json").write_text(
         json.dumps({"resources": [configuration(RouteTable(name="routes"))]})
     )
-    (directory / "envoy.json").write_text(json.dumps(bootstrap(directory, ports or {}, filters)))
+    (directory / "envoy.json").write_text(
+        json.dumps(bootstrap(directory, ports or {}, filters, clusters))
+    )
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(
             [*(["nsenter", f"--net={within}"] if within else []), str(program), "-c", str(directory / "envoy.json"), "--concurrency", "1",

@@ -56,8 +56,8 @@ def main() -> None:
         server = ThreadingHTTPServer((host, int(port)), _Telling)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    print("ready", flush=True)
-    sys.stdin.read()
+    print("up", flush=True)
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -51,12 +51,11 @@ def inside(world: World) -> Iterator[None]:
 def _serve(world: World) -> Iterator[World]:
     backend = subprocess.Popen(
         [sys.executable, str(_BACKEND), *ENDPOINTS_THERE],
-        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     try:
         assert backend.stdout
-        assert backend.stdout.readline() == b"ready\n"
+        assert backend.stdout.readline() == b"up\n"
         yield world
     finally:
         backend.kill()

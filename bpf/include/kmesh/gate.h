@@ -23,6 +23,29 @@ struct {
 	__type(value, struct kmesh_route);
 } http_routes SEC(".maps");
 
+struct kmesh_http_ring_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u64));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__array(values, struct kmesh_http_ring_map);
+} http_rings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct kmesh_http_cluster_key);
+	__type(value, struct kmesh_http_cluster);
+} http_clusters SEC(".maps");
+
 /* The texts of a table's routes, end to end, by the table's number: for the gate. */
 struct kmesh_http_text_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -154,6 +154,13 @@ struct kmesh_route_key {
 #define KMESH_ROUTE_GOVERNED 5 /* forward, after a step that is the gate's alone */
 
 #define KMESH_ROUTE_CLUSTERS 16
+#define KMESH_ROUTE_HASHES   4
+
+#define KMESH_HASH_VALUE    1 /* the value at a place of the head */
+#define KMESH_HASH_COOKIE   2
+#define KMESH_HASH_SOURCE   3
+#define KMESH_HASH_KIND	    0xff
+#define KMESH_HASH_TERMINAL 0x10000 /* with a value, no other is asked for */
 
 /* Flags of a route. */
 #define KMESH_ROUTE_STRIP_QUERY 1 /* of a redirect: the query is left out */
@@ -191,6 +198,22 @@ struct kmesh_route {
 	__u32 limit_tokens; /* that come each `limit_ms` */
 	__u32 limit_ms;
 	__u64 bucket; /* its number; 0: no limit */
+	/* What of a request chooses the endpoint, in order; 0: nothing more. */
+	__u32 hash[KMESH_ROUTE_HASHES];	     /* kind, place << 8, KMESH_HASH_TERMINAL */
+	__u32 hash_name[KMESH_ROUTE_HASHES]; /* of a cookie: where its name is in the texts */
+};
+
+/*
+ * Where a cluster that hashes finds its endpoints: a power of two of buckets, each the index of an
+ * endpoint, behind their number; and behind them the endpoints (struct kmesh_endpoint, in three
+ * elements each).
+ */
+struct kmesh_http_cluster_key {
+	__u64 cluster;
+};
+
+struct kmesh_http_cluster {
+	__u64 ring; /* a digest of it, its key in http_rings */
 };
 
 /* A bucket of tokens, which come steadily: as many as since this time, at most as it holds. */
