@@ -158,6 +158,7 @@ class Ways:
         with ExitStack() as stack:
             stage = stack.enter_context(self._stage)
             self._stack = stack
+            stack.callback(self._remove_pins)
             self._far = f"{stage.name}-far" if self._across else stage.name
             self._connect_namespaces()
             self.server = self._start_server()
@@ -176,6 +177,11 @@ class Ways:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    def _remove_pins(self) -> None:
+        """The directory that the paths' own were in; they have gone before."""
+        if self._stage.pins.is_dir():
+            self._stage.pins.rmdir()
 
     def inside(self, way: Way, argv: Sequence[str]) -> list[str]:
         """A client's command, in its namespace and cgroup."""

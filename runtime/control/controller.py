@@ -141,7 +141,7 @@ class Controller:
         services = self._view.services.keys()
         if failed is None or (services and failed.keys() >= services):
             return
-        if self._whole and self._view.synced is None:
+        if self._whole and self._routes_are_known and self._view.synced is None:
             self._view.synced = time.time()
             self._on_synced()
             spare_what_is_there()
@@ -153,6 +153,12 @@ class Controller:
         failed = self._serve(update)
         unrouted = self._route(update)
         return None if failed is None else {**failed, **refused, **unrouted}
+
+    @property
+    def _routes_are_known(self) -> bool:
+        """Before, a service with routes would be balanced as one without: nobody is to be sent there yet."""
+        http = self._view.http
+        return self.routes is None or (http is not None and http.known)
 
     def _route(self, update: Update) -> Mapping[str, str]:
         """Bring routes in, after the services that they are for; what is not in, with the reason."""

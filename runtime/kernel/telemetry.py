@@ -22,10 +22,9 @@ from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.datapath import LINKS, remove_pins
 from runtime.kernel.links import Links
 from runtime.kernel.percpu import total
-from runtime.kernel.programs import ObjectsError
+from runtime.kernel.programs import ObjectsError, digest_of
 from runtime.kernel.sockets import SOCKETS, forget_others, socket_pin
 from runtime.tables.describe import describe
-from runtime.tables.layout import DIGEST as PATH_DIGEST
 from runtime.tables.telemetry_layout import DIGEST, SOCKET_DIGESTS
 
 GROUP = "telemetry"
@@ -93,7 +92,7 @@ class Observer:
         pins = {name: self._tables / name for name in _TABLES}
         pins[_FOLLOWING] = socket_pin(self._home, _FOLLOWING, SOCKET_DIGESTS)
         reused = {name: pin for name, pin in pins.items() if pin.exists()}
-        reused["managed_netns"] = path / PATH_DIGEST[:16] / "managed_netns"
+        reused["managed_netns"] = path / digest_of(path.name)[:16] / "managed_netns"
         reused["peers"] = socket_pin(path, "peers", SOCKET_DIGESTS)
         for name, pin in reused.items():
             pinned = BpfMap.pinned(pin)

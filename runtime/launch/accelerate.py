@@ -40,19 +40,22 @@ HINT = "--acceleration turns it on where no such program runs"
 
 
 def accelerate_decision(
-    findings: Iterable[Finding], *, wanted: bool | None = None
+    findings: Iterable[Finding], *, wanted: bool | None = None, path: str = "compat"
 ) -> tuple[bool, str]:
     """Decide whether same-node acceleration is to run: a pure function.
 
     Args:
         findings: the prober's.
         wanted: what the user said; None to have it only where nobody can be hurt.
+        path: the path that runs.
 
     Returns:
         whether it is to run, and why not, or what to keep in mind if it does ("" for nothing).
     """
     if wanted is False:
         return False, "turned off (--no-acceleration)"
+    if path != "compat":
+        return False, f"a socket can be in one map with programs, and the {path} path has its own"
     by_name = {finding.capability: finding for finding in findings}
     reasons = [why for name in NEEDS if (why := _lacks(by_name, name))]
     if why := lacking(by_name.values(), GROUP):
@@ -90,6 +93,7 @@ class Acceleration:
         pins: where the data path is pinned.
         findings: the prober's.
         wanted: what the user said, if anything.
+        name: the path's.
 
     Raises:
         KmeshError: it was insisted on, and cannot be had.
@@ -103,12 +107,13 @@ class Acceleration:
         pins: Path,
         findings: Iterable[Finding],
         wanted: bool | None,
+        name: str = "compat",
     ) -> None:
         self._path = path
         self._pins = pins
         self._accelerator: Accelerator | None = None
         self._unfit = ""  # network namespaces, and why
-        on, self._reason = accelerate_decision(findings, wanted=wanted)
+        on, self._reason = accelerate_decision(findings, wanted=wanted, path=name)
         if wanted and not on:
             raise _refusal(self._reason)
         if on:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What became of requests, route by route: the counters of the kernel and the gate, read.
 
-A route is known by the names that it has in its configuration, so that its counts go on when its
-table is replaced: by its table, virtual host, name and match, and the how-manieth of that kind it is.
+A route is known by what it takes, so that its counts go on when its table is replaced: by its table,
+virtual host and match, and the how-manieth of that kind it is. Not by its own name: that of an HTTPRoute's
+rule is the rule's place, which changes with the rules before it.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ class RouteName:
 def route_names(table: RouteTable) -> list[RouteName]:
     """Names of all routes of a table, numbered through all virtual hosts."""
     found: list[RouteName] = []
-    seen: Counter[tuple[str, str, str]] = Counter()
+    seen: Counter[tuple[str, str]] = Counter()
     for host in table.virtual_hosts:
         domain = host.domains[0] if host.domains else ""
         for index, route in enumerate(host.routes):
-            key = (host.name, route.name, repr(route.match))
+            key = (host.name, repr(route.match))
             words = (table.name, *key, str(seen[key]))
             seen[key] += 1
             number = digest(b"route", *(word.encode() for word in words))

@@ -68,6 +68,7 @@ def test_the_introduction_names_client_service_and_identity(stage: Stage, start:
     recorder = start()
     number = stage.client("connect", VIP4, PORT)
     assert stage.client("ask", number, "/far")[:2] == [200, "far"]
+    rest(recorder, 0, 1)  # it answers before it reads
     told = parse(bytes(recorder.bytes[0]))
     assert (told["source"], told["destination"], told["port"]) == (SOURCE, VIP4, PORT)
     assert told["tlvs"][0xD0] == WHO.encode()

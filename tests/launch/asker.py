@@ -15,8 +15,8 @@ _connections: list[http.client.HTTPConnection] = []
 _answers: Counter[str] = Counter()
 
 
-def connect(host: str) -> int:
-    made = http.client.HTTPConnection(host, 80, timeout=20)
+def connect(host: str, port: int = 80) -> int:
+    made = http.client.HTTPConnection(host, port, timeout=20)
     made.connect()
     made.auto_open = 0
     _connections.append(made)
@@ -68,12 +68,8 @@ def loaded() -> dict[str, int]:
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "connect": connect,
-    "ask": ask,
-    "try": try_once,
-    "load": load,
-    "loaded": loaded,
-}
+    "connect": connect, "ask": ask, "try": try_once, "load": load, "loaded": loaded,
+}  # fmt: skip
 
 
 def main() -> None:

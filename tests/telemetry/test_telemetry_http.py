@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,12 +99,14 @@ def table(*routes: Route) -> RouteTable:
 def test_a_route_has_its_number_wherever_it_stands_and_whatever_it_does():
     first, second, twin = (
         Route(name=name, match=RouteMatch(PathMatch(PathKind.PREFIX, path)), action=Forward(()))
-        for name, path in (("", "/a"), ("", "/b"), ("", "/a"))
+        for name, path in (("", "/a"), ("rule-1", "/b"), ("", "/a"))
     )
     a, b, c = (each.number for each in route_names(table(first, second, twin)))
     assert len({a, b, c}) == 3
     assert [each.number for each in route_names(table(second, first, twin))] == [b, a, c]
-    assert [each.label for each in route_names(table(first, second))] == ["prefix /a", "prefix /b"]
+    assert [each.label for each in route_names(table(first, second))] == ["prefix /a", "rule-1"]
+    renamed = replace(second, name="rule-2")
+    assert [each.number for each in route_names(table(first, renamed, twin))] == [a, b, c]
 
 
 @given(st.lists(st.floats(1e-6, 30), min_size=1, max_size=200), st.sampled_from((0.5, 0.99)))
