@@ -6,12 +6,12 @@ Grammars, graphs and tables have digests for numbers and never change; ports sha
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from runtime.bpf.maps import BpfMap
+from runtime.kernel.http_inner import INNER, add_inner, keep_inner, keep_sets, put_set
 from runtime.kernel.http_stats import RouteStats
 from runtime.model.http import HttpPort as Port
 from runtime.model.http import RouteTable
@@ -46,8 +46,6 @@ from runtime.tables.http_rings import CELL as RING_CELL
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from runtime.tables.http_texts import CELL as TEXT_CELL
 
-_MMAPABLE, _INNER = 1 << 10, 1 << 12  # BPF_F_MMAPABLE, BPF_F_INNER_MAP
-_CELL = 16  # struct kmesh_http_cell
 _TCP = 6
 _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
 
@@ -62,49 +60,6 @@ class Written:
 
 def _port_key(address: IPAddress | str, port: int) -> bytes:
     return FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP).pack()
-
-
-def put_set(maps: Mapping[str, BpfMap], compiled: CompiledRoutes) -> None:
-    """Make what routes are matched by usable, for whoever is pointed at it; what is there is the same.
-
-    Args:
-        maps: `http_grammars` and `http_graphs`.
-
-    Raises:
-        BpfError: the kernel refused, for want of memory or of room in the maps.
-    """
-    moves = compiled.grammar
-    _add(maps["http_grammars"], compiled.set.grammar, moves, len(moves), 0)
-    _add(maps["http_graphs"], compiled.set.graph, compiled.graph, _CELL, _INNER)
-
-
-def keep_sets(maps: Mapping[str, BpfMap], sets: Iterable[HttpSet]) -> None:
-    """Drop all but these; who reads another at this moment keeps it, and the kernel frees it later."""
-    kept = list(sets)
-    _keep(maps["http_grammars"], {one.grammar for one in kept})
-    _keep(maps["http_graphs"], {one.graph for one in kept})
-
-
-def _keep(outer: BpfMap, numbers: Collection[int]) -> None:
-    for key in list(outer.keys()):
-        if struct.unpack("=Q", key)[0] not in numbers:
-            outer.delete(key)
-
-
-def _add(outer: BpfMap, number: int, content: bytes, each: int, flags: int) -> None:
-    """An inner map with the content, unless it is there."""
-    key = struct.pack("=Q", number)
-    if outer.lookup(key) is not None:
-        return
-    count = len(content) // each
-    inner = BpfMap.create_array(
-        outer.name[:15], value_size=each, count=count, flags=_MMAPABLE | flags
-    )
-    try:
-        inner.update_batch(b"".join(struct.pack("=I", n) for n in range(count)), content)
-        outer.update(key, struct.pack("=I", inner.fd))
-    finally:
-        os.close(inner.fd)
 
 
 class HttpPorts:
@@ -181,7 +136,7 @@ class HttpPorts:
         key = HttpClusterKey(cluster_number(name)).pack()
         if ring:
             number = digest(b"ring", ring)
-            self._add("http_rings", number, ring, RING_CELL, _INNER)
+            add_inner(self._maps["http_rings"], number, ring, RING_CELL, INNER)
             self._maps["http_clusters"].update(key, HttpCluster(number).pack())
         elif self._maps["http_clusters"].lookup(key) is not None:
             self._maps["http_clusters"].delete(key)
@@ -294,14 +249,14 @@ class HttpPorts:
             self._maps["http_routes"].update_batch(keys, b"".join(rows.rows))
         put_set(self._maps, compiled)
         if rows.texts:
-            _add(self._maps["http_texts"], rows.number, rows.texts, TEXT_CELL, _INNER)
+            add_inner(self._maps["http_texts"], rows.number, rows.texts, TEXT_CELL, INNER)
 
     def sweep(self) -> None:
         """Remove what no port points at."""
         ports = self._ports.values()
         keep_sets(self._maps, [HttpSet(port.grammar, port.graph) for port in ports])
         tables = {port.table for port in ports}
-        _keep(self._maps["http_texts"], tables)
+        keep_inner(self._maps["http_texts"], tables)
         self.stats.keep(tables)
         gone = [
             key

@@ -49,7 +49,7 @@ class Ports:
             raise self.refuse[what]
         self.done.append((what, about))
 
-    def set_cluster(self, name: str, targets: Iterable[Target]) -> None:
+    def set_cluster(self, name: str, targets: Iterable[Target], **_how: Any) -> None:
         self._do("cluster", (name, [str(one.address) for one in targets]))
 
     def keep_clusters(self, names: Iterable[str]) -> None:
@@ -59,7 +59,7 @@ class Ports:
         self._do("table", table.name)
         return Written()
 
-    def point(self, address: Any, port: int, written: Any, **_how: Any) -> bytes:
+    def point(self, address: Any, port: int, _written: Any, **_how: Any) -> bytes:
         self._do("port", str(address))
         return self.key_of(address, port)
 
@@ -205,7 +205,7 @@ def test_a_table_that_cannot_be_expressed_is_named(world: World) -> None:
             raise TableTooLargeError("more states than fit")
         return Written()
 
-    world.ports.write = write  # type: ignore[method-assign]
+    world.ports.write = write  # type: ignore[assignment,method-assign]
     failed = world.bring(HttpChange(tables={"a": table("a", "b")}))
     assert failed == {"route table a": "more states than fit: all of it is the waypoint's"}
     assert tried == ["a", "a"], "requests are to be told, not to be routed by the table of before"

@@ -11,7 +11,7 @@ from typing import Self
 
 from runtime.bpf.attach import AttachType, attach_to_map
 from runtime.bpf.objects import BpfObject
-from runtime.kernel.http_ports import keep_sets, put_set
+from runtime.kernel.http_inner import keep_sets, put_set
 from runtime.plan.walk import Routed
 from runtime.tables.http_layout import HttpHead, HttpOutcome, HttpSet, HttpTrial
 from runtime.tables.http_numbers import Verdict
