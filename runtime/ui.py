@@ -81,6 +81,11 @@ def print_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
+def host_port(address: str, port: object) -> str:
+    """As URLs write it: 10.0.0.1:80, [fd00::1]:80."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     """Give a number with its noun: "1 service", "2 services", "2 policies"."""
     return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"

@@ -1,39 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * connect() of IPv4 sockets: a service with routes is reached by the gate on loopback, another's
- * address becomes an endpoint's as on the compat path.
- */
-#include <kmesh/client.h>
+/* connect() of IPv4 sockets. */
+#include <kmesh/connect4.h>
 
 char LICENSE[] SEC("license") = "GPL";
-
-#define LOOPBACK bpf_htonl(0x7f000001)
 
 static __always_inline int connect4(struct bpf_sock_addr *ctx)
 {
 	struct kmesh_frontend_key service = {.port = ctx->user_port, .protocol = ctx->protocol};
-	struct kmesh_choice choice = {};
-	enum kmesh_outcome outcome;
-	__be32 loopback[4];
 
 	kmesh_map_ip4(service.address, ctx->user_ip4);
-	kmesh_map_ip4(loopback, LOOPBACK);
-	outcome = kmesh_connect_to_gate(ctx, &service, KMESH_GATE_IP4, loopback, &choice);
-	if (outcome == KMESH_PASS) {
-		outcome = kmesh_connect(ctx, &service, &choice);
-		if (outcome == KMESH_REWRITE)
-			kmesh_forget_client(ctx);
-	}
-	switch (outcome) {
-	case KMESH_REWRITE:
-		ctx->user_ip4 = choice.endpoint.address[3];
-		ctx->user_port = choice.endpoint.port;
-		return 1;
-	case KMESH_REFUSE:
-		return kmesh_refuse();
-	default:
-		return 1;
-	}
+	return kmesh_route_connect4(ctx, &service);
 }
 
 KMESH_HOOK("cgroup/connect4", connect4, connect4)

@@ -12,7 +12,7 @@
  * Programs one after the other, as in enhanced/request.bpf.c: reading and matching are long loops
  * to the verifier each.
  */
-#include <kmesh/client.h>
+#include <kmesh/connect4.h>
 #include <kmesh/http/maps.h>
 #include <kmesh/http/match.h>
 #include <kmesh/route.h>
@@ -20,8 +20,6 @@
 #include "kfuncs.h"
 
 char LICENSE[] SEC("license") = "GPL";
-
-#define LOOPBACK bpf_htonl(0x7f000001)
 
 /* While a deferred connect() is decided. Bytes twice: any place with any size is within them. */
 struct kmesh_deferred {
@@ -182,39 +180,6 @@ static __always_inline bool has_gate(struct bpf_sock_addr *ctx)
 	return bpf_map_lookup_elem(&gates, &key) != NULL;
 }
 
-/* As enhanced/connect4.bpf.c has it. */
-static __always_inline enum kmesh_outcome stock(struct bpf_sock_addr *ctx,
-						const struct kmesh_frontend_key *service,
-						struct kmesh_choice *choice)
-{
-	enum kmesh_outcome outcome;
-	__be32 loopback[4];
-
-	kmesh_map_ip4(loopback, LOOPBACK);
-	outcome = kmesh_connect_to_gate(ctx, service, KMESH_GATE_IP4, loopback, choice);
-	if (outcome != KMESH_PASS)
-		return outcome;
-	outcome = kmesh_connect(ctx, service, choice);
-	if (outcome == KMESH_REWRITE)
-		kmesh_forget_client(ctx);
-	return outcome;
-}
-
-static __always_inline int connect_as_stock(struct bpf_sock_addr *ctx,
-					    const struct kmesh_frontend_key *service)
-{
-	struct kmesh_choice choice = {};
-
-	switch (stock(ctx, service, &choice)) {
-	case KMESH_REWRITE:
-		return rewrite(ctx, &choice);
-	case KMESH_REFUSE:
-		return kmesh_refuse();
-	default:
-		return 1;
-	}
-}
-
 SEC("cgroup/connect4")
 int kmesh_leave_deferred(struct bpf_sock_addr *ctx)
 {
@@ -222,7 +187,7 @@ int kmesh_leave_deferred(struct bpf_sock_addr *ctx)
 
 	kmesh_map_ip4(service.address, ctx->user_ip4);
 	forget_deferred(ctx);
-	return connect_as_stock(ctx, &service);
+	return kmesh_route_connect4(ctx, &service);
 }
 
 static __always_inline bool keep(struct bpf_sock_addr *ctx,
@@ -244,14 +209,14 @@ static __always_inline int connect4(struct bpf_sock_addr *ctx)
 
 	kmesh_map_ip4(service.address, ctx->user_ip4);
 	if (service.protocol != KMESH_IPPROTO_TCP || !bpf_map_lookup_elem(&http_ports, &service))
-		return connect_as_stock(ctx, &service);
+		return kmesh_route_connect4(ctx, &service);
 	if (kmesh_message(ctx, &message)) {
 		bpf_tail_call(ctx, &connect_steps, keep(ctx, &service, &message) ? READ : LEAVE);
 		return kmesh_refuse();
 	}
 	if (has_gate(ctx) && kmesh_defer(ctx))
 		return 1;
-	return connect_as_stock(ctx, &service);
+	return kmesh_route_connect4(ctx, &service);
 }
 
 KMESH_HOOK("cgroup/connect4", connect4, connect4)

@@ -232,8 +232,7 @@ def _service_row(service: Json) -> tuple[str, ...]:
 
 def _endpoint(endpoint: Json) -> str:
     ports = ",".join(dict.fromkeys(str(port["target_port"]) for port in endpoint["ports"]))
-    addresses = (f"[{each}]" if ":" in each else each for each in endpoint["addresses"])
-    return ", ".join(f"{address}:{ports}" for address in addresses)
+    return ", ".join(ui.host_port(address, ports) for address in endpoint["addresses"])
 
 
 @kmeshctl.command()

@@ -214,9 +214,8 @@ def _accelerated(destination: Json) -> str:
 
 
 def _endpoint_row(endpoint: Json, *, named: bool) -> tuple[str, ...]:
-    host = f"[{endpoint['address']}]" if ":" in endpoint["address"] else endpoint["address"]
     row = (
-        f"{host}:{endpoint['port']}",
+        ui.host_port(endpoint["address"], endpoint["port"]),
         str(endpoint["weight"]),
         percent(endpoint["share_percent"]),
     )

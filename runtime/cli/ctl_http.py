@@ -53,5 +53,4 @@ def _governed(facts: Json) -> Iterator[tuple[str, str]]:
         yield "", f"- {ui.count(ejections, 'ejection')} by outlier detection; {out} out now"
     places = {(one["address"], one["port"]) for one in facts["ejected_endpoints"]}
     for address, port in sorted(places)[:_SHOWN]:
-        host = f"[{address}]" if ":" in address else address
-        yield "", f"  {host}:{port} is ejected"
+        yield "", f"  {ui.host_port(address, port)} is ejected"

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from runtime import ui
 from runtime.cli.ctl_maps import percent
 from runtime.cli.options import tell
 from runtime.server.client import DaemonDownError
@@ -111,8 +112,8 @@ def request_lines(answer: Json) -> Iterator[str]:
         if not endpoints:
             yield "               no endpoint: 503"
         for one in endpoints[:_SHOWN]:
-            host = f"[{one['address']}]" if ":" in one["address"] else one["address"]
-            yield f"               {host}:{one['port']}, {percent(one['share_percent'])}"
+            where = ui.host_port(one["address"], one["port"])
+            yield f"               {where}, {percent(one['share_percent'])}"
         if len(endpoints) > _SHOWN:
             yield f"               and {len(endpoints) - _SHOWN} more"
     yield from _live(answer)

@@ -161,17 +161,20 @@ class HttpControl:
             held = before.get(key)
             by_gate = table.clusters & self._by_gate
             if held is None or held.table is not table or held.by_gate != by_gate:
-                held = self._write_one(planned[key], table, failed) or held
+                held = self._write_one(planned[key], table, by_gate, failed) or held
             if held is not None:
                 self._held[key] = held
                 done[key] = held.written
         return done
 
     def _write_one(
-        self, planned: PlannedPort, table: KernelTable, failed: dict[str, str]
+        self,
+        planned: PlannedPort,
+        table: KernelTable,
+        by_gate: frozenset[str],
+        failed: dict[str, str],
     ) -> _Held | None:
         name = f"route table {planned.port.table}"
-        by_gate = table.clusters & self._by_gate
         try:
             try:
                 written = self._put(table, by_gate)

@@ -77,9 +77,10 @@ bool breaker_attach(struct exchange *exchange)
 	}
 	governed->requests++;
 	exchange->counted = true;
-	if (member)
+	if (member) {
 		member->active++;
-	outlier_reached(governed, &exchange->route.endpoint);
+		member->local_failures = 0; /* it can be reached */
+	}
 	if (++upstream->requests == governed->rules.connection_requests)
 		upstream->worn = true;
 	return true;

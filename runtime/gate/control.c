@@ -7,8 +7,7 @@
  *	waypoint unix:PATH	where the node's waypoint listens; without PATH there is none; "ok"
  *	access-log N	one in N requests is for the access log (accesslog.c), 0: none; "ok"
  *	status		"ok" and what there is, as words
- *	ejected		"ok" and who outlier detection has out, as words:
- *CLUSTER/[ADDRESS]:PORT/NETNS
+ *	ejected		"ok" and who outlier detection has out, each a word (govern.c)
  *	hand-over MAPS	everything goes to who asks (handover.c); MAPS: whose maps it has
  *	stop		"ok", and the end
  */

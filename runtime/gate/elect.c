@@ -17,9 +17,9 @@ uint32_t gate_random(void);
 
 struct level {
 	uint32_t hosts, healthy;
-	uint32_t available; /* percent */
-	uint32_t load;	    /* percent of requests */
-	bool panics;	    /* health does not count */
+	uint32_t part; /* its health in percent, or where all panic its endpoints */
+	uint32_t load; /* percent of requests */
+	bool panics;   /* health does not count */
 };
 
 static bool is_healthy(const struct member *member)
@@ -54,29 +54,15 @@ static uint32_t count_hosts(const struct governed *governed, struct level *level
 	return count;
 }
 
-/* As much as each can take, from the first on; the first takes what rounding leaves. */
-static void share_by_health(struct level *levels, uint32_t count, uint32_t available)
+/* To each its part of the whole, while there is any left; the first takes what rounding leaves. */
+static void share_by_parts(struct level *levels, uint32_t count, uint32_t whole)
 {
 	uint32_t left = 100, first = count;
 
 	for (uint32_t i = 0; i < count; i++) {
-		if (first == count && levels[i].available)
+		if (first == count && levels[i].part)
 			first = i;
-		levels[i].load = least(left, levels[i].available * 100 / available);
-		left -= levels[i].load;
-	}
-	if (first < count)
-		levels[first].load += left;
-}
-
-static void share_by_size(struct level *levels, uint32_t count, uint32_t hosts)
-{
-	uint32_t left = 100, first = count;
-
-	for (uint32_t i = 0; i < count; i++) {
-		if (first == count && levels[i].hosts)
-			first = i;
-		levels[i].load = hosts ? 100ull * levels[i].hosts / hosts : 0;
+		levels[i].load = least(left, 100ull * levels[i].part / whole);
 		left -= levels[i].load;
 	}
 	if (first < count)
@@ -85,16 +71,16 @@ static void share_by_size(struct level *levels, uint32_t count, uint32_t hosts)
 
 static void share(struct level *levels, uint32_t count, const struct kmesh_http_cluster *rules)
 {
-	uint32_t available = 0;
+	uint32_t available = 0, whole;
 	bool all_panic = true;
 
 	for (uint32_t i = 0; i < count; i++) {
 		struct level *level = &levels[i];
 
 		if (level->hosts)
-			level->available = least(100, (uint64_t)rules->overprovisioning *
-							      level->healthy / level->hosts);
-		available = least(100, available + level->available);
+			level->part = least(100, (uint64_t)rules->overprovisioning *
+							 level->healthy / level->hosts);
+		available = least(100, available + level->part);
 	}
 	if (!available && !rules->panic_percent) {
 		levels[0].load = 100; /* to nobody */
@@ -109,10 +95,11 @@ static void share(struct level *levels, uint32_t count, const struct kmesh_http_
 		level->panics |= available < 100 && !level->hosts && rules->panic_percent;
 		all_panic &= level->panics;
 	}
-	if (all_panic)
-		share_by_size(levels, count, rules->member_count);
-	else if (available)
-		share_by_health(levels, count, available);
+	for (uint32_t i = 0; all_panic && i < count; i++)
+		levels[i].part = levels[i].hosts;
+	whole = all_panic ? rules->member_count : available;
+	if (whole)
+		share_by_parts(levels, count, whole);
 }
 
 /* A set of a level's endpoints; of one locality, or with NULL of all. */

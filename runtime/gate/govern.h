@@ -69,7 +69,6 @@ bool elect_alike(struct governed *governed, const uint64_t *ring, size_t size, u
 
 /* outlier.c */
 void outlier_answered(struct upstream *upstream, unsigned int status);
-void outlier_reached(struct governed *governed, const struct kmesh_endpoint *endpoint);
 /* No connection, or it ended before its response did. */
 void outlier_failed(struct governed *governed, const __be32 *address, __be16 port);
 void outlier_interval(struct governed *governed);

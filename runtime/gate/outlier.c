@@ -82,14 +82,6 @@ void outlier_answered(struct upstream *upstream, unsigned int status)
 		count_status(pool->governed, member, status);
 }
 
-void outlier_reached(struct governed *governed, const struct kmesh_endpoint *endpoint)
-{
-	struct member *member = governed_member(governed, endpoint->address, endpoint->port);
-
-	if (member)
-		member->local_failures = 0;
-}
-
 void outlier_failed(struct governed *governed, const __be32 *address, __be16 port)
 {
 	struct member *member = governed ? governed_member(governed, address, port) : NULL;

@@ -286,12 +286,12 @@ class Daemon(Instance):
                 took = time.monotonic() - began
 
     def _on_synced(self) -> None:
-        self._ready_after = time.monotonic() - self._began
+        took = time.monotonic() - self._began
         _log.info(
             "controller Start successful: %s, %s in the kernel after %.2f s",
             count(len(self._view.services), "service"),
             count(len(self._view.workloads), "workload"),
-            self._ready_after,
+            took,
         )
         assert self._started is not None
         assert self._managed is not None
@@ -301,6 +301,7 @@ class Daemon(Instance):
             pins=self._config.pins,
             run_dir=self._config.run_dir,
         )
+        self._ready_after = took  # not while another path decides too
         if self._api is not None and self._cluster is None:
             self._join_cluster(self._api)
 

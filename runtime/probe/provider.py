@@ -7,9 +7,9 @@ The rule is written down in docs/second-provider.md; `choose` is that rule, and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -80,15 +80,28 @@ def _functions(
     )
 
 
+def naming(modules: Iterable[Path]) -> list[Path]:
+    """Of the BTF files of modules those that name any of the functions: of hundreds hardly one.
+
+    What is loaded is read once for this, whatever is then asked of those that are left.
+    """
+    return [path for path, _ in _naming(modules)]
+
+
 def identities(modules: Iterable[Path]) -> list[str]:
     """What a kept verdict depends on that is not the kernel's: modules come and go while it runs."""
-    found: list[str] = []
+    return [
+        f"{path.name} {hashlib.sha256(data).hexdigest()} {defers()}"
+        for path, data in _naming(modules)
+    ]
+
+
+def _naming(modules: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:
     for path in modules:
         with suppress(OSError):  # unloaded just now
             data = path.read_bytes()
             if any(name.encode() in data for name in KFUNCS):
-                found.append(f"{path.name} {hashlib.sha256(data).hexdigest()} {defers()}")
-    return found
+                yield path, data
 
 
 def defers(path: Path = _AVAILABLE_ULP) -> bool:
@@ -105,6 +118,9 @@ class Provider:
 
     name: str
     reason: str
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
 
 
 def choose(findings: Iterable[Finding], decision: ModeDecision) -> Provider:

@@ -68,7 +68,7 @@ class Report:
             "cached": self.cached,
             "kernel": self.facts.to_json(),
             "mode": self.mode.to_json(),
-            "provider": {"name": self.provider.name, "reason": self.provider.reason},
+            "provider": self.provider.to_json(),
             "findings": [finding_json(item) for item in self.findings],
             "bugs": [hit.to_json() for hit in self.bugs],
         }

@@ -26,7 +26,7 @@ from runtime.probe.facts import Facts, offline_facts, running_facts
 from runtime.probe.mode import choose
 from runtime.probe.names import KernelTypes, module_files
 from runtime.probe.provider import GROUP as OWN_GROUP
-from runtime.probe.provider import Form, identities, kmesh_functions
+from runtime.probe.provider import Form, identities, kmesh_functions, naming
 from runtime.probe.report import Report
 from runtime.probe.standin import StandIn, stand_in
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict, combine
@@ -70,7 +70,7 @@ def probe(
     _check(overrides)
     facts, inspections = running_facts(), kept.Inspections(enabled=cache)
     btf = Path(facts.btf_source) if facts.btf_source else None
-    modules = module_files(btf) if btf else []
+    modules = naming(module_files(btf)) if btf else []
     found = None if btf else _stand_in(facts, objects, inspections, believe=cache)
     relocate_against(found.path if found else None)
     key = ""

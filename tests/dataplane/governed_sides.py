@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -291,3 +291,40 @@ def envoy_of(
     with envoy(program, directory, prefix=stage.inside(), make=make, clusters=resources) as running:
         running.load(table())
         yield running
+
+
+Both = Callable[[str], tuple[tuple[Side, Backend], tuple[Side, Backend]]]
+
+
+@contextmanager
+def both_sides(
+    stage: Stage,
+    program: Path,
+    directory: Path,
+    names: Iterable[str],
+    resource: Callable[[str, Backend], Json],
+) -> Iterator[Both]:
+    """The gate and an Envoy, which know the same clusters, each with endpoints of its own.
+
+    Args:
+        stage: made anew for them.
+        program: Envoy's.
+        directory: for Envoy's files.
+        names: of the clusters.
+        resource: starts the endpoints of a cluster and describes it.
+
+    Yields:
+        what gives both for a cluster, the gate first.
+    """
+    stage.renew()
+    agent = stage.world.agent(script=BACKEND)
+    resources: dict[str, list[Json]] = {"ours": [], "theirs": []}
+    for name in names:
+        for side, made in resources.items():
+            made.append(resource(name, Backend(agent, f"{side} {name}")))
+    install(stage, resources["ours"])
+    with envoy_of(program, directory, stage, resources["theirs"]) as running:
+        yield lambda name: (
+            (OfGate(stage), Backend(agent, f"ours {name}")),
+            (OfEnvoy(running, name), Backend(agent, f"theirs {name}")),
+        )

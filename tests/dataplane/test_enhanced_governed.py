@@ -12,16 +12,13 @@ import pytest
 
 from tests.dataplane.enhanced_stage import Stage
 from tests.dataplane.governed_sides import (
-    BACKEND,
     Backend,
+    Both,
     Json,
-    OfEnvoy,
-    OfGate,
     Side,
     ask,
+    both_sides,
     cluster,
-    envoy_of,
-    install,
     until,
 )
 from tests.dataplane.world import wait_for
@@ -238,7 +235,10 @@ def _who_was_out_comes_back(side: Side, servers: Backend, at: str) -> object:
     return found + failing(side, at, 200, 404), side.seen()
 
 
-Both = Callable[[str], tuple[tuple[Side, Backend], tuple[Side, Backend]]]
+def resource(name: str, servers: Backend) -> Json:
+    one = CASES[name]
+    ports = [servers.start(f"e{number}") for number in range(one.endpoints)]
+    return cluster(name, ports, **one.config)
 
 
 @pytest.fixture(scope="module")
@@ -246,22 +246,14 @@ def both(
     checkout: Path, tmp_path_factory: pytest.TempPathFactory, shared_stage: Stage
 ) -> Iterator[Both]:
     """For a case: the gate and an Envoy, each with endpoints of its own."""
-    shared_stage.renew()
-    agent = shared_stage.world.agent(script=BACKEND)
-    resources: dict[str, list[Json]] = {"ours": [], "theirs": []}
-    for name, one in CASES.items():
-        for side, made in resources.items():
-            servers = Backend(agent, f"{side} {name}")
-            ports = [servers.start(f"e{number}") for number in range(one.endpoints)]
-            made.append(cluster(name, ports, **one.config))
-    install(shared_stage, resources["ours"])
-    directory = tmp_path_factory.mktemp("envoy")
-    program = checkout / ".venv/bin/envoy"
-    with envoy_of(program, directory, shared_stage, resources["theirs"]) as running:
-        yield lambda name: (
-            (OfGate(shared_stage), Backend(agent, f"ours {name}")),
-            (OfEnvoy(running, name), Backend(agent, f"theirs {name}")),
-        )
+    with both_sides(
+        shared_stage,
+        checkout / ".venv/bin/envoy",
+        tmp_path_factory.mktemp("envoy"),
+        CASES,
+        resource,
+    ) as sides:
+        yield sides
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +23,12 @@ from tests.dataplane.enhanced_stage import PORT, Stage, table
 from tests.dataplane.governed_sides import (
     BACKEND,
     Backend,
+    Both,
     Json,
-    OfEnvoy,
     OfGate,
-    Side,
     ask,
+    both_sides,
     cluster,
-    envoy_of,
     group,
     install,
     until,
@@ -82,7 +81,6 @@ WORLDS = {
         ("aB", 1), ("CD", 9), panic=50, a=25, B=25, C=25, D=25
     ),
 }  # fmt: skip
-Both = Callable[[str], tuple[tuple[Side, Backend], tuple[Side, Backend]]]
 
 
 def resource(name: str, servers: Backend, world: World) -> Json:
@@ -98,21 +96,14 @@ def resource(name: str, servers: Backend, world: World) -> Json:
 def both(
     checkout: Path, tmp_path_factory: pytest.TempPathFactory, shared_stage: Stage
 ) -> Iterator[Both]:
-    shared_stage.renew()
-    agent = shared_stage.world.agent(script=BACKEND)
-    resources: dict[str, list[Json]] = {"ours": [], "theirs": []}
-    for name, world in WORLDS.items():
-        for side, made in resources.items():
-            made.append(resource(name, Backend(agent, f"{side} {name}"), world))
-    install(shared_stage, resources["ours"])
-    program = checkout / ".venv/bin/envoy"
-    with envoy_of(
-        program, tmp_path_factory.mktemp("envoy"), shared_stage, resources["theirs"]
-    ) as running:
-        yield lambda name: (
-            (OfGate(shared_stage), Backend(agent, f"ours {name}")),
-            (OfEnvoy(running, name), Backend(agent, f"theirs {name}")),
-        )
+    with both_sides(
+        shared_stage,
+        checkout / ".venv/bin/envoy",
+        tmp_path_factory.mktemp("envoy"),
+        WORLDS,
+        lambda name, servers: resource(name, servers, WORLDS[name]),
+    ) as sides:
+        yield sides
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -38,7 +38,7 @@ def _judged(objects: Path) -> dict[str, Any]:
     offered, load = report.finding(CAPABILITY), report.finding(f"load.{GROUP}.connect4")
     return {
         "finding": finding_json(offered) if offered else None,
-        "provider": {"name": report.provider.name, "reason": report.provider.reason},
+        "provider": report.provider.to_json(),
         "load": str(load.verdict) if load else "not looked at",
         "said": [item.summary for item in load.evidence] if load else [],
     }
