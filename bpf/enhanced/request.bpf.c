@@ -12,6 +12,7 @@
 #include <kmesh/http/match.h>
 #include <kmesh/route.h>
 #include <kmesh/stat.h>
+#include <kmesh/stream.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -326,5 +327,5 @@ int kmesh_send_request(struct sk_msg_md *msg)
 SEC("sk_skb/stream_verdict")
 int kmesh_let_through(struct __sk_buff *skb)
 {
-	return SK_PASS;
+	return kmesh_pass_once(skb);
 }

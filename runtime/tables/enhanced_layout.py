@@ -821,6 +821,23 @@ class SourceTlvs(NamedTuple):
         return cls._make(_SOURCE_TLVS.unpack(data))
 
 
+_STREAM = Struct("=II")
+
+
+class Stream(NamedTuple):
+    """struct kmesh_stream, 8 bytes."""
+
+    next: int
+    is_broken: int
+
+    def pack(self) -> bytes:
+        return _STREAM.pack(self.next, self.is_broken)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Stream:
+        return cls._make(_STREAM.unpack(data))
+
+
 _TAKEN_HEAD = Struct("=I160s")
 
 
@@ -921,6 +938,7 @@ MAPS = {
     "route_taken": MapLayout(type=6, flags=0, max_entries=16384),
     "slots": MapLayout(type=1, flags=1, max_entries=1048576),
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
+    "streams": MapLayout(type=9, flags=0, max_entries=65536),
     "taken_heads": MapLayout(type=1, flags=1, max_entries=65536),
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
     "upstream_ids": MapLayout(type=1, flags=1, max_entries=65536),
@@ -930,7 +948,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "69397b74ec8278fae7142b0ab0a4760865312b44874ad2dc5d28cff3518cc90f"
+DIGEST = "15c8d374f45f7f38c8f9c4294e01e9d3ec71a702d1cbabdb86e6c453193096f3"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
