@@ -4,12 +4,13 @@
  * before it is unanswered, goes to the endpoint that its route chooses; all else goes to the gate,
  * where the connection leads.
  *
- * Three programs one after the other: reading and matching are long loops to the verifier each.
+ * Reading and matching are global functions, called for one piece of the head after the other: the
+ * verifier walks each once by itself, in place of thousands of times.
  */
 #include <kmesh/client.h>
 #include <kmesh/flow_control.h>
 #include <kmesh/http/maps.h>
-#include <kmesh/http/match.h>
+#include <kmesh/http/pieces.h>
 #include <kmesh/route.h>
 #include <kmesh/stat.h>
 #include <kmesh/stream.h>
@@ -17,19 +18,6 @@
 char LICENSE[] SEC("license") = "GPL";
 
 #define ATTEMPTS 8 /* to get an idle connection that others do not get first */
-
-int kmesh_match_request(struct sk_msg_md *msg);
-int kmesh_send_request(struct sk_msg_md *msg);
-
-enum step { MATCH, SEND, STEPS };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, STEPS);
-	__uint(key_size, sizeof(__u32));
-	__array(values, int(void *));
-} request_steps SEC(".maps") = {
-	.values = {[MATCH] = (void *)&kmesh_match_request, [SEND] = (void *)&kmesh_send_request}};
 
 static __always_inline int pass(__u32 why)
 {
@@ -79,38 +67,48 @@ static __always_inline bool is_idle(const struct kmesh_client *client,
 	return slot->open && slot->taken == slot->done && slot->answered == position(client);
 }
 
-SEC("sk_msg")
-int kmesh_read_request(struct sk_msg_md *msg)
+/* Not static: what is, the verifier walks again at each call. */
+__noinline int kmesh_read_piece(struct sk_msg_md *msg)
 {
+	const struct kmesh_http_input in = {.data = msg->data, .end = msg->data_end};
 	struct kmesh_client *client = client_of(msg);
 	const struct kmesh_http_grammar *grammar;
-	struct kmesh_http_input in;
-	struct kmesh_slot *slot;
-	__u32 size = msg->size;
 
-	slot = client ? slot_of(client) : NULL;
-	if (!slot || !is_idle(client, slot))
-		return pass(KMESH_NOT_IDLE);
-	if (is_paused())
-		return pass(KMESH_PASSED_PAUSED);
-	if (!kmesh_find_http_port(&client->service, &client->port))
-		return pass(KMESH_NOT_ROUTED);
-	grammar = kmesh_http_grammar_of(client->port.grammar);
+	grammar = client ? kmesh_http_grammar_of(client->port.grammar) : NULL;
 	if (!grammar)
-		return pass(KMESH_NOT_ROUTED);
-	if (size > KMESH_HTTP_HEAD_MAX)
-		size = KMESH_HTTP_HEAD_MAX;
-	if (bpf_msg_pull_data(msg, 0, size, 0))
-		return pass(KMESH_NOT_WHOLE);
-	in.data = msg->data;
-	in.end = msg->data_end;
-	if (kmesh_http_parse(&in, grammar, &client->head))
-		return pass(KMESH_NOT_WHOLE);
-	if (client->head.seen & KMESH_HTTP_NOT_PLAIN ||
-	    client->head.length + client->head.content_length != msg->size)
-		return pass(KMESH_NOT_WHOLE);
-	bpf_tail_call(msg, &request_steps, MATCH);
-	return pass(KMESH_NOT_ROUTED);
+		return KMESH_HTTP_NO_TABLE;
+	if (!client->reading.at)
+		kmesh_http_begin(grammar, &client->head, &client->reading);
+	return kmesh_http_read(&in, grammar, &client->head, &client->reading);
+}
+
+__noinline int kmesh_match_piece(struct sk_msg_md *msg)
+{
+	const struct kmesh_http_input in = {.data = msg->data, .end = msg->data_end};
+	struct kmesh_client *client = client_of(msg);
+	int verdict = KMESH_HTTP_MORE;
+	void *graph;
+
+	graph = client ? kmesh_http_graph_of(client->port.graph) : NULL;
+	if (!graph)
+		return KMESH_HTTP_NO_TABLE;
+	if (!client->walk.steps)
+		verdict = kmesh_http_enter(&client->head, graph, &client->walk);
+	if (verdict != KMESH_HTTP_MORE)
+		return verdict;
+	return kmesh_http_step(&in, &client->head, graph, &client->walk, &client->outcome);
+}
+
+static __always_inline int read_head(struct sk_msg_md *msg, struct kmesh_client *client)
+{
+	client->reading.at = 0;
+	return kmesh_http_pieces(kmesh_read_piece, KMESH_HTTP_READ_PIECES, msg);
+}
+
+static __always_inline int match_head(struct sk_msg_md *msg, struct kmesh_client *client)
+{
+	client->walk.steps = 0;
+	return kmesh_http_pieces(kmesh_match_piece, KMESH_HTTP_MATCH_PIECES, msg);
 }
 
 /* An idle connection to the endpoint that has room: its number, taken from among the idle ones. */
@@ -279,37 +277,13 @@ static __always_inline bool find_route(struct kmesh_client *client, __u32 index,
 	return bpf_map_lookup_elem(&http_routes, &key) == route;
 }
 
-SEC("sk_msg")
-int kmesh_match_request(struct sk_msg_md *msg)
+static __always_inline int send_request(struct sk_msg_md *msg, struct kmesh_client *client,
+					struct kmesh_slot *slot)
 {
-	struct kmesh_client *client = client_of(msg);
-	struct kmesh_http_outcome outcome = {};
-	struct kmesh_http_input in;
-	void *graph;
-
-	graph = client ? kmesh_http_graph_of(client->port.graph) : NULL;
-	if (!graph)
-		return pass(KMESH_NOT_ROUTED);
-	in.data = msg->data;
-	in.end = msg->data_end;
-	if (kmesh_http_match(&in, &client->head, graph, &outcome))
-		return pass(KMESH_NOT_ROUTED);
-	client->route = outcome.route;
-	bpf_tail_call(msg, &request_steps, SEND);
-	return pass(KMESH_NOT_ROUTED);
-}
-
-SEC("sk_msg")
-int kmesh_send_request(struct sk_msg_md *msg)
-{
-	struct kmesh_client *client = client_of(msg);
-	struct kmesh_slot *slot = client ? slot_of(client) : NULL;
 	struct kmesh_choice choice = {};
 	__u32 id = 0, flags = KMESH_REQUEST_HELD;
 
-	if (!slot)
-		return pass(KMESH_NOT_IDLE);
-	if (!find_route(client, client->route, &choice.cluster) || kmesh_pick(&choice))
+	if (!find_route(client, client->outcome.route, &choice.cluster) || kmesh_pick(&choice))
 		return pass(KMESH_NOT_ROUTED);
 	if (!find_held(client, &choice.endpoint, msg->size, &id)) {
 		if (!find_upstream(client, &choice.endpoint, msg->size, &id))
@@ -318,6 +292,34 @@ int kmesh_send_request(struct sk_msg_md *msg)
 			flags = 0;
 	}
 	return send_to(msg, client, slot, id, flags);
+}
+
+SEC("sk_msg")
+int kmesh_read_request(struct sk_msg_md *msg)
+{
+	struct kmesh_client *client = client_of(msg);
+	struct kmesh_slot *slot;
+	__u32 size = msg->size;
+
+	slot = client ? slot_of(client) : NULL;
+	if (!slot || !is_idle(client, slot))
+		return pass(KMESH_NOT_IDLE);
+	if (is_paused())
+		return pass(KMESH_PASSED_PAUSED);
+	if (!kmesh_find_http_port(&client->service, &client->port))
+		return pass(KMESH_NOT_ROUTED);
+	if (size > KMESH_HTTP_HEAD_MAX)
+		size = KMESH_HTTP_HEAD_MAX;
+	if (bpf_msg_pull_data(msg, 0, size, 0))
+		return pass(KMESH_NOT_WHOLE);
+	if (read_head(msg, client) != KMESH_HTTP_OK)
+		return pass(KMESH_NOT_WHOLE);
+	if (client->head.seen & KMESH_HTTP_NOT_PLAIN ||
+	    client->head.length + client->head.content_length != msg->size)
+		return pass(KMESH_NOT_WHOLE);
+	if (match_head(msg, client) != KMESH_HTTP_OK)
+		return pass(KMESH_NOT_ROUTED);
+	return send_request(msg, client, slot);
 }
 
 /*

@@ -5,7 +5,7 @@
  * two are used.
  */
 #include <kmesh/http/maps.h>
-#include <kmesh/http/match.h>
+#include <kmesh/http/pieces.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -13,6 +13,8 @@ char LICENSE[] SEC("license") = "GPL";
 struct kmesh_http_trial {
 	struct kmesh_http_set set;
 	struct kmesh_http_head head;
+	struct kmesh_http_reading reading;
+	struct kmesh_http_walk walk;
 	struct kmesh_http_outcome outcome;
 	__u32 verdict;
 	__u32 messages;
@@ -26,13 +28,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct kmesh_http_trial);
 } http_trial SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} http_steps SEC(".maps");
 
 /* Whose messages are read. */
 struct {
@@ -66,14 +61,43 @@ static __always_inline struct kmesh_http_trial *the_trial(void)
 	return bpf_map_lookup_elem(&http_trial, &only);
 }
 
+__noinline int http_read_piece(struct sk_msg_md *msg)
+{
+	const struct kmesh_http_input in = {.data = msg->data, .end = msg->data_end};
+	struct kmesh_http_trial *trial = the_trial();
+	const struct kmesh_http_grammar *grammar;
+
+	grammar = trial ? kmesh_http_grammar_of(trial->set.grammar) : NULL;
+	if (!grammar)
+		return KMESH_HTTP_NO_TABLE;
+	if (!trial->reading.at)
+		kmesh_http_begin(grammar, &trial->head, &trial->reading);
+	return kmesh_http_read(&in, grammar, &trial->head, &trial->reading);
+}
+
+__noinline int http_match_piece(struct sk_msg_md *msg)
+{
+	const struct kmesh_http_input in = {.data = msg->data, .end = msg->data_end};
+	struct kmesh_http_trial *trial = the_trial();
+	int verdict = KMESH_HTTP_MORE;
+	void *graph;
+
+	graph = trial ? kmesh_http_graph_of(trial->set.graph) : NULL;
+	if (!graph)
+		return KMESH_HTTP_NO_TABLE;
+	if (!trial->walk.steps)
+		verdict = kmesh_http_enter(&trial->head, graph, &trial->walk);
+	if (verdict != KMESH_HTTP_MORE)
+		return verdict;
+	return kmesh_http_step(&in, &trial->head, graph, &trial->walk, &trial->outcome);
+}
+
 SEC("sk_msg")
 int http_read(struct sk_msg_md *msg)
 {
 	struct kmesh_http_trial *trial = the_trial();
-	const struct kmesh_http_grammar *grammar;
-	struct kmesh_http_input in;
 	__u32 size = msg->size;
-	__u64 started;
+	__u64 started, read;
 
 	if (!trial)
 		return SK_PASS;
@@ -81,37 +105,16 @@ int http_read(struct sk_msg_md *msg)
 		size = KMESH_HTTP_HEAD_MAX;
 	if (bpf_msg_pull_data(msg, 0, size, 0))
 		return SK_PASS;
-	grammar = kmesh_http_grammar_of(trial->set.grammar);
-	if (!grammar)
-		return SK_PASS;
-	in.data = msg->data;
-	in.end = msg->data_end;
+	trial->reading.at = 0;
+	trial->walk.steps = 0;
 	started = bpf_ktime_get_ns();
-	trial->verdict = kmesh_http_parse(&in, grammar, &trial->head);
-	trial->parse_ns += bpf_ktime_get_ns() - started;
+	trial->verdict = kmesh_http_pieces(http_read_piece, KMESH_HTTP_READ_PIECES, msg);
+	read = bpf_ktime_get_ns();
+	trial->parse_ns += read - started;
 	trial->messages++;
-	if (trial->verdict == KMESH_HTTP_OK)
-		bpf_tail_call(msg, &http_steps, 0);
-	return SK_PASS;
-}
-
-SEC("sk_msg")
-int http_route(struct sk_msg_md *msg)
-{
-	struct kmesh_http_trial *trial = the_trial();
-	struct kmesh_http_input in;
-	__u64 started;
-	void *graph;
-
-	if (!trial)
+	if (trial->verdict != KMESH_HTTP_OK)
 		return SK_PASS;
-	graph = kmesh_http_graph_of(trial->set.graph);
-	if (!graph)
-		return SK_PASS;
-	in.data = msg->data;
-	in.end = msg->data_end;
-	started = bpf_ktime_get_ns();
-	trial->verdict = kmesh_http_match(&in, &trial->head, graph, &trial->outcome);
-	trial->match_ns += bpf_ktime_get_ns() - started;
+	trial->verdict = kmesh_http_pieces(http_match_piece, KMESH_HTTP_MATCH_PIECES, msg);
+	trial->match_ns += bpf_ktime_get_ns() - read;
 	return SK_PASS;
 }

@@ -8,9 +8,6 @@
  * The route is chosen by our own reader and router over the same bytes. That the kernel's reader
  * sees the same request is asked besides: bytes that two readers take for two things are not ours
  * to route.
- *
- * Programs one after the other, as in enhanced/request.bpf.c: reading and matching are long loops
- * to the verifier each.
  */
 #include <kmesh/connect4.h>
 #include <kmesh/http/maps.h>
@@ -26,6 +23,9 @@ struct kmesh_deferred {
 	struct kmesh_frontend_key service;
 	struct kmesh_http_port port;
 	struct kmesh_http_head head;
+	struct kmesh_http_reading reading;
+	struct kmesh_http_walk walk;
+	struct kmesh_http_outcome outcome;
 	__u32 size;
 	__u32 pad;
 	__u8 bytes[2 * KMESH_HTTP_HEAD_MAX];
@@ -37,21 +37,6 @@ struct {
 	__type(key, int);
 	__type(value, struct kmesh_deferred);
 } deferred SEC(".maps");
-
-int kmesh_read_deferred(struct bpf_sock_addr *ctx);
-int kmesh_match_deferred(struct bpf_sock_addr *ctx);
-int kmesh_leave_deferred(struct bpf_sock_addr *ctx);
-
-enum step { READ, MATCH, LEAVE, STEPS };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, STEPS);
-	__uint(key_size, sizeof(__u32));
-	__array(values, int(void *));
-} connect_steps SEC(".maps") = {.values = {[READ] = (void *)&kmesh_read_deferred,
-					   [MATCH] = (void *)&kmesh_match_deferred,
-					   [LEAVE] = (void *)&kmesh_leave_deferred}};
 
 static __always_inline struct kmesh_deferred *deferred_of(struct bpf_sock_addr *ctx, __u64 flags)
 {
@@ -101,42 +86,69 @@ static __always_inline bool find_cluster(__u64 table, __u32 index, __u64 *cluste
 	return bpf_map_lookup_elem(&http_routes, &key) == route; /* see balance.h */
 }
 
-static __always_inline bool read_head(struct kmesh_deferred *at)
+static __always_inline struct kmesh_http_input input_of(struct kmesh_deferred *at)
 {
-	const struct kmesh_http_grammar *grammar = kmesh_http_grammar_of(at->port.grammar);
 	struct kmesh_http_input in = {.data = at->bytes, .end = at->bytes};
 	__u64 size = at->size;
 
 	KMESH_HTTP_MASK(size, KMESH_HTTP_HEAD_MAX - 1);
 	in.end += size;
-	return grammar && !kmesh_http_parse(&in, grammar, &at->head);
+	return in;
 }
 
-static __always_inline bool match_head(const struct kmesh_deferred *at, __u32 *route)
-{
-	struct kmesh_http_input in = {.data = at->bytes, .end = at->bytes};
-	struct kmesh_http_outcome outcome = {};
-	void *graph = kmesh_http_graph_of(at->port.graph);
-	__u64 size = at->size;
-
-	KMESH_HTTP_MASK(size, KMESH_HTTP_HEAD_MAX - 1);
-	in.end += size;
-	if (!graph || kmesh_http_match(&in, &at->head, graph, &outcome))
-		return false;
-	*route = outcome.route;
-	return true;
-}
-
-/* Read and agreed upon, or it is the gate's. */
-SEC("cgroup/connect4")
-int kmesh_read_deferred(struct bpf_sock_addr *ctx)
+/* Not static, as in enhanced/request.bpf.c. */
+__noinline int kmesh_read_piece(struct bpf_sock_addr *ctx)
 {
 	struct kmesh_deferred *at = deferred_of(ctx, 0);
+	const struct kmesh_http_grammar *grammar;
+	struct kmesh_http_input in;
 
-	if (at && read_head(at))
-		bpf_tail_call(ctx, &connect_steps, MATCH);
-	bpf_tail_call(ctx, &connect_steps, LEAVE);
-	return kmesh_refuse();
+	grammar = at ? kmesh_http_grammar_of(at->port.grammar) : NULL;
+	if (!grammar)
+		return KMESH_HTTP_NO_TABLE;
+	in = input_of(at);
+	if (!at->reading.at)
+		kmesh_http_begin(grammar, &at->head, &at->reading);
+	return kmesh_http_read(&in, grammar, &at->head, &at->reading);
+}
+
+__noinline int kmesh_match_piece(struct bpf_sock_addr *ctx)
+{
+	struct kmesh_deferred *at = deferred_of(ctx, 0);
+	struct kmesh_http_input in;
+	void *graph;
+
+	graph = at ? kmesh_http_graph_of(at->port.graph) : NULL;
+	if (!graph)
+		return KMESH_HTTP_NO_TABLE;
+	in = input_of(at);
+	if (!at->walk.steps && kmesh_http_enter(&at->head, graph, &at->walk) != KMESH_HTTP_MORE)
+		return KMESH_HTTP_NO_TABLE;
+	return kmesh_http_step(&in, &at->head, graph, &at->walk, &at->outcome);
+}
+
+static __always_inline bool read_head(struct bpf_sock_addr *ctx, struct kmesh_deferred *at)
+{
+	at->reading.at = 0;
+	for (int i = 0; i < KMESH_HTTP_HEAD_MAX / KMESH_HTTP_PIECE; i++) {
+		int verdict = kmesh_read_piece(ctx);
+
+		if (verdict != KMESH_HTTP_MORE)
+			return verdict == KMESH_HTTP_OK;
+	}
+	return false;
+}
+
+static __always_inline bool match_head(struct bpf_sock_addr *ctx, struct kmesh_deferred *at)
+{
+	at->walk.steps = 0;
+	for (int i = 0; i < KMESH_HTTP_STEPS / KMESH_HTTP_PIECE; i++) {
+		int verdict = kmesh_match_piece(ctx);
+
+		if (verdict != KMESH_HTTP_MORE)
+			return verdict == KMESH_HTTP_OK;
+	}
+	return false;
 }
 
 static __always_inline int rewrite(struct bpf_sock_addr *ctx, const struct kmesh_choice *choice)
@@ -154,23 +166,13 @@ static __always_inline void forget_deferred(struct bpf_sock_addr *ctx)
 		bpf_sk_storage_delete(&deferred, sk);
 }
 
-SEC("cgroup/connect4")
-int kmesh_match_deferred(struct bpf_sock_addr *ctx)
+/* False: it is the gate's. */
+static __always_inline bool go_straight(struct bpf_sock_addr *ctx, struct kmesh_deferred *at,
+					struct kmesh_choice *choice)
 {
-	struct kmesh_deferred *at = deferred_of(ctx, 0);
-	struct kmesh_choice choice = {};
-	__u32 route = 0;
-
-	if (at && is_only_one(at) && is_agreed(ctx, at) && match_head(at, &route) &&
-	    find_cluster(at->port.table, route, &choice.cluster) && !kmesh_pick(&choice) &&
-	    kmesh_remember_peer(ctx, &at->service, &choice)) {
-		forget_deferred(ctx);
-		kmesh_forget_client(ctx);
-		kmesh_count(KMESH_TAKEN);
-		return rewrite(ctx, &choice);
-	}
-	bpf_tail_call(ctx, &connect_steps, LEAVE);
-	return kmesh_refuse();
+	return read_head(ctx, at) && is_only_one(at) && is_agreed(ctx, at) && match_head(ctx, at) &&
+	       find_cluster(at->port.table, at->outcome.route, &choice->cluster) &&
+	       !kmesh_pick(choice) && kmesh_remember_peer(ctx, &at->service, choice);
 }
 
 static __always_inline bool has_gate(struct bpf_sock_addr *ctx)
@@ -180,26 +182,26 @@ static __always_inline bool has_gate(struct bpf_sock_addr *ctx)
 	return bpf_map_lookup_elem(&gates, &key) != NULL;
 }
 
-SEC("cgroup/connect4")
-int kmesh_leave_deferred(struct bpf_sock_addr *ctx)
-{
-	struct kmesh_frontend_key service = {.port = ctx->user_port, .protocol = ctx->protocol};
-
-	kmesh_map_ip4(service.address, ctx->user_ip4);
-	forget_deferred(ctx);
-	return kmesh_route_connect4(ctx, &service);
-}
-
-static __always_inline bool keep(struct bpf_sock_addr *ctx,
-				 const struct kmesh_frontend_key *service,
-				 const struct kmesh_mem_ptr *message)
+/* The first bytes are there: where to with them. */
+static __always_inline int connect_deferred(struct bpf_sock_addr *ctx,
+					    const struct kmesh_frontend_key *service,
+					    const struct kmesh_mem_ptr *message)
 {
 	struct kmesh_deferred *at = deferred_of(ctx, BPF_SK_STORAGE_GET_F_CREATE);
+	struct kmesh_choice choice = {};
+	bool straight = false;
 
-	if (!at)
-		return false;
-	at->service = *service;
-	return copy(at, message) && kmesh_find_http_port(service, &at->port);
+	if (at) {
+		at->service = *service;
+		straight = copy(at, message) && kmesh_find_http_port(service, &at->port) &&
+			   go_straight(ctx, at, &choice);
+		forget_deferred(ctx);
+	}
+	if (!straight)
+		return kmesh_route_connect4(ctx, service);
+	kmesh_forget_client(ctx);
+	kmesh_count(KMESH_TAKEN);
+	return rewrite(ctx, &choice);
 }
 
 static __always_inline int connect4(struct bpf_sock_addr *ctx)
@@ -210,10 +212,8 @@ static __always_inline int connect4(struct bpf_sock_addr *ctx)
 	kmesh_map_ip4(service.address, ctx->user_ip4);
 	if (service.protocol != KMESH_IPPROTO_TCP || !bpf_map_lookup_elem(&http_ports, &service))
 		return kmesh_route_connect4(ctx, &service);
-	if (kmesh_message(ctx, &message)) {
-		bpf_tail_call(ctx, &connect_steps, keep(ctx, &service, &message) ? READ : LEAVE);
-		return kmesh_refuse();
-	}
+	if (kmesh_message(ctx, &message))
+		return connect_deferred(ctx, &service, &message);
 	if (has_gate(ctx) && kmesh_defer(ctx))
 		return 1;
 	return kmesh_route_connect4(ctx, &service);

@@ -7,7 +7,8 @@ what it needs; names can then rule a capability out, and never in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -45,8 +46,8 @@ def behaviour(
     *,
     avoid: frozenset[str],
     budget_seconds: float,
-) -> list[Finding]:
-    """Run the battery.
+) -> AbstractContextManager[Callable[[], list[Finding]]]:
+    """Run the battery, beside what is done in the block; what it gives waits for the findings.
 
     Args:
         context: the kernel; checks whose needs it does not show are not tried.
@@ -55,9 +56,9 @@ def behaviour(
         avoid: capabilities that a known bug makes dangerous to try.
         budget_seconds: for all checks together.
     """
-    from runtime.probe.behaviour import run_battery
+    from runtime.probe.behaviour import running_battery
 
-    return run_battery(
+    return running_battery(
         objects, budget_seconds=budget_seconds, avoid=avoid, known=known_facts(context, findings)
     )
 

@@ -7,7 +7,7 @@ remedy) stands beside it, and the verdict is made in one place for all (runtime.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +130,15 @@ def find(name: str) -> Capability | None:
     return next((item for item in stems if name.startswith(item.name.split("{")[0])), None)
 
 
-def run_probes(context: Context) -> list[Finding]:
-    """Run every registered probe; one that observes nothing does not apply here."""
+def run_probes(context: Context, *, levels: Container[Level] = tuple(Level)) -> list[Finding]:
+    """Run every registered probe that decides at one of the levels.
+
+    One that observes nothing does not apply here.
+    """
     findings: list[Finding] = []
     for item in registered():
+        if item.decided_by not in levels:
+            continue
         if item.probe is not None and (found := tuple(item.probe(context))):
             findings.append(conclude(item, item.name, found))
         if item.object_probe is not None:
@@ -158,7 +163,16 @@ def _observe(item: Capability, context: Context) -> Iterable[tuple[Shipped, tupl
     if item.decided_by < Level.LOAD or len(context.objects) < 2:
         return [(shipped, look(shipped)) for shipped in context.objects]
     with ThreadPoolExecutor(max_workers=_SIDE_BY_SIDE) as pool:
-        return list(zip(context.objects, pool.map(look, context.objects), strict=True))
+        # The largest first: begun last, it would be waited for alone.
+        begun = {
+            shipped.label: pool.submit(look, shipped)
+            for shipped in sorted(context.objects, key=_instructions, reverse=True)
+        }
+    return [(shipped, begun[shipped.label].result()) for shipped in context.objects]
+
+
+def _instructions(shipped: Shipped) -> int:
+    return sum(program.instructions for program in shipped.info.programs) if shipped.info else 0
 
 
 def conclude(

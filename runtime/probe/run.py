@@ -7,8 +7,8 @@ facts + BTF + objects -> probes -> (behaviour battery) -> known bugs -> mode -> 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,7 @@ GROUPS = (*PATHS, *BESIDE)
 _COSTS = {**BESIDE, OWN_GROUP: "the enhanced path's second provider cannot run"}
 # Checks decide by conditions: a quiet machine needs half a second, this is for a node under load.
 BUDGET_SECONDS = 10.0
+_BEFORE_LOADING = (Level.FACT, Level.NAME)
 _TRIED = (Verdict.PRESENT, Verdict.BROKEN, Verdict.ABSENT)
 
 assert checks  # importing it registers the probes
@@ -205,12 +206,22 @@ def _probe(
     context: Context, objects: Path | None, *, overrides: frozenset[str], quick: bool
 ) -> tuple[Finding, ...]:
     found = hits(context.facts.upstream, overrides=overrides)
-    findings = merge(run_probes(context), by_name(context, objects))
-    if not quick and objects is not None:
+    weak = run_probes(context, levels=_BEFORE_LOADING)
+    named = list(by_name(context, objects))
+    if quick or objects is None:
+        tried: AbstractContextManager[Callable[[], list[Finding]]] = nullcontext(list)
+    else:
         tried = behaviour(
-            context, objects, findings, avoid=avoided(found), budget_seconds=BUDGET_SECONDS
+            context,
+            objects,
+            merge(weak, named),
+            avoid=avoided(found),
+            budget_seconds=BUDGET_SECONDS,
         )
-        findings = merge(findings, tried)
+    # The battery waits for packets most of the time, and the verifier computes.
+    with tried as answers:
+        loaded = run_probes(context, levels=(Level.LOAD,))
+        findings = merge(merge([*weak, *loaded], named), answers())
     return tuple(with_bugs(findings, found))
 
 

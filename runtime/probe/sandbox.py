@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +29,7 @@ from runtime.probe.scratch import SetupError
 _GRACE = 0.5
 # After that long a supervisor is taken to be stuck in the kernel.
 _STUCK = 5.0
+_PIPE_BYTES = 1 << 20
 
 Job = Callable[[Path, float], Any]  # (its cgroup, its deadline) -> what JSON can hold
 
@@ -68,26 +70,49 @@ def run_jobs(
     Returns:
         for each name what the job returned, or why there is nothing.
     """
+    with running_jobs(jobs, budget_seconds=budget_seconds, parallel=parallel) as answers:
+        return answers()
+
+
+@contextlib.contextmanager
+def running_jobs(
+    jobs: Mapping[str, Job], *, budget_seconds: float, parallel: int = 4
+) -> Iterator[Callable[[], dict[str, Any | Failure]]]:
+    """Run jobs as `run_jobs` does, while this process does something else.
+
+    It forks once, on entry: threads that are started inside are no part of what is forked.
+
+    Yields:
+        what waits for the answers and returns them.
+    """
     if not jobs:
-        return {}
+        yield dict
+        return
     deadline = time.monotonic() + budget_seconds
     reader, writer = os.pipe()
+    with contextlib.suppress(OSError):  # answers wait there for a caller that is busy
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     owner = os.getpid()
     supervisor = os.fork()
     if supervisor == 0:
         os.close(reader)
         _become(owner, lambda: _supervise(jobs, writer, owner, deadline, parallel))
     os.close(writer)
+
+    def answers() -> dict[str, Any | Failure]:
+        found = _answers(_read_until(reader, deadline=deadline + _GRACE))
+        lost = found.pop("", Failure(reason="the scratch supervisor ended before its time"))
+        return {name: found.get(name, lost) for name in jobs}
+
     try:
-        answers = _answers(_read_until(reader, deadline=deadline + _GRACE))
+        yield answers
     except BaseException:  # interrupted, say: the place goes all the same
         os.kill(supervisor, signal.SIGTERM)
         deadline = time.monotonic()
         raise
     finally:
+        os.close(reader)
         _reap(supervisor, deadline=deadline + _STUCK)
-    lost = answers.pop("", Failure(reason="the scratch supervisor ended before its time"))
-    return {name: answers.get(name, lost) for name in jobs}
 
 
 def _become(parent: int, work: Callable[[], None]) -> NoReturn:
@@ -109,20 +134,15 @@ def _become(parent: int, work: Callable[[], None]) -> NoReturn:
 
 
 def _read_until(reader: int, *, deadline: float) -> bytes:
-    """All that comes before the other end closes, or before the deadline."""
+    """All that comes before the other end closes, or before the deadline; what is there by then is read."""
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     data = bytearray()
-    try:
-        while (left := deadline - time.monotonic()) > 0:
-            if not poll.poll(left * 1000):
-                continue
-            chunk = os.read(reader, 65536)
-            if not chunk:
-                break
-            data += chunk
-    finally:
-        os.close(reader)
+    while poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+        chunk = os.read(reader, 65536)
+        if not chunk:
+            break
+        data += chunk
     return bytes(data)
 
 

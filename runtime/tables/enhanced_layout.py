@@ -392,6 +392,23 @@ class HttpMemberKey(NamedTuple):
         return cls._make(_HTTP_MEMBER_KEY.unpack(data))
 
 
+_HTTP_OUTCOME = Struct("=II")
+
+
+class HttpOutcome(NamedTuple):
+    """struct kmesh_http_outcome, 8 bytes."""
+
+    route: int
+    steps: int
+
+    def pack(self) -> bytes:
+        return _HTTP_OUTCOME.pack(self.route, self.steps)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> HttpOutcome:
+        return cls._make(_HTTP_OUTCOME.unpack(data))
+
+
 _HTTP_PORT = Struct("=QQQQ")
 
 
@@ -933,7 +950,6 @@ MAPS = {
     "peers": MapLayout(type=24, flags=1, max_entries=0),
     "pool_numbers": MapLayout(type=1, flags=1, max_entries=16384),
     "pools": MapLayout(type=2, flags=1024, max_entries=16384),
-    "request_steps": MapLayout(type=3, flags=0, max_entries=2),
     "route_stats": MapLayout(type=2, flags=1024, max_entries=16384),
     "route_taken": MapLayout(type=6, flags=0, max_entries=16384),
     "slots": MapLayout(type=1, flags=1, max_entries=1048576),
@@ -948,14 +964,14 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "15c8d374f45f7f38c8f9c4294e01e9d3ec71a702d1cbabdb86e6c453193096f3"
+DIGEST = "988dde8306813900f03eda83c4e21c8ccc068489431e78604e085934bd46977e"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
-    "client_states": "bd4d3af14c99274c4c33c568092773217d755aea2ba7a4124426e8305c509fb4",
-    "clients": "d8a43d0761a8fde8d6e13c729316261de70d56af2ddc1bef7342ac7d6b84cf96",
-    "introductions": "33fcbe4cc666ad9dbe005407f9fcb9dcf46ad1a860a2192028e866c987edc15d",
+    "client_states": "ce986420736748e4d4f3caaceccfe486bb93e42100559a631ff8ffb3d1372a01",
+    "clients": "8fb1760f4bb55231f4cfb60e7bb4851ee1786f3791b045d6a0c9bf12f0ba3df9",
+    "introductions": "983e89cc5e0631a4359c3bb492c41c6314711caf2f4b9caba67f576be8f20527",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
-    "upstreams": "5e598ffaad46910fbc1188bd9b959a35906d56b6a80498f34b9f4af19338e3a6",
+    "upstreams": "8e539f992c8a679bd72ae825b16b1921bba5a43ecb355fbb66c89f2f33c836ae",
 }

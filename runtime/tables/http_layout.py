@@ -104,14 +104,16 @@ class HttpSet(NamedTuple):
         return cls._make(_HTTP_SET.unpack(data))
 
 
-_HTTP_TRIAL = Struct("=16s152s8sIIQQ")
+_HTTP_TRIAL = Struct("=16s152s32s24s8sIIQQ")
 
 
 class HttpTrial(NamedTuple):
-    """struct kmesh_http_trial, 200 bytes."""
+    """struct kmesh_http_trial, 256 bytes."""
 
     set: bytes  # 16 bytes
     head: bytes  # 152 bytes
+    reading: bytes  # 32 bytes
+    walk: bytes  # 24 bytes
     outcome: bytes  # 8 bytes
     verdict: int
     messages: int
@@ -122,6 +124,8 @@ class HttpTrial(NamedTuple):
         return _HTTP_TRIAL.pack(
             self.set,
             self.head,
+            self.reading,
+            self.walk,
             self.outcome,
             self.verdict,
             self.messages,
@@ -146,9 +150,8 @@ MAPS = {
     "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
     "http_moves": MapLayout(type=2, flags=1024, max_entries=1),
     "http_sockets": MapLayout(type=15, flags=0, max_entries=1),
-    "http_steps": MapLayout(type=3, flags=0, max_entries=1),
     "http_trial": MapLayout(type=2, flags=0, max_entries=1),
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "284d41a226da87c96eccefa105a73220f5b2a302b83883edec724727b61e0cd5"
+DIGEST = "ad2a44801c38028e7c2182cedead8e49a8b8d6d6e653994fbf1fe44e5e342b88"

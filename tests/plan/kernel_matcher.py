@@ -29,7 +29,6 @@ class KernelMatcher:
             opened.load()
             self._maps = opened.maps()
             programs = opened.programs()
-            self._maps["http_steps"].update(_ONLY, programs["http_route"].fd.to_bytes(4, "little"))
             attach_to_map(
                 programs["http_read"].fd, self._maps["http_sockets"].fd, AttachType.SK_MSG_VERDICT
             )
@@ -55,7 +54,7 @@ class KernelMatcher:
     def use(self, tables: CompiledRoutes) -> None:
         """Route by these tables from now on."""
         put_set(self._maps, tables)
-        self._write(HttpTrial(tables.set.pack(), bytes(152), bytes(8), 0, 0, 0, 0))
+        self._write(HttpTrial.unpack(tables.set.pack().ljust(256, b"\0")))
         keep_sets(self._maps, [tables.set])
 
     def drop_tables(self) -> None:

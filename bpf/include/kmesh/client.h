@@ -32,10 +32,13 @@ struct kmesh_client {
 	__u32 slot;
 	__u32 first; /* sequence number of its first byte */
 	/* From one step to the next with a message. */
-	__u32 route;
 	__u32 stat;
+	__u32 pad;
 	struct kmesh_http_port port;
 	struct kmesh_http_head head;
+	struct kmesh_http_reading reading;
+	struct kmesh_http_walk walk;
+	struct kmesh_http_outcome outcome;
 	struct kmesh_held held[KMESH_HELD];
 };
 

@@ -11,6 +11,8 @@ import errno
 import importlib
 import pkgutil
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 from runtime.probe.behaviour.bench import Bench
 from runtime.probe.behaviour.check import CHECKS, Check
 from runtime.probe.behaviour.judge import from_json, judge, refused, to_json
-from runtime.probe.sandbox import Failure, run_jobs
+from runtime.probe.sandbox import Failure, running_jobs
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict
 
 # A check gets a little less time than all of them together, to say so itself when it is used up.
@@ -43,6 +45,28 @@ def run_battery(
 ) -> list[Finding]:
     """Try what the paths do on this kernel; free of side effects for the host and this process.
 
+    See `running_battery` for the arguments.
+
+    Returns:
+        a finding for each check, by name.
+    """
+    with running_battery(
+        objects, budget_seconds=budget_seconds, avoid=avoid, known=known, only=only
+    ) as findings:
+        return findings()
+
+
+@contextmanager
+def running_battery(
+    objects: Path,
+    *,
+    budget_seconds: float,
+    avoid: frozenset[str] = frozenset(),
+    known: frozenset[str] = frozenset(),
+    only: frozenset[str] | None = None,
+) -> Iterator[Callable[[], list[Finding]]]:
+    """Run the battery beside what the caller does meanwhile.
+
     Args:
         objects: the directory with `probe/*.bpf.o`.
         budget_seconds: what still runs then is killed and found inconclusive.
@@ -52,8 +76,8 @@ def run_battery(
             needs another one of the kernel's facts is not run and finds its own absent.
         only: the capabilities to try, or None for all.
 
-    Returns:
-        a finding for each check, by name.
+    Yields:
+        what waits for the battery's end and returns a finding for each check, by name.
     """
     planned = {
         name: _excuse(check, avoid=avoid, known=known)
@@ -65,11 +89,16 @@ def run_battery(
         for name, excuse in planned.items()
         if excuse is None
     }
-    answers = run_jobs(jobs, budget_seconds=budget_seconds)
-    return [
-        _finding(checks()[name], (excuse,) if excuse else _evidence(answers[name]))
-        for name, excuse in planned.items()
-    ]
+    with running_jobs(jobs, budget_seconds=budget_seconds) as collect:
+
+        def findings() -> list[Finding]:
+            answers = collect()
+            return [
+                _finding(checks()[name], (excuse,) if excuse else _evidence(answers[name]))
+                for name, excuse in planned.items()
+            ]
+
+        yield findings
 
 
 def _excuse(check: Check, *, avoid: frozenset[str], known: frozenset[str]) -> Evidence | None:
@@ -135,4 +164,4 @@ def _remedy(check: Check, verdict: Verdict) -> str:
     return check.remedy
 
 
-__all__ = ["checks", "run_battery"]
+__all__ = ["checks", "run_battery", "running_battery"]

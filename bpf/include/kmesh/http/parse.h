@@ -53,28 +53,65 @@ static __always_inline int kmesh_http_conclude(const struct kmesh_http_input *in
 	return KMESH_HTTP_OK;
 }
 
-/*
- * Read the head at the start of the input.
- *
- * `head` is memory that nobody else writes meanwhile: in the kernel the client's socket storage, as
- * its socket is locked. (Neither the stack, which cannot be indexed on 5.10, nor a per-CPU map, as
- * sk_msg programs can be preempted.)
- *
- * Returns KMESH_HTTP_OK, KMESH_HTTP_INCOMPLETE, or the reason of a refusal. With OK, `head` says
- * where things are, and the body begins at head->length.
- */
-static __always_inline int kmesh_http_parse(const struct kmesh_http_input *in,
-					    const struct kmesh_http_grammar *grammar,
-					    struct kmesh_http_head *head)
+static __always_inline void kmesh_http_begin(const struct kmesh_http_grammar *grammar,
+					     struct kmesh_http_head *head,
+					     struct kmesh_http_reading *reading)
 {
-	__u64 state = grammar->moves[0].next, before = 0, seen = 0, twice = 0, fields = 0;
-	const struct kmesh_http_move *move;
-	__u32 at;
-
 	__builtin_memset(head, 0, sizeof(*head));
+	reading->seen = 0;
+	reading->twice = 0;
+	reading->state = grammar->moves[0].next;
+	reading->fields = 0;
+	reading->at = 0;
+}
+
+/* No further byte is to be looked at: the last state, the one before it, and what was counted. */
+static __always_inline int kmesh_http_finish(const struct kmesh_http_input *in,
+					     const struct kmesh_http_grammar *grammar,
+					     struct kmesh_http_head *head,
+					     const struct kmesh_http_reading *reading, __u64 before)
+{
+	const struct kmesh_http_move *move;
+
+	if (!reading->state) {
+		KMESH_HTTP_MASK(before, KMESH_HTTP_MOVES - 1);
+		move = &grammar->moves[before];
+		return move->byte || move->next < KMESH_HTTP_MALFORMED ? KMESH_HTTP_MALFORMED
+								       : move->next;
+	}
+	if (reading->state != KMESH_HTTP_READ)
+		return reading->state;
+	if (reading->twice & KMESH_HTTP_ONCE)
+		return KMESH_HTTP_TWICE;
+	if (reading->fields > KMESH_HTTP_FIELDS_MAX)
+		return KMESH_HTTP_TOO_LONG;
+	head->seen = reading->seen;
+	head->length = reading->at + 1;
+	return kmesh_http_conclude(in, head);
+}
+
+/*
+ * Read the next piece of a head.
+ *
+ * Returns KMESH_HTTP_MORE when the piece was read and the head goes on, else what
+ * kmesh_http_parse() returns.
+ */
+static __always_inline int kmesh_http_read(const struct kmesh_http_input *in,
+					   const struct kmesh_http_grammar *grammar,
+					   struct kmesh_http_head *head,
+					   struct kmesh_http_reading *reading)
+{
+	__u64 state = reading->state, before = 0, seen = reading->seen, twice = reading->twice,
+	      fields = reading->fields, from = reading->at;
+	const struct kmesh_http_move *move;
+	const __u8 *piece;
+	__u32 i;
+
+	KMESH_HTTP_MASK(from, KMESH_HTTP_HEAD_MAX - 1);
+	piece = in->data + from;
 	KMESH_HTTP_FLAT_LOOP
-	for (at = 0; at < KMESH_HTTP_HEAD_MAX; at++) {
-		const __u8 *byte = in->data + at;
+	for (i = 0; i < KMESH_HTTP_PIECE; i++) {
+		const __u8 *byte = piece + i;
 		__u64 bit, index, symbol;
 
 		KMESH_HTTP_GOTO_IF(byte + 1, <=, in->end, there);
@@ -88,10 +125,10 @@ static __always_inline int kmesh_http_parse(const struct kmesh_http_input *in,
 		state = move->next & kmesh_http_below(symbol ^ move->byte, 1);
 		index = move->first;
 		KMESH_HTTP_MASK(index, KMESH_HTTP_PLACES - 1);
-		head->start[index] = at;
+		head->start[index] = from + i;
 		index = move->last;
 		KMESH_HTTP_MASK(index, KMESH_HTTP_PLACES - 1);
-		head->end[index] = at + 1;
+		head->end[index] = from + i + 1;
 		bit = KMESH_HTTP_BIT(move->bit & 63);
 		twice |= seen & bit;
 		seen |= bit;
@@ -100,23 +137,38 @@ static __always_inline int kmesh_http_parse(const struct kmesh_http_input *in,
 		break;
 	next:;
 	}
-	if (at == KMESH_HTTP_HEAD_MAX)
-		return KMESH_HTTP_TOO_LONG;
-	if (!state) {
-		KMESH_HTTP_MASK(before, KMESH_HTTP_MOVES - 1);
-		move = &grammar->moves[before];
-		return move->byte || move->next < KMESH_HTTP_MALFORMED ? KMESH_HTTP_MALFORMED
-								       : move->next;
-	}
-	if (state != KMESH_HTTP_READ)
-		return state;
-	if (twice & KMESH_HTTP_ONCE)
-		return KMESH_HTTP_TWICE;
-	if (fields > KMESH_HTTP_FIELDS_MAX)
-		return KMESH_HTTP_TOO_LONG;
-	head->seen = seen;
-	head->length = at + 1;
-	return kmesh_http_conclude(in, head);
+	reading->seen = seen;
+	reading->twice = twice;
+	reading->state = state;
+	reading->fields = fields;
+	reading->at = from + i;
+	if (i < KMESH_HTTP_PIECE)
+		return kmesh_http_finish(in, grammar, head, reading, before);
+	return reading->at < KMESH_HTTP_HEAD_MAX ? KMESH_HTTP_MORE : KMESH_HTTP_TOO_LONG;
+}
+
+/*
+ * Read the head at the start of the input. (In the kernel piece by piece, each in a global function
+ * of its own.)
+ *
+ * `head` and `reading` are memory that nobody else writes meanwhile: in the kernel the client's
+ * socket storage, as its socket is locked. (Neither the stack, which cannot be indexed on 5.10, nor
+ * a per-CPU map, as sk_msg programs can be preempted.)
+ *
+ * Returns KMESH_HTTP_OK, KMESH_HTTP_INCOMPLETE, or the reason of a refusal. With OK, `head` says
+ * where things are, and the body begins at head->length.
+ */
+static __always_inline int kmesh_http_parse(const struct kmesh_http_input *in,
+					    const struct kmesh_http_grammar *grammar,
+					    struct kmesh_http_head *head)
+{
+	struct kmesh_http_reading reading;
+	int verdict = KMESH_HTTP_MORE;
+
+	kmesh_http_begin(grammar, head, &reading);
+	while (verdict == KMESH_HTTP_MORE)
+		verdict = kmesh_http_read(in, grammar, head, &reading);
+	return verdict;
 }
 
 #endif

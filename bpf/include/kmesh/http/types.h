@@ -46,6 +46,8 @@ enum kmesh_http_verdict {
 	KMESH_HTTP_NO_TABLE = 20,  /* or one that is damaged */
 	KMESH_HTTP_UNDECIDED = 21, /* what would decide did not fit into the tables */
 	KMESH_HTTP_VERDICTS = 22,
+
+	KMESH_HTTP_MORE = 63, /* of one step of several: go on */
 };
 
 /* Places in a head, by number: kmesh_http_head.start[] and end[], and bits of kmesh_http_head.seen.
@@ -93,6 +95,35 @@ struct kmesh_http_head {
 	__u32 pad;
 	__u16 start[KMESH_HTTP_PLACES];
 	__u16 end[KMESH_HTTP_PLACES]; /* one past the last byte */
+};
+
+/*
+ * Heads are read, and routed, in pieces of so many bytes: each is a call of a function that the
+ * verifier walks once, however long a head may be.
+ */
+#define KMESH_HTTP_PIECE 256 /* a power of two */
+
+/* Where reading a head is: between two pieces. */
+struct kmesh_http_reading {
+	__u64 seen;
+	__u64 twice;
+	__u32 state;
+	__u32 fields;
+	__u32 at;
+	__u32 pad;
+};
+
+/* Where a walk through a graph is: between two pieces. */
+struct kmesh_http_walk {
+	__u32 state;
+	__u32 otherwise;
+	__u32 steps;
+	/* The value that is compared: where the next byte is, where none is left, and whether there
+	 * is one. */
+	__u16 at;
+	__u16 end;
+	__u16 absent;
+	__u16 pad[3];
 };
 
 /*
