@@ -38,23 +38,23 @@ static __always_inline int kmesh_is_numbered(const struct __sk_buff *skb)
 	return skb->cb[1] - skb->cb[0] - skb->len <= 1; /* an end of stream has a number */
 }
 
-/* Cut off what is before the byte that comes next. */
+/* Cut off what is before the byte that comes next. The rest first: the loop is cheap to verify. */
 static __always_inline int kmesh_cut(struct __sk_buff *skb, __u32 next)
 {
-	__u32 again = next - skb->cb[0];
+	__u32 again = next - skb->cb[0], steps;
 
 	if (!kmesh_is_numbered(skb) || (__s32)again <= 0)
 		return 0;
 	if (again > skb->len)
 		again = skb->len;
-	for (int i = 0; i < KMESH_CUTS && again; i++) {
-		__s32 size = again < KMESH_CUT_AT_ONCE ? again : KMESH_CUT_AT_ONCE;
-
-		if (bpf_skb_adjust_room(skb, -size, 0, 0))
+	steps = again / KMESH_CUT_AT_ONCE;
+	if (steps > KMESH_CUTS ||
+	    bpf_skb_adjust_room(skb, -(__s32)(again % KMESH_CUT_AT_ONCE), 0, 0))
+		return -1;
+	for (__u32 i = 0; i < KMESH_CUTS && i < steps; i++)
+		if (bpf_skb_adjust_room(skb, -KMESH_CUT_AT_ONCE, 0, 0))
 			return -1;
-		again -= size;
-	}
-	return again ? -1 : 0;
+	return 0;
 }
 
 /*
