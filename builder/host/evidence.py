@@ -91,3 +91,13 @@ def find_evidence(target: Target, *, root: Path = Path("/")) -> list[Evidence]:
 def hint() -> str:
     """What a host could be asked for where what there is does not do."""
     return _HINT
+
+
+def evidence_hint(target: Target) -> str:
+    """What to give for a kernel of which nothing is known."""
+    release = target.release
+    given = "" if target.running else "--btf FILE (that kernel's /sys/kernel/btf/vmlinux), or "
+    return (
+        f"{given}its headers in /lib/modules/{release}/build, /usr/src/linux-headers-{release} or"
+        f" /usr/src/kernels/{release}; {_HINT}"
+    )

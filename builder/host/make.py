@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder.host.evidence import Target, find_evidence, hint
+from builder.host.evidence import Target, evidence_hint, find_evidence, hint
 from builder.host.judge import Judgement, judge
 from builder.host.reasons import HostError, Reason
 from builder.objects import MANIFEST, ObjectFile, check_object
@@ -65,6 +65,8 @@ def make_for(
         HostError: nothing that does could be made; with what would mend it.
     """
     evidence = find_evidence(target, root=root)
+    if not target.running and not any(each.numbers for each in evidence):
+        raise unknown(target)
     tried: list[str] = []
     ways = [Evidence(kind=Kind.PREBUILT, where=str(prebuilt))] if prebuilt else []
     judged: Judgement | None = None
@@ -73,8 +75,8 @@ def make_for(
         renumbered = _place(each, sources=sources, out=out, scratch=scratch)
         objects = _inspected(out)
         judged = judge(target, out)
-        # Upstream's numbers on a kernel of which nothing is known are a guess: headers are better.
-        guess = each.kind is Kind.PREBUILT and judged.how == "unverified" and len(evidence) > 1
+        # Upstream's numbers on a kernel of which nothing is known are a guess.
+        guess = judged.how == "unverified" and not each.numbers
         if judged.paths and not guess:
             return Made(
                 directory=out,
@@ -87,7 +89,15 @@ def make_for(
         why = "; ".join(judged.reasons) or "nothing is known of this kernel's helpers"
         tried.append(f"{each.kind}: {why}")
         say(f"it will not do: {why}")
+    if judged is not None and judged.how == "unverified":
+        raise unknown(target)
     raise _lacking(judged, tried)
+
+
+def unknown(target: Target) -> HostError:
+    """Nothing tells of this kernel: what is made for it would be a guess."""
+    said = f"nothing tells of the kernel {target.release}, and what is made for it would be a guess"
+    return HostError(Reason.NO_EVIDENCE, said, hint=evidence_hint(target))
 
 
 def _place(evidence: Evidence, *, sources: Path, out: Path, scratch: Path) -> dict[str, int]:

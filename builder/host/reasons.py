@@ -20,6 +20,7 @@ class Reason(Enum):
     REFUSED_BY_VERIFIER = ("refused-by-verifier", 16)
     NO_IMAGE = ("no-image", 17)
     ENGINE_REFUSED = ("engine-refused", 18)
+    NO_EVIDENCE = ("no-evidence", 19)
 
     @property
     def label(self) -> str:

@@ -45,6 +45,13 @@ def uapi(**moved: int) -> str:
     return f"#define ___BPF_FUNC_MAPPER(FN, ctx...)\t\t\t\\\n{lines}\t/* */\n"
 
 
+def with_headers(root: Path, **moved: int) -> None:
+    """What a kernel's devel package leaves in a root, as far as it matters."""
+    header = root / "usr/src/kernels/6.1.0/include/uapi/linux/bpf.h"
+    header.parent.mkdir(parents=True)
+    header.write_text(uapi(**moved))
+
+
 def target(**change: Any) -> Target:
     facts: dict[str, Any] = {"release": "6.1.0", "machine": "x86_64", "os": "x", "running": False}
     return Target(**{**facts, **change})
@@ -88,9 +95,7 @@ def test_upstream_kernels_shift_nothing(tmp_path: Path) -> None:
 
 
 def test_a_vendors_numbers_go_into_the_object(make: Make, tmp_path: Path) -> None:
-    header = tmp_path / "usr/src/kernels/6.1.0/include/uapi/linux/bpf.h"
-    header.parent.mkdir(parents=True)
-    header.write_text(uapi(get_netns_cookie=900))
+    with_headers(tmp_path, get_netns_cookie=900)
     made = make(target())
     assert made.evidence.kind is Kind.HEADERS
     assert made.renumbered == {"get_netns_cookie": 900}
@@ -159,14 +164,34 @@ def test_prebuilt_objects_that_do_are_taken_as_they_are(make: Make, objects: Pat
 def test_of_a_kernel_of_which_nothing_is_known_headers_decide(
     make: Make, objects: Path, tmp_path: Path
 ) -> None:
-    assert make(target(), prebuilt=objects).evidence.kind is Kind.PREBUILT  # there is no better
-    header = tmp_path / "usr/src/kernels/6.1.0/include/uapi/linux/bpf.h"
-    header.parent.mkdir(parents=True)
-    header.write_text(uapi())
+    with_headers(tmp_path)
     made = make(target(), prebuilt=objects)
     assert made.evidence.kind is Kind.HEADERS
     assert made.judgement.how == "unverified"
     assert made.tried
+
+
+def test_of_a_kernel_of_which_nothing_is_known_nothing_is_made(
+    make: Make, objects: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "usr/src/kernels/6.1.0/include/uapi/linux").mkdir(parents=True)
+    (tmp_path / "usr/src/kernels/6.1.0/include/uapi/linux/bpf.h").write_text("/* no numbers */\n")
+    for prebuilt in (objects, None):
+        with pytest.raises(HostError) as raised:
+            make(target(), prebuilt=prebuilt)
+        assert raised.value.reason is Reason.NO_EVIDENCE
+        assert "--btf FILE" in (raised.value.hint or "")
+        assert "/lib/modules/6.1.0/build" in (raised.value.hint or "")
+
+
+def test_a_running_kernel_that_may_not_be_asked_and_shows_nothing_gets_nothing(
+    make: Make, objects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builder.host.judge._is_denied", lambda *_: True)
+    with pytest.raises(HostError) as raised:
+        make(target(running=True), prebuilt=objects)
+    assert raised.value.reason is Reason.NO_EVIDENCE
+    assert "--btf FILE" not in (raised.value.hint or ""), "that is for other kernels"
 
 
 @pytest.mark.root
@@ -202,6 +227,7 @@ def test_without_a_compiler_it_says_what_to_install(
 ) -> None:
     from runtime.compile.clang import compiler_version
 
+    with_headers(tmp_path)
     compiler_version.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     try:
@@ -214,6 +240,7 @@ def test_without_a_compiler_it_says_what_to_install(
 
 
 def test_sources_that_do_not_compile_are_said_to_be_that(make: Make, tmp_path: Path) -> None:
+    with_headers(tmp_path)
     sources = tmp_path / "sources/compat"
     sources.mkdir(parents=True)
     (sources / "bad.bpf.c").write_text("int x = ;\n")
@@ -270,6 +297,17 @@ def test_a_failure_leaves_its_type_and_its_own_status(tmp_path: Path) -> None:
     assert done.exit_code == Reason.BAD_EVIDENCE.status
     assert json.loads((out / "failure.json").read_text())["reason"] == "bad-evidence"
     assert not (out / "manifest.json").exists()
+
+
+def test_a_kernel_that_nobody_knows_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run("--out", str(out), "--target-kernel", "9.9.9", "--no-image")
+    assert done.exit_code == Reason.NO_EVIDENCE.status
+    assert "--btf FILE" in done.output
+    told = json.loads((out / "failure.json").read_text())
+    assert told["reason"] == "no-evidence"
+    assert "9.9.9" in told["message"]
+    assert [path.name for path in out.iterdir()] == ["failure.json"]
 
 
 def test_a_failure_takes_the_result_of_an_earlier_run_away(tmp_path: Path) -> None:
