@@ -18,6 +18,7 @@
 #include <kmesh/flow_control.h>
 #include <kmesh/kernel_socket.h>
 #include <kmesh/optional.h>
+#include <kmesh/stream.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -393,5 +394,5 @@ int kmesh_shorten(struct sk_msg_md *msg)
 SEC("sk_skb/stream_verdict")
 int kmesh_let_through(struct __sk_buff *skb)
 {
-	return SK_PASS;
+	return kmesh_pass_once(skb);
 }

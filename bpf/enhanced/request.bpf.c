@@ -13,6 +13,7 @@
 #include <kmesh/http/pieces.h>
 #include <kmesh/route.h>
 #include <kmesh/stat.h>
+#include <kmesh/stream.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -328,5 +329,5 @@ int kmesh_read_request(struct sk_msg_md *msg)
 SEC("sk_skb/stream_verdict")
 int kmesh_let_through(struct __sk_buff *skb)
 {
-	return SK_PASS;
+	return kmesh_pass_once(skb);
 }

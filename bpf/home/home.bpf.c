@@ -12,6 +12,7 @@
 #include <kmesh/flow_control.h>
 #include <kmesh/http/response_table.h>
 #include <kmesh/stat.h>
+#include <kmesh/stream.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -32,18 +33,17 @@ static __always_inline struct kmesh_upstream *upstream_of(struct __sk_buff *skb,
 	return upstream && upstream->cookie == cookie ? upstream : NULL;
 }
 
-/*
- * What a verdict program gets is not cut to where the stream is: of a segment that comes with bytes
- * before it once more, they are there once more (tcp_read_skb()). Its number tells: tcp_skb_cb
- * begins with it.
- */
-static __always_inline void watch_order(struct __sk_buff *skb, struct kmesh_upstream *upstream)
+/* Nothing comes twice (kmesh/stream.h); where that cannot be, the gate is told, and trusts nothing
+ * of it. */
+static __always_inline void keep_order(struct __sk_buff *skb, struct kmesh_upstream *upstream)
 {
-	__u32 number = skb->cb[0];
+	__u32 number = skb->cb[0], size = skb->len;
 
-	if (upstream->expecting && number != upstream->expects)
-		upstream->broken = 1;
-	upstream->expects = number + skb->len;
+	if (upstream->expecting && number != upstream->expects) {
+		if ((__s32)(number - upstream->expects) > 0 || kmesh_cut(skb, upstream->expects))
+			upstream->broken = 1;
+	}
+	upstream->expects = number + size;
 	upstream->expecting = 1;
 }
 
@@ -123,7 +123,7 @@ int kmesh_come_home(struct __sk_buff *skb)
 
 	if (!upstream)
 		return SK_PASS;
-	watch_order(skb, upstream);
+	keep_order(skb, upstream);
 	slot = slot_of(upstream, number, skb->cb[0]);
 	if (!slot || !is_ready(slot) || bpf_map_lookup_elem(&taken_heads, &number))
 		goto pass; /* the last: there is an access log */

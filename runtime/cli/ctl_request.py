@@ -35,7 +35,7 @@ def ask_of_request(
     Args:
         words: METHOD and PATH, and what stands after `--` as curl has it.
     """
-    method, target, more = _parse(words)
+    method, target, more = parse_request(words)
     every = [*headers, *more]
     asked = {
         "service": service, "port": port, "method": method, "target": target, "headers": every,
@@ -77,7 +77,8 @@ def _from_maps(asked: Json, pins: Path, down: DaemonDownError) -> Json:
     return {"service": str(address), **answer, "live": None, "differs": []}
 
 
-def _parse(words: Sequence[str]) -> tuple[str, str, list[str]]:
+def parse_request(words: Sequence[str]) -> tuple[str, str, list[str]]:
+    """METHOD, PATH and the headers after them, as curl has them."""
     if len(words) < 2:
         raise click.UsageError("say which request: -- GET /path -H 'name: value'")
     method, target, *rest = words
@@ -100,6 +101,8 @@ def request_lines(answer: Json) -> Iterator[str]:
             f", {route['index']} of virtual host {route['virtual_host']}" if route["index"] else ""
         )
         yield f"  route:       {name}{host}"
+    if answer["authorization"]:
+        yield f"  policy:      {answer['authorization']['meaning']}"
     status = f", status {answer['status']}" if answer["status"] else ""
     yield f"  does:        {answer['does']}{status}"
     yield f"  match cost:  {answer['steps']} steps"
@@ -135,3 +138,31 @@ def _live(answer: Json) -> Iterator[str]:
         yield f"  DIFFERS:     {difference}"
     if not answer["differs"]:
         yield "  the live path chose as computed"
+
+
+_VERDICTS = {True: "allowed", False: "DENIED", None: "cannot be told"}
+
+
+def check_lines(answer: Json) -> Iterator[str]:
+    """Whether a request is let through, as people read it."""
+    yield f"{answer['request']} to {answer['service']} ({answer['address']} port {answer['port']})"
+    client = answer["client"]
+    who = client["principal"] or "without an identity"
+    yield f"  client:      {who}{', ' + client['address'] if client['address'] else ''}"
+    http = answer["http"]
+    if http:
+        route = http["route"]
+        if route:
+            name = route["name"] or "(no name)"
+            yield f"  route:       {name}, {route['index']} of virtual host {route['virtual_host']}"
+        yield f"  request:     {http['meaning']}; judged by the {http['by']}"
+        for note in http["notes"]:
+            yield f"  note:        not looked at: {note}"
+    else:
+        yield "  request:     no HTTP is known at this port: connections alone are judged"
+    for one in answer["connections"]:
+        yield f"  connection:  to {ui.count(one['endpoints'], 'endpoint')}: {one['reason']}"
+        if one["http_policies"]:
+            keys = ", ".join(one["http_policies"])
+            yield f"  note:        a waypoint judges what {keys} asks of requests"
+    yield f"{_VERDICTS[answer['allowed']]}"

@@ -6,14 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 
+from runtime.control.policy_names import named
 from runtime.errors import KmeshError
 from runtime.kernel.http_tables import HttpTables
 from runtime.model.mesh import IPAddress
 from runtime.plan.walk import Content, Routed, route
 from runtime.tables.enhanced_layout import FrontendKey, HttpPort, RouteKey, RouteStat
 from runtime.tables.enhanced_layout import Route as Row
+from runtime.tables.http_authorization import Decision
 from runtime.tables.http_governed import read_governed
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_ports import ANSWER, FORWARD, GOVERNED, REDIRECT, WAYPOINT, mapped
@@ -30,6 +32,25 @@ _DOES = {
     REDIRECT: "redirected by the gate",
     GOVERNED: "to an endpoint, by the gate",
 }
+
+
+class DecisionOf(Protocol):
+    """What authorization says of a case of a port's table: `HttpPorts.decision_of`."""
+
+    def __call__(
+        self, address: IPAddress, port: int, *, table: int, case: int
+    ) -> Decision | None: ...
+
+
+def nothing_decided(
+    address: IPAddress,  # noqa: ARG001 - whoever knows no names
+    port: int,  # noqa: ARG001
+    *,
+    table: int,  # noqa: ARG001
+    case: int,  # noqa: ARG001
+) -> Decision | None:
+    """Where the names of policies are not known."""
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +93,19 @@ def request_head(
     return text.encode("latin-1", errors="replace")
 
 
+def texts(given: object) -> Sequence[str]:
+    """Headers as they were asked for, none or a list.
+
+    Raises:
+        KmeshError: they are something else.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, list) and all(isinstance(one, str) for one in given):
+        return given
+    raise KmeshError("headers are a list of texts")
+
+
 def _printable(text: str) -> None:
     if not text.isprintable():
         raise KmeshError("a request's head has no control characters")
@@ -83,6 +117,7 @@ def explain_request(
     *,
     routes: Mapping[int, RouteName],
     clusters: Mapping[int, str],
+    decision_of: DecisionOf = nothing_decided,
 ) -> Json:
     """Which route, clusters and endpoints a request meets.
 
@@ -91,6 +126,7 @@ def explain_request(
         tables: the kernel's.
         routes: what routes are called, by the number of their counters' owner.
         clusters: what clusters are called, by number.
+        decision_of: what authorization says of a case; the maps do not tell.
 
     Raises:
         KmeshError: nothing is routed at that address, or it is being replaced all the time.
@@ -99,7 +135,8 @@ def explain_request(
         port = _port(question, tables)
         answer = _walk(question, tables, port, routes=routes, clusters=clusters)
         if answer is not None:
-            return answer
+            case = answer.pop("case")
+            return answer | {"authorization": _authorization(question, port, case, decision_of)}
     raise KmeshError("the routes are being replaced; ask again")
 
 
@@ -122,7 +159,7 @@ def _walk(
     *,
     routes: Mapping[int, RouteName],
     clusters: Mapping[int, str],
-) -> Json | None:
+) -> dict[str, Any] | None:
     """None: something went while it was read."""
     grammar = tables.content("http_grammars", port.grammar)
     graph = tables.content("http_graphs", port.graph)
@@ -135,6 +172,7 @@ def _walk(
         "request": question.head.decode("latin-1").split("\r\n", 1)[0],
         "verdict": routed.verdict.name.lower(),
         "steps": routed.steps,
+        "case": routed.route,
         "does": _not_routed(routed),
         "route": None,
         "status": None,
@@ -156,6 +194,16 @@ def _walk(
         if weight and row.total
     ]
     return answer
+
+
+def _authorization(
+    question: HttpQuestion, port: HttpPort, case: int | None, decision_of: DecisionOf
+) -> Json | None:
+    """Whose policy lets the request pass or denies it; None where no rule is asked, or known."""
+    if case is None:
+        return None
+    found = decision_of(question.address, question.port, table=port.table, case=case)
+    return named(found) if found else None
 
 
 def _before(row: Row) -> Iterator[str]:

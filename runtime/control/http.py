@@ -129,7 +129,7 @@ class HttpControl:
             cluster = http.clusters.get(name)
             endpoints = http.endpoints_of(cluster) if cluster else None
             held = self._endpoints.get(name)
-            if held is not None and held[0] is endpoints and held[1] == cluster:
+            if held is not None and held[0] == endpoints and held[1] == cluster:
                 continue
             try:
                 self._set_cluster(name, cluster, endpoints)

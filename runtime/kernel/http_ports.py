@@ -6,12 +6,12 @@ Grammars, graphs and tables have digests for numbers and never change; ports sha
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from runtime.bpf.maps import BpfMap
+from runtime.kernel.http_inner import INNER, add_inner, keep_inner, keep_sets, put_set
 from runtime.kernel.http_members import PLAIN, ClusterRows
 from runtime.kernel.http_stats import RouteStats
 from runtime.model.http import HttpPort as Port
@@ -27,9 +27,11 @@ from runtime.tables.enhanced_layout import (
     RouteKey,
     SlotKey,
 )
+from runtime.tables.http_authorization import Decision
 from runtime.tables.http_cases import split
 from runtime.tables.http_digest import digest
 from runtime.tables.http_govern import Governed
+from runtime.tables.http_layout import HttpSet
 from runtime.tables.http_ports import (
     HTTP_CLUSTER,
     RouteRows,
@@ -45,18 +47,20 @@ from runtime.tables.http_rings import CELL as RING_CELL
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from runtime.tables.http_texts import CELL as TEXT_CELL
 
-_MMAPABLE, _INNER = 1 << 10, 1 << 12  # BPF_F_MMAPABLE, BPF_F_INNER_MAP
-_CELL = 16  # struct kmesh_http_cell
 _TCP = 6
 _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A table in the kernel: what a port's element is to say, and which routes are a waypoint's, and why."""
+    """A table in the kernel: what a port's element is to say, and which routes are a waypoint's, and why.
+
+    `decisions` has what authorization says of each case: the names of policies are nowhere in the maps.
+    """
 
     value: HttpPort
     waypoint: Mapping[int, str]
+    decisions: tuple[Decision | None, ...] = ()
 
 
 def _port_key(address: IPAddress | str, port: int) -> bytes:
@@ -75,6 +79,7 @@ class HttpPorts:
     def __init__(self, maps: Mapping[str, BpfMap]) -> None:
         self._maps = maps
         self.stats = RouteStats(maps)
+        self._decisions: dict[bytes, tuple[int, tuple[Decision | None, ...]]] = {}
         self._ports = {key: HttpPort.unpack(value) for key, value in maps["http_ports"].items()}
         self._clusters: dict[int, dict[bytes, bytes]] = {}  # slots, by the number of the cluster
         self._installed: dict[int, bytes] = {}
@@ -154,7 +159,7 @@ class HttpPorts:
 
     def _write_ring(self, ring: bytes) -> int:
         number = digest(b"ring", ring)
-        self._add("http_rings", number, ring, RING_CELL, _INNER)
+        add_inner(self._maps["http_rings"], number, ring, RING_CELL, INNER)
         return number
 
     def _sweep_rings(self) -> None:
@@ -230,7 +235,7 @@ class HttpPorts:
         self.stats.hold(rows.number, stats)
         self._write(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0)
-        return Written(value, rows.waypoint)
+        return Written(value, rows.waypoint, rows.decisions)
 
     def point(
         self, address: IPAddress | str, port: int, written: Written, *, waypoint: int = 0
@@ -248,7 +253,18 @@ class HttpPorts:
         if self._ports.get(key) != value:
             self._maps["http_ports"].update(key, value.pack())
             self._ports[key] = value
+        self._decisions[key] = written.value.table, written.decisions
         return key
+
+    def decision_of(
+        self, address: IPAddress | str, port: int, *, table: int, case: int
+    ) -> Decision | None:
+        """What authorization says of a case of a port's table; any thread may ask.
+
+        None where it asks nothing of that case, or the port has another table now.
+        """
+        number, decisions = self._decisions.get(_port_key(address, port), (0, ()))
+        return decisions[case] if number == table and case < len(decisions) else None
 
     @staticmethod
     def key_of(address: IPAddress | str, port: int) -> bytes:
@@ -266,44 +282,22 @@ class HttpPorts:
         for key in self._ports.keys() - set(keys):
             self._maps["http_ports"].delete(key)
             del self._ports[key]
+            self._decisions.pop(key, None)
 
     def _write(self, compiled: CompiledRoutes, rows: RouteRows) -> None:
         keys = b"".join(RouteKey(rows.number, index).pack() for index in range(len(rows.rows)))
         if keys:
             self._maps["http_routes"].update_batch(keys, b"".join(rows.rows))
-        self._add("http_grammars", compiled.set.grammar, compiled.grammar, len(compiled.grammar), 0)
-        self._add("http_graphs", compiled.set.graph, compiled.graph, _CELL, _INNER)
+        put_set(self._maps, compiled)
         if rows.texts:
-            self._add("http_texts", rows.number, rows.texts, TEXT_CELL, _INNER)
-
-    def _add(self, outer: str, number: int, content: bytes, each: int, flags: int) -> None:
-        """An inner map with the content, unless it is there."""
-        key = struct.pack("=Q", number)
-        if self._maps[outer].lookup(key) is not None:
-            return
-        count = len(content) // each
-        inner = BpfMap.create_array(
-            outer[:15], value_size=each, count=count, flags=_MMAPABLE | flags
-        )
-        try:
-            inner.update_batch(b"".join(struct.pack("=I", n) for n in range(count)), content)
-            self._maps[outer].update(key, struct.pack("=I", inner.fd))
-        finally:
-            os.close(inner.fd)
+            add_inner(self._maps["http_texts"], rows.number, rows.texts, TEXT_CELL, INNER)
 
     def sweep(self) -> None:
         """Remove what no port points at."""
         ports = self._ports.values()
-        used = {
-            "http_grammars": {port.grammar for port in ports},
-            "http_graphs": {port.graph for port in ports},
-            "http_texts": {port.table for port in ports},
-        }
-        for outer, numbers in used.items():
-            for key in list(self._maps[outer].keys()):
-                if struct.unpack("=Q", key)[0] not in numbers:
-                    self._maps[outer].delete(key)
+        keep_sets(self._maps, [HttpSet(port.grammar, port.graph) for port in ports])
         tables = {port.table for port in ports}
+        keep_inner(self._maps["http_texts"], tables)
         self.stats.keep(tables)
         gone = [
             key

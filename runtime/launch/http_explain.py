@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.control.explain_request import HttpQuestion, agrees, explain_request, request_head
+from runtime.control.explain_request import (
+    HttpQuestion,
+    agrees,
+    explain_request,
+    request_head,
+    texts,
+)
 from runtime.control.routes import chosen
 from runtime.control.view import View
 from runtime.errors import KmeshError
@@ -40,7 +46,7 @@ def explain_http(
     """
     service, address, port = _where(asked, tables, view)
     head = request_head(
-        str(asked.get("method", "")), str(asked.get("target", "")), _texts(asked.get("headers")),
+        str(asked.get("method", "")), str(asked.get("target", "")), texts(asked.get("headers")),
         host=service.hostname, port=port,
     )  # fmt: skip
     clusters = view.http.copy().clusters if view.http else {}
@@ -48,6 +54,7 @@ def explain_http(
         HttpQuestion(address=address, port=port, head=head),
         tables,
         routes=seen.routes(),
+        decision_of=seen.decision_of,
         clusters={cluster_number(name): name for name in clusters},
     )
     answer = {"service": service.key, **answer, "live": None, "differs": []}
@@ -56,14 +63,6 @@ def explain_http(
     place = _place(str(asked.get("from") or ""), managed)
     live = seen.send(head, address=str(address), port=port, place=place)
     return {**answer, "live": live, "differs": agrees(answer, live)}
-
-
-def _texts(given: object) -> Sequence[str]:
-    if given is None:
-        return ()
-    if isinstance(given, list) and all(isinstance(one, str) for one in given):
-        return given
-    raise KmeshError("headers are a list of texts")
 
 
 def _where(asked: Json, tables: HttpTables, view: View) -> tuple[Service, IPAddress, int]:

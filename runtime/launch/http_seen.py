@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import log
+from runtime.control.explain_request import DecisionOf, nothing_decided
 from runtime.kernel.gate import Gate, GateError
 from runtime.kernel.http_stats import RouteStats
 from runtime.launch.http_try import From, Listening, TryError, try_request
@@ -39,6 +40,7 @@ class HttpSeen:
 
     def __init__(self, directory: Directory, access_log: AccessLog) -> None:
         self.metrics = HttpMetrics()
+        self.decision_of: DecisionOf = nothing_decided
         self._directory, self._access_log = directory, access_log
         self._stats: RouteStats | None = None
         self._passed: Callable[[], Mapping[str, int]] = dict
@@ -48,7 +50,12 @@ class HttpSeen:
         self._sending = threading.Lock()
 
     def attach(
-        self, stats: RouteStats, *, passed: Callable[[], Mapping[str, int]], gate: Path
+        self,
+        stats: RouteStats,
+        *,
+        passed: Callable[[], Mapping[str, int]],
+        gate: Path,
+        decision_of: DecisionOf = nothing_decided,
     ) -> None:
         """The path is there.
 
@@ -56,7 +63,9 @@ class HttpSeen:
             stats: the routes' counters (`HttpPorts.stats`).
             passed: what became of the messages of clients (`DataPath.gate_counters`).
             gate: the gate's control socket.
+            decision_of: what authorization says of cases (`HttpPorts.decision_of`).
         """
+        self.decision_of = decision_of
         self._stats, self._passed, self._gate = stats, passed, gate
         self.metrics.attach(stats, passed)
         try:

@@ -216,11 +216,20 @@ class Instance:
     def _routes(self, service: str | None) -> Json:
         from runtime.control.routes import describe_routes
 
-        serves = self._started.name if self._started else ""
-        why_not = "" if serves == HTTP_PATH else f"the enhanced path does not run: {self._why()}"
         return describe_routes(
-            self._view, why_not=why_not, service=service, hits=self._telemetry.http.hits()
+            self._view, why_not=self._why_not(), service=service, hits=self._telemetry.http.hits()
         )
+
+    def authorize(self, asked: Json) -> Json:
+        """Whether a request is let through, and by whose policy."""
+        from runtime.launch.http_authorize import authorize_http
+
+        return authorize_http(asked, view=self._view, why_not=self._why_not())
+
+    def _why_not(self) -> str:
+        """Why no HTTP is routed here; "" where it is."""
+        serves = self._started.name if self._started else ""
+        return "" if serves == HTTP_PATH else f"the enhanced path does not run: {self._why()}"
 
     def _why(self) -> str:
         """Why the enhanced path does not run, in a few words."""

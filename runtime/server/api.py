@@ -61,6 +61,9 @@ class Daemon(Protocol):
     def authz(self) -> Json:
         """Whether policies are enforced in the kernel."""
 
+    def authorize(self, asked: Json) -> Json:
+        """Whether a request is let through, and by whose policy."""
+
     def switch_authz(self, *, on: bool) -> None: ...
     def enroll(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None: ...
     def release(self, cgroup: str = "", *, netns: str = "", holder: int = 0) -> None: ...
@@ -105,6 +108,7 @@ def control_routes(daemon: Daemon) -> dict[tuple[str, str], Route]:
         ("POST", "/explain"): lambda request: Reply(daemon.explain_request(request.body)),
         ("POST", "/debug/loggers"): _set_level,
         ("POST", "/authz"): partial(_switch_authz, daemon),
+        ("POST", "/authz/check"): lambda request: Reply(daemon.authorize(request.body)),
     }
 
 

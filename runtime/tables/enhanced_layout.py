@@ -838,6 +838,23 @@ class SourceTlvs(NamedTuple):
         return cls._make(_SOURCE_TLVS.unpack(data))
 
 
+_STREAM = Struct("=II")
+
+
+class Stream(NamedTuple):
+    """struct kmesh_stream, 8 bytes."""
+
+    next: int
+    is_broken: int
+
+    def pack(self) -> bytes:
+        return _STREAM.pack(self.next, self.is_broken)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Stream:
+        return cls._make(_STREAM.unpack(data))
+
+
 _TAKEN_HEAD = Struct("=I160s")
 
 
@@ -937,6 +954,7 @@ MAPS = {
     "route_taken": MapLayout(type=6, flags=0, max_entries=16384),
     "slots": MapLayout(type=1, flags=1, max_entries=1048576),
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
+    "streams": MapLayout(type=9, flags=0, max_entries=65536),
     "taken_heads": MapLayout(type=1, flags=1, max_entries=65536),
     "udp_flows": MapLayout(type=24, flags=1, max_entries=0),
     "upstream_ids": MapLayout(type=1, flags=1, max_entries=65536),
@@ -946,7 +964,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "7d9310f2a494d675a4e6824f4a83b6a2898cb38ac86b8b0abafe634cfb37d430"
+DIGEST = "988dde8306813900f03eda83c4e21c8ccc068489431e78604e085934bd46977e"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

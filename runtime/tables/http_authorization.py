@@ -7,9 +7,11 @@ who may take it. Conditions on the connection that are the same for all of a por
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, product
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice, product
+from typing import TypeVar
 
 from runtime.model.http import (
     AllOf,
@@ -22,8 +24,10 @@ from runtime.model.http import (
     Not,
     PathIs,
     PortIn,
+    PrincipalIs,
     Rbac,
     RbacPolicy,
+    SourceIn,
     TextKind,
     TextMatch,
 )
@@ -31,22 +35,54 @@ from runtime.model.policy import Action
 from runtime.tables.http_conditions import PATH_ALONE
 
 MOST_CASES = 128  # of a route
+_T = TypeVar("_T")
 
 Cube = tuple[HeaderMatch, ...]  # all of which must hold
-Case = tuple[Cube, bool]  # whether it may pass
+Client = Callable[[SourceIn | PrincipalIs], bool]  # whether a client meets it
+_Holds = Callable[[Condition], bool]  # of what does not depend on the request
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the rules say to a request, and whose word that is.
+
+    Attributes:
+        allowed: whether it may pass.
+        policies: names of the policies: of the one that denies, or of those that allow, one of each
+            filter that allows; none where no policy allows it, or nothing forbids it.
+    """
+
+    allowed: bool
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is asked of a request, and what is decided of those that are so."""
+
+    asked: Cube
+    decision: Decision
 
 
 class BeyondError(Exception):
     """It cannot be told from the request's head; the message says what."""
 
 
-def authorization_cases(rules: Sequence[Rbac], port: HttpPort) -> list[Case]:
+def authorization_cases(
+    rules: Sequence[Rbac], port: HttpPort, client: Client | None = None
+) -> list[Case]:
     """The cases of all rules together; the last asks nothing.
+
+    Args:
+        rules: in their order.
+        port: where they hold.
+        client: who asks, where that is known; the data path asks for any client.
 
     Raises:
         BeyondError: they cannot be expressed.
     """
-    found = list(_up_to_the_first_free(_cases(rules, port)))
+    holds = partial(_is_so, port=port, client=client)
+    found = list(_up_to_the_first_free(_cases(rules, holds)))
     if len(found) > MOST_CASES:
         raise BeyondError(f"rbac: more than {MOST_CASES} cases")
     return found
@@ -55,54 +91,60 @@ def authorization_cases(rules: Sequence[Rbac], port: HttpPort) -> list[Case]:
 def _up_to_the_first_free(cases: Iterable[Case]) -> Iterator[Case]:
     for case in cases:
         yield case
-        if not case[0]:
+        if not case.asked:
             return
 
 
-def _cases(rules: Sequence[Rbac], port: HttpPort) -> list[Case]:
+def _cases(rules: Sequence[Rbac], holds: _Holds) -> list[Case]:
     if not rules:
-        return [((), True)]
-    first, rest = rules[0], _cases(rules[1:], port)
-    cubes = _bounded(chain.from_iterable(_policy(one, port) for one in first.policies))
+        return [Case((), Decision(allowed=True))]
+    first, rest = rules[0], _cases(rules[1:], holds)
+    asked = _bounded((cube, one.name) for one in first.policies for cube in _policy(one, holds))
     if first.action is Action.DENY:
-        return [*((cube, False) for cube in cubes), *rest]
-    allowed = [((*cube, *more), passes) for cube in cubes for more, passes in rest]
-    if len(allowed) > MOST_CASES:
+        denied = (Case(cube, Decision(allowed=False, policies=(name,))) for cube, name in asked)
+        return [*denied, *rest]
+    passing = _bounded(
+        Case((*cube, *more.asked), _allowed_by(name, more.decision))
+        for cube, name in asked
+        for more in rest
+    )
+    return [*passing, Case((), Decision(allowed=False))]
+
+
+def _allowed_by(name: str, rest: Decision) -> Decision:
+    """What is decided of a request that a policy lets through to the rules after it."""
+    return replace(rest, policies=(name, *rest.policies)) if rest.allowed else rest
+
+
+def _bounded(found: Iterable[_T]) -> list[_T]:
+    made = list(islice(found, MOST_CASES + 1))
+    if len(made) > MOST_CASES:
         raise BeyondError(f"rbac: more than {MOST_CASES} cases")
-    return [*allowed, ((), False)]
+    return made
 
 
-def _bounded(cubes: Iterable[Cube]) -> list[Cube]:
-    found: list[Cube] = []
-    for cube in cubes:
-        found.append(cube)
-        if len(found) > MOST_CASES:
-            raise BeyondError(f"rbac: more than {MOST_CASES} cases")
-    return found
-
-
-def _policy(policy: RbacPolicy, port: HttpPort) -> list[Cube]:
+def _policy(policy: RbacPolicy, holds: _Holds) -> list[Cube]:
     both = AllOf((AnyOf(policy.permissions), AnyOf(policy.principals)))
-    return _cubes(both, port, holds=True)
+    return _cubes(both, holds, wanted=True)
 
 
-def _cubes(condition: Condition, port: HttpPort, *, holds: bool) -> list[Cube]:
-    """Cubes of which one is true where the condition is (or, with `holds` False, is not)."""
+def _cubes(condition: Condition, holds: _Holds, *, wanted: bool) -> list[Cube]:
+    """Cubes of which one is true where the condition is (or, with `wanted` False, is not)."""
     match condition:
         case Anything():
-            return [()] if holds else []
+            return [()] if wanted else []
         case Not(inner):
-            return _cubes(inner, port, holds=not holds)
+            return _cubes(inner, holds, wanted=not wanted)
         case AllOf(parts) | AnyOf(parts):
-            made = [_cubes(part, port, holds=holds) for part in parts]
-            all_of_them = isinstance(condition, AllOf) == holds
+            made = [_cubes(part, holds, wanted=wanted) for part in parts]
+            all_of_them = isinstance(condition, AllOf) == wanted
             return _joined(made) if all_of_them else _bounded(chain.from_iterable(made))
         case HeaderMatch():
-            return [(condition,)] if holds else [(one,) for one in _negated(condition)]
+            return [(condition,)] if wanted else [(one,) for one in _negated(condition)]
         case PathIs(text):
-            return [(HeaderMatch(PATH_ALONE, text, invert=not holds),)]
+            return [(HeaderMatch(PATH_ALONE, text, invert=not wanted),)]
         case _:
-            return [()] if _is_so(condition, port) == holds else []
+            return [()] if holds(condition) == wanted else []
 
 
 def _joined(parts: list[list[Cube]]) -> list[Cube]:
@@ -117,8 +159,8 @@ def _negated(header: HeaderMatch) -> list[HeaderMatch]:
     return [opposite, HeaderMatch(header.name, TextMatch(TextKind.PRESENT), invert=True)]
 
 
-def _is_so(condition: Condition, port: HttpPort) -> bool:
-    """Of what all connections to a port have in common."""
+def _is_so(condition: Condition, *, port: HttpPort, client: Client | None) -> bool:
+    """Of what all connections to a port have in common, or all of one client."""
     match condition:
         case PortIn(first, last):
             return first <= port.port <= last
@@ -126,5 +168,7 @@ def _is_so(condition: Condition, port: HttpPort) -> bool:
             return port.address in block
         case DestinationIn():
             raise BeyondError("rbac: destination_ip, where the port is one of many addresses")
+        case SourceIn() | PrincipalIs() if client is not None:
+            return client(condition)
         case _:
             raise BeyondError("rbac: conditions on the client")

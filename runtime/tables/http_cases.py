@@ -26,7 +26,12 @@ from runtime.model.http import (
     Step,
     VirtualHost,
 )
-from runtime.tables.http_authorization import BeyondError, authorization_cases
+from runtime.tables.http_authorization import (
+    BeyondError,
+    Client,
+    Decision,
+    authorization_cases,
+)
 from runtime.tables.http_effects import effects
 
 DENIED = DirectResponse(403, b"RBAC: access denied")
@@ -41,19 +46,23 @@ class Cases:
         table: in it `abort` and `rate_limit` hold for whatever the route takes, `rbac` has been seen to.
         origin: by the number of a case the number of its route in the table given; None where no
             route takes the request.
+        decisions: by the number of a case what authorization decides of it; None where nothing is
+            asked of it there.
         limit_first: whether the rate limit comes before the fault.
     """
 
     table: RouteTable
     origin: tuple[int | None, ...]
+    decisions: tuple[Decision | None, ...] = ()
     limit_first: bool = False
 
 
-def split(table: RouteTable, port: HttpPort) -> Cases:
-    """The cases of a table's routes under a port's filters."""
-    splitter = _Splitter(port)
+def split(table: RouteTable, port: HttpPort, *, client: Client | None = None) -> Cases:
+    """The cases of a table's routes under a port's filters; those of one client, where it is given."""
+    splitter = _Splitter(port, client)
     hosts: list[VirtualHost] = []
     origin: list[int | None] = []
+    decisions: list[Decision | None] = []
     number = 0
     hosts_given = table.virtual_hosts
     governs_all = any(effects(_NOBODYS, port))
@@ -63,18 +72,21 @@ def split(table: RouteTable, port: HttpPort) -> Cases:
         routes: list[Route] = []
         for index, route in enumerate(host.routes):
             made = list(splitter.split(route, f"{place} {host.name}", index))
-            routes += made
+            routes += [one for one, _ in made]
+            decisions += [decision for _, decision in made]
             origin += [number] * len(made)
             number += 1
         if governs_all:
             made = list(splitter.split(_NOBODYS, "", 0))
-            routes += made
+            routes += [one for one, _ in made]
+            decisions += [decision for _, decision in made]
             origin += [None] * len(made)
         hosts.append(replace(host, routes=tuple(routes)))
     steps = [one for one in port.steps if one is not Step.RBAC]
     return Cases(
         table=replace(table, virtual_hosts=tuple(hosts)),
         origin=tuple(origin),
+        decisions=tuple(decisions),
         limit_first=steps[:1] == [Step.RATE_LIMIT],
     )
 
@@ -86,37 +98,42 @@ class _State:
     asked: tuple[HeaderMatch, ...] = ()
     abort: Abort | None = None
     limit: RateLimit | None = None
-    denied: bool = False
+    decision: Decision | None = None
+
+    @property
+    def denied(self) -> bool:
+        return self.decision is not None and not self.decision.allowed
 
 
 class _Splitter:
-    def __init__(self, port: HttpPort) -> None:
-        self._port = port
+    def __init__(self, port: HttpPort, client: Client | None) -> None:
+        self._port, self._client = port, client
 
-    def split(self, route: Route, host: str, index: int) -> Iterator[Route]:
-        """The cases of a route."""
+    def split(self, route: Route, host: str, index: int) -> Iterator[tuple[Route, Decision | None]]:
+        """The cases of a route, each with what authorization says."""
         abort, limit, rules = effects(route, self._port)
         if limit is not None:
             own = limit is route.rate_limit
             limit = replace(limit, bucket=self._bucket(limit, own=own, host=host, index=index))
         plain = replace(route, abort=None, rate_limit=None, rbac=())
         if route.beyond:
-            yield plain
+            yield plain, None
             return
         try:
             found = list(self._steps(self._port.steps, _State(), abort, limit, rules))
         except BeyondError as error:
-            yield replace(plain, beyond=(str(error),))
+            yield replace(plain, beyond=(str(error),)), None
             return
         for one in found:
             match = replace(route.match, headers=(*route.match.headers, *one.asked))
-            yield replace(
+            case = replace(
                 plain,
                 match=match,
                 action=DENIED if one.denied else route.action,
                 abort=one.abort,
                 rate_limit=one.limit,
             )
+            yield case, one.decision
 
     def _bucket(self, limit: RateLimit, *, own: bool, host: str, index: int) -> str:
         """The name of the bucket: of the port, of a virtual host or of a route, as it was configured."""
@@ -151,8 +168,9 @@ class _Splitter:
         rules: tuple[Rbac, ...],
     ) -> Iterator[_State]:
         if step is Step.RBAC:
-            for asked, passes in authorization_cases(rules, self._port):
-                yield replace(state, asked=(*state.asked, *asked), denied=not passes)
+            for case in authorization_cases(rules, self._port, self._client):
+                decision = case.decision if rules else None
+                yield replace(state, asked=(*state.asked, *case.asked), decision=decision)
         elif step is Step.RATE_LIMIT:
             yield replace(state, limit=limit)
         elif abort is None or not abort.headers:

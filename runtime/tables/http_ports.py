@@ -26,6 +26,7 @@ from runtime.model.http import (
 from runtime.model.mesh import IPAddress
 from runtime.tables.enhanced_layout import Cluster, Endpoint, SlotKey
 from runtime.tables.enhanced_layout import Route as Row
+from runtime.tables.http_authorization import Decision
 from runtime.tables.http_cases import Cases
 from runtime.tables.http_conditions import Name
 from runtime.tables.http_digest import digest
@@ -186,7 +187,8 @@ class _Rows:
 class RouteRows:
     """A table: its number, the packed row of each case by index, and why some routes need a waypoint.
 
-    `origin` has the number of each case's route; None where no route takes the request.
+    `origin` has the number of each case's route; None where no route takes the request. `decisions` has
+    what authorization says of each case (`Cases`); no row holds it.
     """
 
     number: int
@@ -194,6 +196,7 @@ class RouteRows:
     waypoint: Mapping[int, str]
     texts: bytes = b""
     origin: tuple[int | None, ...] = ()
+    decisions: tuple[Decision | None, ...] = ()
 
     @property
     def buckets(self) -> frozenset[int]:
@@ -273,6 +276,7 @@ def case_rows(
         waypoint=waypoint,
         texts=texts,
         origin=cases.origin,
+        decisions=cases.decisions,
     )
 
 

@@ -145,6 +145,24 @@ def compile_regex(pattern: str) -> Regex:
     )
 
 
+def full_match(pattern: str, text: str) -> bool:
+    """Whether a regular expression matches the whole of a text, for one question now and then.
+
+    Raises:
+        UnsupportedRegexError: it cannot be told.
+    """
+    regex = compile_regex(pattern)
+    data = text.encode()
+    if not data:
+        return regex.empty
+    may: frozenset[int] = regex.first
+    taken: set[int] = set()
+    for byte in data:
+        taken = {one for one in may if regex.masks[one] >> byte & 1}
+        may = frozenset().union(*(regex.follow[one] for one in taken))
+    return any(regex.last[one] for one in taken)
+
+
 def literal_prefix(pattern: str) -> str:
     """Text that all matches of any regular expression begin with; "" when in doubt."""
     text = "".join(_plain(pattern))

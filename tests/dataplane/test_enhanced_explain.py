@@ -30,21 +30,29 @@ from runtime.launch.http_seen import HttpSeen
 from runtime.launch.http_try import From, TryError
 from runtime.launch.managed import Managed
 from runtime.model.http import (
+    Anything,
+    Condition,
     DirectResponse,
     Forward,
     HeaderMatch,
+    HttpPort,
+    PathIs,
     PathKind,
     PathMatch,
     QueryMatch,
+    Rbac,
+    RbacPolicy,
     Route,
     RouteMatch,
     RouteTable,
+    Step,
     TextKind,
     TextMatch,
     VirtualHost,
     WeightedCluster,
 )
 from runtime.model.mesh import NetworkAddress, Service, ServicePort
+from runtime.model.policy import Action
 from runtime.server.http import Reply, Request, serve_unix
 from runtime.source.update import Update
 from runtime.tables.http_ports import cluster_number
@@ -108,7 +116,12 @@ def seen(stage: Stage) -> Iterator[HttpSeen]:
     stage.route(ROUTES)
     log = AccessLog(Directory(), stream=io.StringIO())
     made = HttpSeen(Directory(), log)
-    made.attach(stage.ports.stats, passed=stage.path.gate_counters, gate=stage.place.socket)
+    made.attach(
+        stage.ports.stats,
+        passed=stage.path.gate_counters,
+        gate=stage.place.socket,
+        decision_of=stage.ports.decision_of,
+    )
     reader, over = made._log, threading.Event()
     assert reader is not None
 
@@ -261,6 +274,54 @@ def test_kmeshctl_explains_a_request_and_sends_it_when_told(
     assert "the live path chose as computed" in text
     answer = json.loads(asked("shop", "--output", "json", "--", "GET", "/no").output)
     assert (answer["route"]["name"], answer["status"], answer["live"]) == ("denied", 403, None)
+
+
+def guard(name: str, *, write: str = "POST") -> HttpPort:
+    """A port at which one policy denies some requests, and another allows the rest."""
+    method = HeaderMatch(":method", TextMatch(TextKind.EXACT, write))
+
+    def rules(action: Action, name: str, asked: Condition) -> Rbac:
+        policy = RbacPolicy(name=name, permissions=(asked,), principals=(Anything(),))
+        return Rbac(action=action, policies=(policy,))
+
+    return HttpPort(
+        listener="l", address=None, port=PORT, table="explained", steps=(Step.RBAC,),
+        rbac=(
+            rules(Action.DENY, f"ns[web]-policy[{name}]-rule[1]", method),
+            rules(Action.ALLOW, "readers", PathIs(TextMatch(TextKind.PREFIX, "/a"))),
+        ),
+    )  # fmt: skip
+
+
+def test_kmeshctl_names_the_policy_that_decides(
+    stage: Stage, seen: HttpSeen, asked: Callable[..., Result]
+) -> None:
+    stage.ports.set_port(VIP4, PORT, ROUTES, governs=guard("no-writes"))
+    text = asked("shop", "--", "POST", "/a/1").output
+    assert "policy:      denied by web/no-writes, rule 1" in text
+    assert "status 403" in text
+    assert "route:       plain, 3 of virtual host shop" in text
+    assert "policy:      allowed by readers" in asked("shop", "--", "GET", "/a/1").output
+    assert "denied: no policy allows it" in asked("shop", "--", "GET", "/both").output
+    place = From(netns=stage.world.netns, cgroup=stage.cgroup)
+    for method, target, status in (("POST", "/a", 403), ("GET", "/a", 200), ("GET", "/both", 403)):
+        request = head(target, method=method)
+        live = seen.send(request, address=VIP4, port=PORT, place=place)
+        assert live["status"] == status
+    # Another name alone changes no row in the kernel; it is told all the same.
+    rows = dict(stage.path.maps["http_ports"].items())
+    stage.ports.set_port(VIP4, PORT, ROUTES, governs=guard("renamed"))
+    assert dict(stage.path.maps["http_ports"].items()) == rows
+    answer = json.loads(asked("shop", "--output", "json", "--", "POST", "/a/1").output)
+    assert answer["authorization"] == {
+        "allowed": False,
+        "policies": [
+            {"name": "ns[web]-policy[renamed]-rule[1]", "policy": "web/renamed", "rule": 1}
+        ],
+        "meaning": "denied by web/renamed, rule 1",
+    }
+    stage.ports.set_port(VIP4, PORT, ROUTES)
+    assert "policy:" not in asked("shop", "--", "POST", "/a/1").output
 
 
 def test_without_a_daemon_the_maps_answer_of_an_address(

@@ -17,11 +17,13 @@ from runtime.model.http import (
     HttpPort,
     Not,
     PathIs,
+    PrincipalIs,
     RateLimit,
     Rbac,
     Redirect,
     Route,
     RouteTable,
+    SourceIn,
     Step,
 )
 from tests.plan.envoy_oracle import header_wire, path_wire, query_wire, text_wire
@@ -30,6 +32,7 @@ _TYPES = "type.googleapis.com/envoy"
 _FILTERS = f"{_TYPES}.extensions.filters.http."
 _CODES = {301: "MOVED_PERMANENTLY", 302: "FOUND", 303: "SEE_OTHER", 307: "TEMPORARY_REDIRECT",
           308: "PERMANENT_REDIRECT"}  # fmt: skip
+PEER = "io.istio.peer_principal"  # where Istio keeps the client's identity
 _DENOMINATORS = {100: "HUNDRED", 10_000: "TEN_THOUSAND", 1_000_000: "MILLION"}
 
 
@@ -73,10 +76,21 @@ def _condition(condition: Condition, *, principal: bool) -> dict[str, Any]:
             kind = "and" if isinstance(condition, AllOf) else "or"
             each = [_condition(part, principal=principal) for part in parts]
             return {f"{kind}_{word}s": {f"{word}s": each}}
+        case _:
+            return _leaf(condition)
+
+
+def _leaf(condition: Condition) -> dict[str, Any]:
+    match condition:
         case HeaderMatch():
             return {"header": header_wire(condition)}
         case PathIs(text):
             return {"url_path": {"path": text_wire(text)}}
+        case SourceIn(block):
+            network = {"address_prefix": str(block.network_address), "prefix_len": block.prefixlen}
+            return {"remote_ip": network}
+        case PrincipalIs(text):
+            return {"filter_state": {"key": PEER, "string_match": text_wire(text)}}
         case _:
             raise NotImplementedError(condition)
 

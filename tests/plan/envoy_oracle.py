@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from runtime.model.http import (
@@ -128,9 +129,10 @@ def bootstrap(
     ports: Mapping[str, int],
     filters: Sequence[Mapping[str, Any]] = (),
     clusters: Sequence[Mapping[str, Any]] = (),
+    manager: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """A connection manager as Istiod configures it for a sidecar's outbound traffic."""
-    manager = {
+    whole = {
         "@type": _MANAGER,
         "stat_prefix": "oracle",
         "rds": {"route_config_name": "routes", "config_source": {
@@ -143,6 +145,7 @@ def bootstrap(
         "use_remote_address": False,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "max_request_headers_kb": 60,
+        **manager,
     }  # fmt: skip
     return {
         "node": {"id": "oracle", "cluster": "oracle"},
@@ -150,7 +153,7 @@ def bootstrap(
         "static_resources": {"listeners": [{
             "name": "oracle",
             "address": {"pipe": {"path": str(directory / "listen")}},
-            "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": whole}]}],
         }], "clusters": [*(cluster_wire(name, port) for name, port in ports.items()), *clusters]},
     }  # fmt: skip
 
@@ -165,6 +168,7 @@ class Answer:
     backend: str = ""
     target: str = ""
     location: str = ""
+    policy: str = ""
 
 
 class Connection:
@@ -199,6 +203,7 @@ class Connection:
         return Answer(
             int(lines[0].split()[1]), fields.get("x-route", ""), closed,
             fields.get("x-backend", ""), cased.get("x-target", ""), cased.get("location", ""),
+            cased.get("x-policy", ""),
         )  # fmt: skip
 
     def _read_head(self) -> bytes | None:
@@ -305,6 +310,7 @@ def envoy(
     filters: Sequence[Mapping[str, Any]] = (),
     make: Callable[[RouteTable], dict[str, Any]] = configuration,
     clusters: Sequence[Mapping[str, Any]] = (),
+    manager: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Envoy]:
     """An Envoy with an empty route table.
 
@@ -316,13 +322,14 @@ def envoy(
         filters: before the router.
         make: the resource of a table.
         clusters: further ones.
+        manager: further fields of the connection manager.
     """
     running = Envoy(directory, make)
     (directory / "routes.json").write_text(
         json.dumps({"resources": [configuration(RouteTable(name="routes"))]})
     )
     (directory / "envoy.json").write_text(
-        json.dumps(bootstrap(directory, ports or {}, filters, clusters))
+        json.dumps(bootstrap(directory, ports or {}, filters, clusters, manager))
     )
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(

@@ -11,7 +11,7 @@ from typing import Self
 
 from runtime.bpf.attach import AttachType, attach_to_map
 from runtime.bpf.objects import BpfObject
-from runtime.kernel.http_sets import HttpSets
+from runtime.kernel.http_inner import keep_sets, put_set
 from runtime.plan.walk import Routed
 from runtime.tables.http_layout import HttpHead, HttpOutcome, HttpSet, HttpTrial
 from runtime.tables.http_numbers import Verdict
@@ -32,7 +32,6 @@ class KernelMatcher:
             attach_to_map(
                 programs["http_read"].fd, self._maps["http_sockets"].fd, AttachType.SK_MSG_VERDICT
             )
-            self._sets = HttpSets(self._maps)
             listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             self._client = stack.enter_context(socket.create_connection(listening.getsockname()))
             self._server = stack.enter_context(listening.accept()[0])
@@ -54,9 +53,13 @@ class KernelMatcher:
 
     def use(self, tables: CompiledRoutes) -> None:
         """Route by these tables from now on."""
-        self._sets.put(tables)
+        put_set(self._maps, tables)
         self._write(HttpTrial.unpack(tables.set.pack().ljust(256, b"\0")))
-        self._sets.keep([tables])
+        keep_sets(self._maps, [tables.set])
+
+    def drop_tables(self) -> None:
+        """Remove them from under the program that reads them."""
+        keep_sets(self._maps, [])
 
     def _write(self, trial: HttpTrial) -> None:
         self._maps["http_trial"].update(_ONLY, trial.pack())

@@ -71,5 +71,5 @@ def test_a_head_in_two_messages_is_not_whole(kernel: KernelMatcher) -> None:
 
 def test_tables_that_are_gone_route_nothing(kernel: KernelMatcher) -> None:
     kernel.use(compile_routes(EMPTY))
-    kernel._sets.keep([])
+    kernel.drop_tables()
     assert kernel.route(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").verdict is Verdict.NO_TABLE

@@ -84,6 +84,9 @@ class FakeDaemon:
     def routes(self, service: str | None) -> Json:
         return {"service": service}
 
+    def authorize(self, asked: Json) -> Json:
+        return {"asked": asked}
+
     def explain_request(self, asked: Json) -> Json:
         return asked
 
