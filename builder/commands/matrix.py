@@ -53,6 +53,7 @@ def _show(fleet: Fleet) -> None:
             (kernel.release, len(kernel.nodes), kernel.mode, _itself(kernel), _why(kernel))
             for kernel in fleet.kernels
         ],
+        beneath=("Why not better",),
     )
     told = ", ".join(f"{count} {mode}" for mode, count in sorted(fleet.modes.items()))
     click.echo(f"\n{ui.count(sum(fleet.modes.values()), 'node')}: {told}")
