@@ -64,6 +64,7 @@ def _show(fleet: Fleet) -> None:
             )
             for group in fleet.groups
         ],
+        beneath=("Why not better",),
     )
     told = ", ".join(f"{count} {mode}" for mode, count in sorted(fleet.modes.items()))
     click.echo(f"\n{ui.count(sum(fleet.modes.values()), 'node')}: {told}")
