@@ -158,7 +158,7 @@ def _telemetry(facts: Json) -> str:
 def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
     yield (
         "source",
-        f"{sync['source']}, "
+        f"{sync['source'] or 'none yet'}, "
         + (
             f"synced {sync['synced']}, last change {sync['updated']}"
             if sync["synced"]
