@@ -20,6 +20,27 @@ char LICENSE[] SEC("license") = "GPL";
 #define WHOLE_MAX 65536
 #define WAITING	  (256 * 1024)
 
+/*
+ * Whether responses go home this way now: sockets keep their program after it has been detached
+ * from their map, and must be told too. Another bit is user space's.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} home_switch SEC(".maps");
+
+#define HOME_ON 1 /* runtime/kernel/home.py */
+
+static __always_inline bool is_on(void)
+{
+	__u32 zero = 0;
+	__u32 *now = bpf_map_lookup_elem(&home_switch, &zero);
+
+	return now && *now & HOME_ON;
+}
+
 static __always_inline struct kmesh_upstream *upstream_of(struct __sk_buff *skb, __u32 *number)
 {
 	__u64 cookie = bpf_get_socket_cookie(skb);
@@ -125,7 +146,7 @@ int kmesh_come_home(struct __sk_buff *skb)
 		return SK_PASS;
 	keep_order(skb, upstream);
 	slot = slot_of(upstream, number, skb->cb[0]);
-	if (!slot || !is_ready(slot) || bpf_map_lookup_elem(&taken_heads, &number))
+	if (!slot || !is_on() || !is_ready(slot) || bpf_map_lookup_elem(&taken_heads, &number))
 		goto pass; /* the last: there is an access log */
 	status = whole_status(skb);
 	if (!status)

@@ -115,3 +115,28 @@ def attach_to_map(program_fd: int, map_fd: int, attach_type: int) -> None:
     """
     result = lib().bpf_prog_attach(program_fd, map_fd, attach_type, 0)
     check(result, f"cannot attach a program to a socket map (type {attach_type})")
+
+
+def attached_to_map(map_fd: int, attach_type: int) -> int | None:
+    """A descriptor of the program that a SOCKMAP or SOCKHASH gives its sockets, None for none.
+
+    The caller closes it. Before kernel 5.18 nobody can tell, and it is None.
+    """
+    ids, number, flags = (ctypes.c_uint32 * 1)(), ctypes.c_uint32(1), ctypes.c_uint32()
+    result = lib().bpf_prog_query(
+        map_fd, attach_type, 0, ctypes.byref(flags), ids, ctypes.byref(number)
+    )
+    if result < 0 or not number.value:
+        return None
+    fd = int(lib().bpf_prog_get_fd_by_id(ids[0]))
+    return fd if fd >= 0 else None
+
+
+def detach_from_map(program_fd: int, map_fd: int, attach_type: int) -> None:
+    """Give sockets that are put into a map from now on no such program; those in it keep theirs.
+
+    Raises:
+        BpfError: it is not attached there.
+    """
+    result = lib().bpf_prog_detach2(program_fd, map_fd, attach_type)
+    check(result, f"cannot detach a program from a socket map (type {attach_type})")

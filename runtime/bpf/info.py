@@ -89,6 +89,21 @@ def loaded_program(fd: int) -> LoadedProgram:
     )
 
 
+def maps_of(fd: int) -> list[int]:
+    """The numbers of the maps that a program uses.
+
+    Raises:
+        BpfError: it is no program, or this process may not ask.
+    """
+    info, what = _ProgramInfo(), "cannot list the maps of a program"
+    size = c_uint32(ctypes.sizeof(info))
+    check(lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), what)
+    numbers = (c_uint32 * max(info.nr_map_ids, 1))()
+    asked = _ProgramInfo(nr_map_ids=info.nr_map_ids, _map_ids=ctypes.addressof(numbers))
+    check(lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(asked), ctypes.byref(size)), what)
+    return list(numbers[: min(info.nr_map_ids, asked.nr_map_ids)])
+
+
 def ids(kind: str) -> set[int]:
     """The numbers of all programs ("prog"), maps ("map") or links ("link") in the kernel."""
     assert kind in _KINDS

@@ -92,8 +92,7 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
         yield "demoted", f"{demotion['path']} failed to start: {demotion['reason']}"
     if changed := _changed(facts.get("previous")):
         yield "changed", changed
-    if facts["acceleration"]:
-        yield "same node", _acceleration(facts["acceleration"])
+    yield from _past_tcp(facts)
     if facts["authorization"] and not facts["authorization"]["enforced"]:
         since = facts["authorization"]["disabled_since"]
         yield "policies", f"NOT ENFORCED since {since}: switched off (kmeshctl authz enable)"
@@ -119,6 +118,13 @@ def _changed(previous: Json | None) -> str:
     if previous is None or not (previous["kernel_changed"] or previous["mode_changed"]):
         return ""
     return f"the last run was {previous['mode']} on kernel {previous['release']}"
+
+
+def _past_tcp(facts: Json) -> Iterable[tuple[str, str]]:
+    if facts["acceleration"]:
+        yield "same node", _acceleration(facts["acceleration"])
+    if facts.get("responses"):
+        yield "responses", facts["responses"]["told"]
 
 
 def _acceleration(facts: Json) -> str:

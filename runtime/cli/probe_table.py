@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator
 import click
 
 from runtime.probe.denial import grant
-from runtime.probe.mode import explain
+from runtime.probe.mode import PATHS, explain
 from runtime.probe.provider import CAPABILITY
 from runtime.probe.report import Report
+from runtime.probe.responses import HOME, in_words
 from runtime.probe.verdict import Finding, Verdict, deciding
 
 _MODES = {
@@ -54,6 +55,8 @@ def show_report(report: Report) -> None:
         _row("" if index else "Why", reason)
     if report.finding(CAPABILITY) is not None:  # a kernel that has something of it
         _row("Provider", f"{report.provider.name}: {report.provider.reason}")
+    if report.mode.kernel_mode == PATHS[0] and report.finding(HOME) is not None:
+        _row("Responses", in_words(report.responses))
     avoided = {name for hit in report.bugs if not hit.overruled for name in hit.bug.avoids}
     told = _privileges(report) | avoided
     stops, rest = _split(report, told=told)

@@ -84,6 +84,17 @@ def _port_pairs(
     "check that the prober made of it passed.",
 )
 @click.option(
+    "--responses",
+    type=click.Choice(["auto", "gate", "kernel"]),
+    default="auto",
+    show_default=True,
+    envvar="KMESH_RESPONSES",
+    show_envvar=True,
+    help="Which way responses go home on the enhanced path: by the gate, over TCP; or small ones within the "
+    "kernel, past it. auto: within the kernel only where that hurts no client; kernel: also where some would "
+    "be (`kmesh probe` says which, and why).",
+)
+@click.option(
     "--telemetry/--no-telemetry",
     default=True,
     show_default=True,
@@ -228,6 +239,7 @@ def run(  # noqa: PLR0913 - one argument an option
     node: str,
     locality: str,
     acceleration: bool | None,
+    responses: str,
     telemetry: bool,
     waypoint_ports: tuple[tuple[int, int], ...],
     on_demand: bool,
@@ -274,6 +286,7 @@ def run(  # noqa: PLR0913 - one argument an option
             node=node,
             locality=locality,
             acceleration=acceleration,
+            responses=responses,
             telemetry=telemetry,
             waypoint_ports=waypoint_ports,
             on_demand=on_demand,

@@ -12,8 +12,9 @@ from runtime import log
 from runtime.errors import KmeshError
 from runtime.kernel.accelerate import GROUP, Accelerator, remove
 from runtime.launch.managed import Governor
-from runtime.probe.mode import explain, lacking
-from runtime.probe.verdict import Finding, Verdict
+from runtime.probe.mode import lacking
+from runtime.probe.reliance import falls, lacks
+from runtime.probe.verdict import Finding
 
 _log = log.get("launch")
 
@@ -57,31 +58,15 @@ def accelerate_decision(
     if path != "compat":
         return False, f"a socket can be in one map with programs, and the {path} path has its own"
     by_name = {finding.capability: finding for finding in findings}
-    reasons = [why for name in NEEDS if (why := _lacks(by_name, name))]
+    reasons = [why for name in NEEDS if (why := lacks(by_name, name))]
     if why := lacking(by_name.values(), GROUP):
         reasons.append(why)
     if reasons:
         return False, "; ".join(reasons)
-    hurt = [f"{who}: {why}" for name, who in SOME_NEED.items() if (why := _falls(by_name, name))]
+    hurt = [f"{who}: {why}" for name, who in SOME_NEED.items() if (why := falls(by_name, name))]
     if hurt and wanted is None:
         return False, f"{'; '.join(hurt)}; {HINT}"
     return True, "; ".join(hurt)
-
-
-def _lacks(by_name: dict[str, Finding], name: str) -> str:
-    """Why a capability cannot be relied on; only what was seen to work can."""
-    found = by_name.get(name)
-    if found is None:
-        return f"{name} was not looked at"
-    return "" if found.verdict is Verdict.PRESENT else explain(found)
-
-
-def _falls(by_name: dict[str, Finding], name: str) -> str:
-    """The same, where every way counts: a kernel may do right by passed data, not by redirected."""
-    found = by_name.get(name)
-    seen = found.evidence if found else ()
-    wrong = [item.summary for item in seen if item.verdict is not Verdict.PRESENT]
-    return _lacks(by_name, name) or (f"{name} is in part broken ({wrong[0]})" if wrong else "")
 
 
 class Acceleration:

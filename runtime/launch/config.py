@@ -29,6 +29,7 @@ class Config:
         on_demand: hold of the mesh only what managed workloads connect to.
         node_waypoint: off, auto, external, or the path of an Envoy: what the path does not do goes there.
         telemetry: follow connections, for metrics and the access log.
+        responses: auto, gate, kernel: which way responses go home on the enhanced path.
         exempt_node: let this node's own addresses pass policies, as health checks come from there.
         locality: region/zone/subzone of this node, as far as known.
         cluster: enrol this node's pods, and tell the cluster what was found out about the node.
@@ -49,6 +50,7 @@ class Config:
     node: str = ""
     locality: str = ""
     acceleration: bool | None = None
+    responses: str = "auto"
     telemetry: bool = True
     on_demand: bool = False
     cluster: bool = False

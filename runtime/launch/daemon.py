@@ -32,6 +32,7 @@ from runtime.launch.managed import Governor, Managed
 from runtime.launch.namespaces import OWN
 from runtime.launch.on_demand import OnDemand
 from runtime.launch.pods import Pods
+from runtime.launch.responses import Responses
 from runtime.launch.sources import find_source, told_address
 from runtime.launch.start import start_best
 from runtime.launch.verdict import Probing, judge
@@ -98,6 +99,7 @@ class Daemon(Instance):
         self._remember(before, self._started.name)
         if self._started.name == HTTP_PATH:
             self._source.want_http()
+            self._responses = self._choose_way(self._started.path)
         self._acceleration = self._accelerate(self._started.path)
         self._observe(self._acceleration, name=self._started.name)
         self._start_waypoint(self._source)
@@ -187,6 +189,16 @@ class Daemon(Instance):
             findings=self._judged.report.findings,
             wanted=self._config.acceleration,
             name=self._started.name if self._started else "compat",
+        )
+
+    def _choose_way(self, path: DataPath) -> Responses:
+        assert self._judged is not None
+        assert self._judged.objects is not None
+        return Responses(
+            path,
+            objects=self._judged.objects,
+            findings=self._judged.report.findings,
+            wanted=self._config.responses,
         )
 
     def _observe(self, governor: Governor, *, name: str) -> None:

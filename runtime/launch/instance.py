@@ -30,6 +30,7 @@ from runtime.launch.enhanced import HTTP_PATH
 from runtime.launch.http import Http
 from runtime.launch.lastrun import Change
 from runtime.launch.managed import Managed
+from runtime.launch.responses import Responses
 from runtime.launch.start import Started
 from runtime.launch.telemetry import Telemetry
 from runtime.launch.verdict import Judged, Probing
@@ -64,6 +65,7 @@ class Instance:
         self._started: Started[DataPath] | None = None
         self._managed: Managed | None = None
         self._acceleration: Acceleration | None = None
+        self._responses: Responses | None = None  # on the enhanced path
         self._authorization: Authorization | None = None
         self._telemetry = Telemetry()
         self._http: Http | None = None  # on the enhanced path
@@ -115,6 +117,7 @@ class Instance:
             "probe_cached": bool(report and report.cached),
             "adopted": bool(self._started and self._started.path.was_serving),
             "acceleration": self._acceleration.status() if self._acceleration else None,
+            "responses": self._responses.status() if self._responses else None,
             "telemetry": self._telemetry.status(),
             "authorization": self._authorization.summary() if self._authorization else None,
             "waypoints": self._waypoints(),

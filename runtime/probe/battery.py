@@ -28,6 +28,7 @@ _OBJECTS = (
     ("sockmap.split", "http"),
     ("sockmap.respond", "answer"),
     ("sockmap.cork", "answer"),
+    ("sockmap.home*", "home"),
     ("sockmap.*", "redirect"),
     ("http.*", "http"),
 )

@@ -17,6 +17,7 @@ from runtime.probe.bugs import BugHit
 from runtime.probe.facts import Facts
 from runtime.probe.mode import ModeDecision, needed_by
 from runtime.probe.provider import Provider, choose
+from runtime.probe.responses import ResponsesDecision, responses_decision
 from runtime.probe.verdict import Evidence, Finding, Level, Verdict
 
 SCHEMA_VERSION = 1
@@ -56,6 +57,11 @@ class Report:
         """Who provides the enhanced path on this kernel, and why."""
         return choose(self.findings, self.mode)
 
+    @property
+    def responses(self) -> ResponsesDecision:
+        """Which way responses of the enhanced path go home on this kernel, and why."""
+        return responses_decision(self.findings)
+
     def to_json(self) -> dict[str, Any]:
         """The report as JSON data, as the schema describes it."""
         return {
@@ -69,6 +75,7 @@ class Report:
             "kernel": self.facts.to_json(),
             "mode": self.mode.to_json(),
             "provider": self.provider.to_json(),
+            "responses": self.responses.to_json(),
             "findings": [finding_json(item) for item in self.findings],
             "bugs": [hit.to_json() for hit in self.bugs],
         }

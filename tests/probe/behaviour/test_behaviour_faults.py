@@ -225,6 +225,27 @@ FAULTS = {
         wrong="return pass();",
         says="bytes by the socket in the map",
     ),
+    "lets an answer for the client go to the gate": Fault(
+        capability="sockmap.home",
+        file="home.bpf.c",
+        right="*data != FOR_GATE",
+        wrong="0",
+        says="a segment of many",
+    ),
+    "does not know where segments belong": Fault(
+        capability="sockmap.home",
+        file="home.bpf.c",
+        right="__u32 number = skb->cb[0];",
+        wrong="__u32 number = 0;",
+        says="a segment of many",
+    ),
+    "takes no note of a stream's end": Fault(
+        capability="sockmap.home",
+        file="home.bpf.c",
+        right="if (!skb->len || stream->broken || bpf_skb_pull_data(skb, 1))",
+        wrong="if (!skb->len) return 1;\n\tif (stream->broken || bpf_skb_pull_data(skb, 1))",
+        says="upstream's end|its end|at the upstream",
+    ),
     "routes a connection, not its requests": Fault(
         capability="http.exchange",
         file="http.bpf.c",
@@ -283,6 +304,6 @@ def test_remedy_that_does_not_mend(
 
 
 def test_every_check_has_a_fault() -> None:
-    """Except splice out of a socket, which is wrong or right by the kernel alone."""
+    """Except what is wrong or right by the kernel alone: splice out of a socket, an end that overtakes."""
     tried = {fault.capability for fault in FAULTS.values()} | {"sockmap.fionread"}
-    assert set(checks()) - tried == {"sockmap.splice.read"}
+    assert set(checks()) - tried == {"sockmap.splice.read", "sockmap.home.end"}

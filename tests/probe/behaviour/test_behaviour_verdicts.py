@@ -132,6 +132,8 @@ def test_avoided_is_not_tried(probes: Path) -> None:
         "connect.ipv6",
         "sockmap.fionread.ingress",
         "sockmap.flow_control.shortcut",
+        "sockmap.home",
+        "sockmap.home.end",
         "sockmap.ingress",
         "sockmap.respond",
     }
