@@ -174,9 +174,19 @@ def test_what_outlives_the_daemon_is_kept_over_updates() -> None:
     assert render()["ConfigMap", "kmesh"]["data"]["KMESH_KEEP_DATAPATH"] == "true"
 
 
+def test_the_way_of_responses_is_told_where_it_is_chosen() -> None:
+    assert "KMESH_RESPONSES" not in render()["ConfigMap", "kmesh"]["data"]
+    assert render("responses=gate")["ConfigMap", "kmesh"]["data"]["KMESH_RESPONSES"] == "gate"
+
+
 def test_environment_of_the_config_map_is_what_the_command_reads(checkout: Path) -> None:
     known = (checkout / "runtime" / "cli" / "run.py").read_text()
-    settings = ("acceleration=on", "ignoreBugs={a,b}", "nodeFeature.enabled=true")
+    settings = (
+        "acceleration=on",
+        "responses=kernel",
+        "ignoreBugs={a,b}",
+        "nodeFeature.enabled=true",
+    )
     for name in render(*settings)["ConfigMap", "kmesh"]["data"]:
         assert not name.startswith("KMESH_") or f'"{name}"' in known, name
 
@@ -185,6 +195,7 @@ def test_environment_of_the_config_map_is_what_the_command_reads(checkout: Path)
     ("setting", "complaint"),
     [
         ("mode=fast", "/mode"),
+        ("responses=home", "/responses"),
         ("xds.address=istiod", "/xds/address"),
         ("cni.binDir=relative", "/cni/binDir"),
         ("logLevel=loud", "/logLevel"),
