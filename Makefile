@@ -4,6 +4,9 @@ TAG ?= latest
 HUB ?= ghcr.io/kmesh-net
 PYTEST_ARGS ?=
 KERNELS ?=
+HOSTS ?=
+OUT ?=
+ARCHIVE ?=
 OUTPUT ?= table
 BIN := .venv/bin
 AS_ROOT := ci/setup/as-root
@@ -18,7 +21,7 @@ BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
 	 $(if $(BASE_ARCHIVE),--base-archive $(BASE_ARCHIVE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test bpf gate docker test matrix kernels-doc bench lint format generate lock demo cluster cluster-down manifests clean
+.PHONY: help setup setup-test bpf gate docker test matrix hosts image-on kernels-doc bench lint format generate lock demo cluster cluster-down manifests clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +53,12 @@ test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for p
 matrix: setup-test ## boot every listed kernel and try everything on it (KERNELS="bookworm 6.12")
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(AS_ROOT) $(BIN)/python -m ci.matrix --write $(KERNELS)
+
+hosts: setup-test ## the compile image on roots of other distributions (HOSTS="bullseye rpm", OUT=dir keeps all)
+	@$(AS_ROOT) $(BIN)/python -m ci.hosts $(if $(OUT),--out $(OUT)) $(HOSTS)
+
+image-on: setup-test ## run an image archive on a booted kernel (ARCHIVE=out/kmesh-….tar KERNELS=5.10)
+	@$(AS_ROOT) $(BIN)/python -m ci.matrix.image $(ARCHIVE) $(KERNELS)
 
 kernels-doc: setup ## write docs/kernels.md again from docs/kernels.json
 	@$(BIN)/python -m ci.matrix.results

@@ -21,6 +21,7 @@ COLUMNS = (
     "State",
     "Known kernels (judged by names)",
 )
+SENTENCES = ("Made of", "Base", "Known kernels (judged by names)")  # for beneath a row
 
 
 def megabytes(size: int) -> str:

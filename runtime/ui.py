@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the commands share in how they speak: tables, JSON, errors, and lazily loaded commands.
 
-Tables are coloured and wrapped on a terminal only; in a pipe each row is one whole line.
+Tables fit the terminal; in a pipe they are as wide as COLUMNS says, or 120 characters. Scripts take JSON.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from runtime.errors import KmeshError
+from runtime.tabular import lay_out
 
 if TYPE_CHECKING:  # rich takes long to import, and JSON and --help need none of it
     from rich.console import Console
-    from rich.table import Table
 
-_PIPE_WIDTH = 1000
+_PIPE_WIDTH = 120
+_NARROWEST = 40
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -40,40 +42,37 @@ def output_option(function: _Command) -> _Command:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console for standard output or error, as wide as the terminal, or as a line is long."""
+    """A console for standard output or error, as wide as the terminal or a pipe."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, width=_width(), highlight=False, soft_wrap=False)
 
 
-def table(*columns: str, title: str | None = None) -> Table:
-    """An empty table in the style that all commands use; the last column takes what is left."""
-    from rich import box
-    from rich.table import Table
-
-    made = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
-    )
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+def _width() -> int:
+    """Characters of a line: COLUMNS, or the terminal's, or a pipe's."""
+    return max(shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns, _NARROWEST)
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    beneath: Collection[str] = (),
 ) -> None:
-    """Print rows under column heads. Cells are plain text, not markup."""
-    from rich.text import Text
+    """Print rows under column heads, wrapped to fit.
 
-    made = table(*columns, title=title)
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    with (here := console()).capture() as printed:
-        here.print(made)
-    for line in printed.get().splitlines():
-        click.echo(line.rstrip(), color=True)  # rich has decided already
+    Args:
+        columns: their names.
+        rows: a cell for each column.
+        beneath: columns of sentences, which go beneath their row where they cannot be read beside it.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    rule = "─" if encoding.lower().startswith("utf") else "-"
+    lines = lay_out(columns, rows, width=_width(), beneath=beneath, rule=rule)
+    is_head = True
+    for line in lines:
+        is_head = is_head and not line.startswith(rule)
+        click.echo(click.style(line, bold=True) if is_head else line)
 
 
 def print_json(data: Any) -> None:

@@ -116,7 +116,7 @@ def _probe(engine: Any, results: list[Any]) -> tuple[dict[str, Any] | None, str,
 
 
 def _show(outcome: _Outcome, output: str) -> None:
-    from builder.report import COLUMNS, rows, to_json
+    from builder.report import COLUMNS, SENTENCES, rows, to_json
 
     if output == "json":
         made = to_json(
@@ -124,7 +124,7 @@ def _show(outcome: _Outcome, output: str) -> None:
         )
         ui.print_json(made)
         return
-    ui.print_table(COLUMNS, rows(outcome.results))
+    ui.print_table(COLUMNS, rows(outcome.results), beneath=SENTENCES)
     click.echo(f"\n{len(outcome.results)} images in {outcome.seconds:.1f} s")
     if outcome.probe_text:
         click.echo(f"\nThis host, probed by the generic image ({outcome.command}):\n")

@@ -50,6 +50,7 @@ def _show(info: ObjectInfo) -> None:
             )
             for program in info.programs
         ],
+        beneath=("Section", "Attach type", "Helpers", "Kfuncs"),
     )
     click.echo()
     ui.print_table(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ import click
 from runtime import ui
 
 if TYPE_CHECKING:
-    from builder.fleet import Change, Fleet, Judged
+    from builder.fleet import Fleet
+    from builder.fleet_changes import Change
 
-_SHOWN = 5
+_SHOWN = 3
 
 
 @click.command()
@@ -31,7 +33,8 @@ def matrix(*, directory: Path, objects: Path | None, output: str) -> None:
 
     DIR holds RELEASE.btf and RELEASE.config for each kernel, or a directory for each node with `btf`
     (from /sys/kernel/btf/vmlinux), `config` (from /boot) and `release` (uname -r). Nothing is loaded:
-    what only a running kernel can tell is taken to be as it should.
+    what only a running kernel can tell is taken to be as it should. Nodes that run the same mode and
+    lack the same are one line; below it each thing that could be done, and what it alone would gain.
 
     \b
       kmesh-build matrix fleet/
@@ -47,30 +50,38 @@ def matrix(*, directory: Path, objects: Path | None, output: str) -> None:
 
 
 def _show(fleet: Fleet) -> None:
+    from builder.fleet_groups import folded
+
     ui.print_table(
-        ("Kernel", "Nodes", "Mode", "The kernel itself", "Why not better"),
+        ("Mode", "Nodes", "Kernels", "The kernel itself", "Lacking"),
         [
-            (kernel.release, len(kernel.nodes), kernel.mode, _itself(kernel), _why(kernel))
-            for kernel in fleet.kernels
+            (
+                group.mode,
+                len(group.nodes),
+                _some(group.releases),
+                group.kernel_mode,
+                ", ".join(folded(group.lacking)) or "; ".join(group.why),
+            )
+            for group in fleet.groups
         ],
+        beneath=("Why not better",),
     )
     told = ", ".join(f"{count} {mode}" for mode, count in sorted(fleet.modes.items()))
     click.echo(f"\n{ui.count(sum(fleet.modes.values()), 'node')}: {told}")
     if fleet.changes:
-        click.echo("\nWhat would gain most:")
-    for change in fleet.changes[:_SHOWN]:
+        click.echo("\nWhat each of these alone would move to a better mode:")
+    for change in fleet.changes:
         click.echo(f"  {_gain(change)}: {change.what}")
 
 
-def _itself(kernel: Judged) -> str:
-    return kernel.report.mode.kernel_mode if kernel.report else "-"
-
-
-def _why(kernel: Judged) -> str:
-    return "; ".join(kernel.report.mode.reasons) if kernel.report else kernel.problem
+def _some(names: Sequence[str]) -> str:
+    more = f", {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _gain(change: Change) -> str:
+    if not change.lifts:
+        return f"none ({ui.count(change.wanted, 'node')} cannot do without, and lack more)"
     return ", ".join(f"{ui.count(count, 'node')} to {mode}" for mode, count in change.lifts.items())
 
 
@@ -83,12 +94,26 @@ def _json(fleet: Fleet) -> dict[str, Any]:
                 "release": kernel.release,
                 "nodes": list(kernel.nodes),
                 "mode": kernel.mode,
-                "kernel_mode": _itself(kernel),
+                "kernel_mode": kernel.kernel_mode,
                 "reasons": list(kernel.report.mode.reasons) if kernel.report else [],
                 "unverified": list(kernel.report.mode.unverified) if kernel.report else [],
                 "problem": kernel.problem,
             }
             for kernel in fleet.kernels
         ],
-        "changes": [{"what": change.what, "lifts": change.lifts} for change in fleet.changes],
+        "groups": [
+            {
+                "mode": group.mode,
+                "kernel_mode": group.kernel_mode,
+                "lacking": list(group.lacking),
+                "why": list(group.why),
+                "releases": list(group.releases),
+                "nodes": list(group.nodes),
+            }
+            for group in fleet.groups
+        ],
+        "changes": [
+            {"what": change.what, "lifts": dict(change.lifts), "wanted": change.wanted}
+            for change in fleet.changes
+        ],
     }

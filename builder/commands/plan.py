@@ -41,6 +41,7 @@ def plan(
     ui.print_table(
         ("Image", "Carries", "Base", "Why"),
         [(p.reference, p.image.carries, p.choice.label, p.choice.reason) for p in plans],
+        beneath=("Carries", "Why"),
     )
     for item in plans:
         click.echo(f"\n{item.image.name}:")

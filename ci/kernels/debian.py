@@ -49,7 +49,7 @@ def wanted(path: Path = LIST) -> list[Wanted]:
     return [Wanted(line[0], tuple(line[1:])) for line in lines if line]
 
 
-def _mirror() -> str:
+def mirror() -> str:
     targets = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"])
     for uri in targets.stdout.split():
         if uri.rstrip("/").endswith("/debian"):
@@ -71,7 +71,7 @@ class Archive:
         self._directory = directory / suite
         for part in ("lists/partial", "cache/archives/partial"):
             (self._directory / part).mkdir(parents=True, exist_ok=True)
-        (self._directory / "sources.list").write_text(self._source(_mirror(), suite))
+        (self._directory / "sources.list").write_text(self._source(mirror(), suite))
         (self._directory / "apt.conf").write_text(
             f'Dir::Etc::sourcelist "{self._directory}/sources.list";\n'
             'Dir::Etc::sourceparts "/dev/null";\n'

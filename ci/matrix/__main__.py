@@ -18,8 +18,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ci.kernels.debian import Kernel, Wanted, fetch, wanted
+from ci.matrix import headers
 from ci.matrix.accelerator import accelerator, boots_under_kvm
-from ci.matrix.measure import Row, measure
+from ci.matrix.measure import Row, failures, measure
 from ci.matrix.plan import chosen
 from ci.matrix.results import DOCUMENT, RESULTS, TEMPLATE, document, kept, merged, read, write
 from ci.matrix.update import AFTER, BEFORE, check_update
@@ -109,6 +110,9 @@ def _one(
         also=also,
         disk=disk if also else None,
     )
+    if depth == "full":  # its root is another one: a boot of its own
+        row["degraded"].append(headers.run_on(listed))
+        row["failures"] = failures(row)
     _DETAILS.mkdir(parents=True, exist_ok=True)
     (_DETAILS / f"{kernel.release}.json").write_text(json.dumps(row, indent=1))
     passed = sum(each["passed"] for each in row["tests"])

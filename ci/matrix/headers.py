@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ci.matrix.headers KERNEL`: boot a listed kernel with its headers and bcc, and hide its BTF."""
+"""`python -m ci.matrix.headers [--write] KERNEL...`: boot kernels with their headers and bcc, and hide their BTF.
+
+`make matrix` does it too. --write keeps the outcome in docs/kernels.json, beside what is there of that kernel.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,20 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ci.kernels.debian import Wanted, fetch, wanted
 from ci.kernels.headers import header_root
 from ci.matrix.accelerator import accelerator
 from ci.matrix.measure import Row, inside, parse
 from ci.matrix.plan import chosen
+from ci.matrix.results import DOCUMENT, TEMPLATE, degraded, document, read, write
 from ci.matrix.root import pack, with_bcc
 from runtime.errors import KmeshError
 
-_SCENARIO = "no-btf-headers"
+SCENARIO = "no-btf-headers"
 _SECONDS = 1500.0
 
 
@@ -38,7 +44,7 @@ def run_on(listed: Wanted) -> Row:
         pack(root, archive)
         outcome = inside(
             kernel,
-            [f"degrade={_SCENARIO}"],
+            [f"degrade={SCENARIO}"],
             timeout=_SECONDS,
             accelerator=accelerator(kernel),
             extra=[with_bcc(), archive],
@@ -56,18 +62,48 @@ def _merge_usr(root: Path) -> None:
         (root / "lib").rmdir()
 
 
+def keep(rows: Sequence[Mapping[str, Any]], suite: str, row: Row) -> list[dict[str, Any]]:
+    """The kept rows, with this outcome in the row of its kernel.
+
+    Raises:
+        KmeshError: nothing is kept of that kernel.
+    """
+    if suite not in {each["suite"] for each in rows}:
+        raise KmeshError(f"nothing is kept of {suite}", hint="make matrix writes its row")
+    added = degraded([row])
+    return [
+        {**each, "degraded": {**each["degraded"], **added}} if each["suite"] == suite else {**each}
+        for each in rows
+    ]
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m ci.matrix.headers", description=__doc__)
-    parser.add_argument("kernel")
+    parser = argparse.ArgumentParser(
+        prog="python -m ci.matrix.headers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kernels", nargs="+", metavar="KERNEL")
+    parser.add_argument("--write", action="store_true", help="keep the outcome in docs/")
     options = parser.parse_args()
+    wrong = 0
     try:
-        [listed] = chosen(wanted(), [options.kernel])
-        row = run_on(listed)
+        for listed in chosen(wanted(), options.kernels):
+            row = run_on(listed)
+            print(json.dumps(row, indent=1), flush=True)
+            wrong += bool(row["complaints"])
+            if options.write and not row["complaints"]:
+                _write(listed, row)
     except KmeshError as error:
         print(f"headers: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(row, indent=1))
-    return int(bool(row["complaints"]))
+    return int(bool(wrong))
+
+
+def _write(listed: Wanted, row: Row) -> None:
+    write(keep(read(), listed.suite, row))
+    listing = [each.suite for each in wanted()]
+    DOCUMENT.write_text(document(read(), TEMPLATE.read_text(), listed=listing))
 
 
 if __name__ == "__main__":

@@ -36,10 +36,15 @@ def kept(row: Row) -> dict[str, Any]:
         "offline_decided": row["offline"]["decided"],
         "verdicts": dict(sorted(row["verdicts"].items())),
         "tests": {path: _total(row["tests"], path) for path in _paths(row)},
-        "degraded": {
-            each["scenario"]: {"title": each["title"], "mode": each["ran"]["mode"]}
-            for each in row["degraded"]
-        },
+        "degraded": degraded(row["degraded"]),
+    }
+
+
+def degraded(scenarios: Iterable[Row]) -> dict[str, Any]:
+    """What is kept of poorer hosts."""
+    return {
+        each["scenario"]: {"title": each["title"], "mode": each["ran"]["mode"]}
+        for each in scenarios
     }
 
 

@@ -158,7 +158,7 @@ def _telemetry(facts: Json) -> str:
 def _sync_lines(sync: Json, counts: Json) -> Iterable[tuple[str, Any]]:
     yield (
         "source",
-        f"{sync['source']}, "
+        f"{sync['source'] or 'none yet'}, "
         + (
             f"synced {sync['synced']}, last change {sync['updated']}"
             if sync["synced"]
@@ -213,7 +213,7 @@ def services(run_dir: Path, pins: Path, output: str) -> None:
     if _is_shown(found, down, output=output):
         return
     columns = ("NAMESPACE", "NAME", "ADDRESSES", "PORTS", "ENDPOINTS")
-    ui.print_table(columns, (_service_row(each) for each in found))
+    ui.print_table(columns, map(_service_row, found), beneath=("ENDPOINTS",))
 
 
 def _service_row(service: Json) -> tuple[str, ...]:
@@ -250,7 +250,7 @@ def workloads(run_dir: Path, pins: Path, output: str) -> None:
     if _is_shown(found, down, output=output):
         return
     columns = ("NAMESPACE", "NAME", "ADDRESSES", "STATE", "NODE", "ZONE", "SERVES")
-    ui.print_table(columns, (_workload_row(each) for each in found))
+    ui.print_table(columns, map(_workload_row, found), beneath=("SERVES",))
 
 
 def _workload_row(workload: Json) -> tuple[str, ...]:
@@ -284,7 +284,8 @@ def policies(run_dir: Path, pins: Path, output: str) -> None:
     if not found["enforced"]:
         click.echo("NOT ENFORCED in this node's kernel: switched off (kmeshctl authz enable)\n")
     columns = ("NAMESPACE", "NAME", "ACTION", "DECIDED BY", "GUARDS", "HITS", "REMARK")
-    ui.print_table(columns, (_policy_row(each) for each in found["policies"]))
+    rows = map(_policy_row, found["policies"])
+    ui.print_table(columns, rows, beneath=("GUARDS", "REMARK"))
     if found["exempt"]:
         click.echo(f"\nno policy refuses this node's own: {', '.join(found['exempt'])}")
     if found["refused_by_default"]:
@@ -315,7 +316,7 @@ def probe(run_dir: Path, output: str) -> None:
         ui.print_json(report)
         return
     columns = ("CAPABILITY", "VERDICT", "WHY")
-    ui.print_table(columns, (_finding_row(each) for each in report["findings"]))
+    ui.print_table(columns, map(_finding_row, report["findings"]), beneath=("WHY",))
     click.echo("\nmode: " + report["mode"]["mode"])
     for reason in report["mode"]["reasons"]:
         click.echo(f"  - {reason}")

@@ -61,7 +61,7 @@ def nodes(output: str) -> None:
         "PODS",
         "WHY NOT MORE",
     )
-    ui.print_table(columns, map(_node_row, found))
+    ui.print_table(columns, map(_node_row, found), beneath=("WHY NOT MORE",))
 
 
 def _node_row(node: Json) -> tuple[str, ...]:
@@ -91,7 +91,8 @@ def pods(run_dir: Path, output: str) -> None:
     if output == "json":
         ui.print_json(found)
         return
-    ui.print_table(("POD", "ADDRESSES", "GOVERNED", "BY", "WHY"), map(_pod_row, found))
+    columns = ("POD", "ADDRESSES", "GOVERNED", "BY", "WHY")
+    ui.print_table(columns, map(_pod_row, found), beneath=("WHY",))
 
 
 def _pod_row(pod: Json) -> tuple[str, ...]:

@@ -172,14 +172,14 @@ def _show_destination(destination: Json, *, named: bool) -> None:
         click.echo()
         columns = ("ENDPOINT", "WEIGHT", "SHARE")
         rows = [_endpoint_row(one, named=named) for one in destination["endpoints"]]
-        ui.print_table((*columns, *(_NAMED if named else ())), rows)
+        ui.print_table((*columns, *(_NAMED if named else ())), rows, beneath=("POLICIES",))
     if destination["unused"]:
         click.echo()
         rows = [
             (_name(one), ", ".join(one["addresses"]), one["reason"])
             for one in destination["unused"]
         ]
-        ui.print_table(("NOT USED", "ADDRESSES", "WHY"), rows)
+        ui.print_table(("NOT USED", "ADDRESSES", "WHY"), rows, beneath=("WHY",))
 
 
 _NAMED = ("WORKLOAD", "NODE", "ZONE", "POLICIES")

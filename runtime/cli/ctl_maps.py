@@ -113,10 +113,10 @@ def show(answer: Json, down: DaemonDownError, *, output: str) -> None:
         ui.print_json(from_maps(answer, down))
     elif "services" in answer:
         columns = ("ADDRESS", "VIA", "ENDPOINTS")
-        ui.print_table(columns, map(_service_row, answer["services"]))
+        ui.print_table(columns, map(_service_row, answer["services"]), beneath=("ENDPOINTS",))
     elif "workloads" in answer:
         rows = ((one["address"], ", ".join(one["serves"])) for one in answer["workloads"])
-        ui.print_table(("ADDRESS", "SERVES"), rows)
+        ui.print_table(("ADDRESS", "SERVES"), rows, beneath=("SERVES",))
     elif "guarded" in answer:
         ui.print_table(_GUARD_COLUMNS, map(_guard_row, answer["guarded"]))
     else:

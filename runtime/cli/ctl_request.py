@@ -155,7 +155,8 @@ def check_lines(answer: Json) -> Iterator[str]:
         if route:
             name = route["name"] or "(no name)"
             yield f"  route:       {name}, {route['index']} of virtual host {route['virtual_host']}"
-        yield f"  request:     {http['meaning']}; judged by the {http['by']}"
+        by = f"; judged by the {http['by']}" if http["policies"] or not http["allowed"] else ""
+        yield f"  request:     {http['meaning']}{by}"
         for note in http["notes"]:
             yield f"  note:        not looked at: {note}"
     else:

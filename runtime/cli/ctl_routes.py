@@ -46,9 +46,10 @@ def routes(service: str | None, run_dir: Path, output: str) -> None:
         return
     if answer["routes"]:
         counted = any(each.get("counts") for each in answer["routes"])
-        columns = ("SERVICE", "PORT", "ROUTE", "MATCH", "DOES", "PLACE")
+        columns: tuple[str, ...] = ("SERVICE", "PORT", "ROUTE", "MATCH", "DOES", "PLACE")
         rows = (_row(each, answer["why_not"], counted=counted) for each in answer["routes"])
-        ui.print_table((*columns, *(_COUNTED if counted else ()), "WHY"), rows)
+        columns = (*columns, *(_COUNTED if counted else ()), "WHY")
+        ui.print_table(columns, rows, beneath=("MATCH", "DOES", "BY", "WHY"))
     if answer["note"]:
         click.echo(answer["note"])
     if answer["routes"] and answer["why_not"]:

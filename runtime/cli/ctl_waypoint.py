@@ -127,7 +127,7 @@ def _show(states: Iterable[Mapping[str, Any]], output: str) -> None:
         ui.print_json(list(states))
         return
     columns = ("NAMESPACE", "NAME", "FOR", "PROGRAMMED", "ADDRESSES", "REMARK")
-    ui.print_table(columns, map(_row, states))
+    ui.print_table(columns, map(_row, states), beneath=("REMARK",))
 
 
 def _row(state: Mapping[str, Any]) -> tuple[str, ...]:

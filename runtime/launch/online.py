@@ -103,18 +103,12 @@ def _bounded(command: Sequence[str], *, seconds: float) -> str:
         KmeshError: it failed, or was ended.
     """
     limited = ["prlimit", f"--as={MEGABYTES << 20}", "--"] if shutil.which("prlimit") else []
-    spawned: list[subprocess.Popen[str]] = []
-    # A signal's exception is raised in the main thread alone: in Popen it would lose the child.
-    spawner = threading.Thread(target=lambda: spawned.append(_spawn([*limited, *command])))
+    child = _Child([*limited, *command])
     try:
-        spawner.start()
-        spawner.join()
-        [process] = spawned
+        process = child.start()
         out, said = process.communicate(timeout=seconds)
     except BaseException as error:
-        spawner.join()
-        for child in spawned:
-            _end(child)
+        child.end()
         if isinstance(error, subprocess.TimeoutExpired):
             raise KmeshError(f"compiling took longer than {seconds:.0f} s") from error
         raise
@@ -122,6 +116,49 @@ def _bounded(command: Sequence[str], *, seconds: float) -> str:
         tail = "\n".join(said.strip().splitlines()[-_TAIL_LINES:])
         raise KmeshError(f"compiling failed with status {process.returncode}: {tail}")
     return out
+
+
+class _Child:
+    """A process that can be ended at any moment of its start.
+
+    A signal's exception is raised in the main thread alone: in Popen it would lose the child, so another
+    thread spawns it. The exception may come before that thread runs, too: then it spawns nothing any more.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._spawning = threading.Lock()
+        self._is_over = False
+        self._process: subprocess.Popen[str] | None = None
+        self._failed: OSError | None = None
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start it.
+
+        Raises:
+            KmeshError: that is not possible.
+        """
+        spawner = threading.Thread(target=self._spawn)
+        spawner.start()
+        spawner.join()
+        if self._process is None:
+            raise KmeshError(f"compiling cannot be started: {self._failed}")
+        return self._process
+
+    def _spawn(self) -> None:
+        with self._spawning:
+            if not self._is_over:
+                try:
+                    self._process = _spawn(self._command)
+                except OSError as error:
+                    self._failed = error
+
+    def end(self) -> None:
+        """End it, whether it was started, is being started or never was."""
+        with self._spawning:
+            self._is_over = True
+        if self._process is not None:
+            _end(self._process)
 
 
 def _spawn(command: Sequence[str]) -> subprocess.Popen[str]:

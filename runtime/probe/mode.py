@@ -126,6 +126,13 @@ def choose(findings: Iterable[Finding], *, tried: bool = False) -> ModeDecision:
     )
 
 
+def failing(findings: Iterable[Finding], path: str) -> list[Finding]:
+    """The findings that keep a kernel from a path, each once; of alternatives, all must fail."""
+    by_name = {finding.capability: finding for finding in findings}
+    found = (finding for need in NEEDS[path] for finding in _fails(by_name, need))
+    return list({finding.capability: finding for finding in found}.values())
+
+
 def needed_by(capability: str) -> tuple[str, ...]:
     """The paths that cannot run without a capability (or one that can stand in for it)."""
     return tuple(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from builder.host.evidence import Target, find_evidence, this_host
 from builder.host.make import make_for
 from builder.kernels import DATA
+from ci.hosts import rpm
 from ci.kernels.debian import Wanted, wanted
 from ci.kernels.headers import header_root
 from runtime.compile.evidence import Kind
@@ -62,64 +62,19 @@ def test_debians_headers_say_what_its_kernels_btf_says(
     assert len(best.numbers) > 150
 
 
-SPEC = """
-Name: kernel-devel
-Version: 5.14.0
-Release: 1.el9
-Summary: Headers
-License: GPL-2.0-only
-BuildArch: x86_64
-%description
-Headers.
-%install
-mkdir -p %{buildroot}/usr/src/kernels/5.14.0-1.el9.x86_64/include/uapi/linux %{buildroot}/lib/modules/5.14.0-1.el9.x86_64
-cp %{_sourcedir}/bpf.h %{buildroot}/usr/src/kernels/5.14.0-1.el9.x86_64/include/uapi/linux/
-ln -s /usr/src/kernels/5.14.0-1.el9.x86_64 %{buildroot}/lib/modules/5.14.0-1.el9.x86_64/build
-mkdir -p %{buildroot}/etc
-printf 'ID=almalinux\\nVERSION_ID=9.4\\n' > %{buildroot}/etc/os-release
-%files
-/usr/src/kernels
-/lib/modules
-/etc/os-release
-"""
-
-
 @pytest.mark.root
 @pytest.mark.skipif(
-    not all(map(shutil.which, ("dnf", "rpmbuild", "createrepo_c", "clang"))),
+    not all(map(shutil.which, (*rpm.TOOLS, "clang"))),
     reason="needs dnf, rpmbuild, createrepo_c and clang",
 )
 def test_a_root_installed_with_dnf_is_found_where_rpm_distributions_put_things(
     tmp_path: Path, checkout: Path
 ) -> None:
-    repository, root = tmp_path / "repository", tmp_path / "root"
-    for place in (repository, root, tmp_path / "top/SOURCES"):
-        place.mkdir(parents=True)
-    shutil.copy("/usr/include/linux/bpf.h", tmp_path / "top/SOURCES/bpf.h")
-    spec = tmp_path / "kernel-devel.spec"
-    spec.write_text(SPEC)
-    subprocess.run(
-        [
-            *("rpmbuild", "-bb", "--quiet", "--define", f"_topdir {tmp_path}/top"),
-            *("--define", f"_rpmdir {repository}", "--nodeps", str(spec)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    subprocess.run(["createrepo_c", "-q", str(repository)], check=True, capture_output=True)
-    subprocess.run(
-        [
-            *("dnf", "-y", "-q", f"--installroot={root}", "--releasever=9", "--disablerepo=*"),
-            *("--setopt=reposdir=/nowhere", f"--repofrompath=local,file://{repository}"),
-            *("--enablerepo=local", "--nogpgcheck", "install", "kernel-devel"),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    release = "5.14.0-1.el9.x86_64"
-    assert objects_for(release, root, tmp_path, checkout) is Kind.HEADERS
+    root, scratch = tmp_path / "root", tmp_path / "repository"
+    root.mkdir()
+    rpm.install(root, scratch=scratch)
+    assert objects_for(rpm.RELEASE, root, tmp_path, checkout) is Kind.HEADERS
     host = root / "host/etc"
     host.mkdir(parents=True)
     shutil.copy(root / "etc/os-release", host)
-    assert this_host(root=root, release=release).os == "almalinux9.4"
+    assert this_host(root=root, release=rpm.RELEASE).os == rpm.OS

@@ -30,6 +30,8 @@ from builder.rootfs.dnf import Repository
 from builder.rootfs.openeuler import PACKAGES
 from builder.sbom import SystemPackage
 from builder.smoke import CAPABILITIES, MOUNTS, PROBE
+from ci.hosts.roots import chosen, root_of
+from ci.hosts.trial import try_all
 from runtime.kernel.cleanup import cleanup
 from tests.builder.rpms import make_repository, needs_rpm, small_trees
 
@@ -245,6 +247,20 @@ def test_the_compile_image_makes_an_image_for_exactly_this_kernel_which_runs(
         assert json.loads(probed.stdout)["mode"]["mode"] == built.first["probe"]["mode"]["mode"]
     finally:
         built.engine.remove(made["reference"])
+
+
+@needs_rpm
+def test_the_compile_image_makes_an_image_for_another_distribution_or_says_what_it_takes(
+    built: Built, tmp_path: Path
+) -> None:
+    """The cheapest of `make hosts`: the root of rpm packages."""
+    [host] = chosen(["rpm"])
+    said: list[str] = []
+    root = root_of(host, cache_dir(), say=said.append)
+    wrong = list(try_all(built.engine, built.id("compile"), root, tmp_path, say=said.append))
+    assert wrong == []
+    assert len(said) == 5
+    assert "hosts-openEuler24.03-6.1.0-1.oe2403.x86_64" in said[-1]
 
 
 def test_the_compile_image_compiles_objects_that_this_kernel_loads(built: Built) -> None:

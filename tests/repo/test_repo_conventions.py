@@ -127,3 +127,14 @@ def test_commands_of_the_readme_exist(checkout: Path) -> None:
     assert {"docker", "test"} <= set(commands)
     for command in commands:
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
+
+
+def test_links_of_the_documentation_lead_somewhere(checkout: Path) -> None:
+    pages = [*checkout.glob("*.md"), *(checkout / "docs").glob("*.md")]
+    links = [
+        page.parent / link
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    ]
+    assert len(links) > 5
+    assert [str(link) for link in links if not link.exists()] == []

@@ -300,3 +300,15 @@ async def test_a_file_whose_name_is_no_text_does_not_end_the_watching(poller: Po
         assert addresses(await following(updates)) == {"api": "10.96.0.11"}
         poller.write(strange, service("api", "10.96.0.12"))
         assert addresses(await following(updates)) == {"api": "10.96.0.12"}
+
+
+def test_the_example_of_the_documentation_can_be_served(checkout: Path) -> None:
+    update = Poller(checkout / "docs/example").poll()
+    assert not update.rejections
+    assert addresses(update) == {"web": "10.96.0.10"}
+    (workload,) = update.workloads
+    assert [str(each) for each in workload.addresses] == ["127.0.0.1"]
+    assert update.http is not None
+    (table,) = update.http.tables.values()
+    assert table is not None
+    assert len(table.virtual_hosts[0].routes) == 1
