@@ -32,7 +32,7 @@ from runtime.model.http import (
 )
 from tests.dataplane.answer_worlds import answering, port
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
-from tests.dataplane.world import VIP4, chi_square
+from tests.dataplane.world import VIP4, expect_shares
 from tests.plan.envoy_answers import filters_wire, resource
 from tests.plan.envoy_oracle import Envoy, envoy
 from tests.plan.http_worlds import Maker, wire
@@ -228,8 +228,11 @@ def test_the_share_of_a_fault_is_kept_and_its_headers_are_asked_for(answers: Sta
     asked = HeaderMatch("x-fault", TextMatch(TextKind.EXACT, "yes"))
     abort = Abort(status=418, numerator=30, headers=(asked,))
     answers.ports.set_port(VIP4, PORT, table(replace(to("/", "a"), abort=abort)), governs=port())
-    found = Counter(map(str, answers.ask(["/"] * 1500, headers="x-fault: yes\r\n")))
-    assert chi_square(found, {"a": 70, "418": 30}) < 10.8  # 1 degree of freedom, p = 0.001
+
+    def sample(times: int) -> Counter[str]:
+        return Counter(map(str, answers.ask(["/"] * 1500 * times, headers="x-fault: yes\r\n")))
+
+    expect_shares(sample, {"a": 70, "418": 30})
     assert set(answers.ask(["/"] * 100, headers="x-fault: no\r\n")) == {"a"}
 
 

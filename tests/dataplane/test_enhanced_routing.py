@@ -10,7 +10,7 @@ import pytest
 from runtime.model.http import DirectResponse, PathKind, PathMatch, Route, RouteMatch
 from runtime.tables.http_ports import Target
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
-from tests.dataplane.world import VIP4, VIP6, chi_square, refusal
+from tests.dataplane.world import VIP4, VIP6, expect_shares, refusal
 
 pytestmark = pytest.mark.root
 MAPPED = f"::ffff:{VIP4}"
@@ -85,19 +85,30 @@ def test_weights_are_kept_whoever_serves(stage: Stage) -> None:
     stage.serve("a", "b", "c")
     weights = {"a": 1, "b": 3, "c": 6}
     stage.route(table(to("/", *weights.items())))
-    before = stage.taken()
-    found = Counter(stage.ask(["/"] * 3000))
-    assert stage.taken() > before + 2500
-    assert chi_square(found, weights) < 13.8  # 2 degrees of freedom, p = 0.001
+
+    def sample(times: int) -> Counter[str]:
+        before = stage.taken()
+        found = Counter(stage.ask(["/"] * 3000 * times))
+        assert stage.taken() > before + 2500 * times
+        return found
+
+    expect_shares(sample, weights)
 
 
 def test_endpoints_that_have_no_connection_yet_keep_their_share(stage: Stage) -> None:
     """The kernel's choice is the gate's: else those that have connections would get more."""
-    ports = {name: stage.backend("serve", "127.0.0.1", name) for name in "abcdefgh"}
-    stage.ports.set_cluster("all", [Target("127.0.0.1", port) for port in ports.values()])
-    stage.route(table(to("/", "all")))
-    found = Counter(answer for _ in range(40) for answer in stage.ask(["/"] * 20))
-    assert chi_square(found, dict.fromkeys(ports, 1)) < 24.3  # 7 degrees of freedom, p = 0.001
+    names = "abcdefgh"
+
+    def sample(times: int) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for _ in range(times):  # each time with endpoints that are new
+            ports = [stage.backend("serve", "127.0.0.1", name) for name in names]
+            stage.ports.set_cluster("all", [Target("127.0.0.1", port) for port in ports])
+            stage.route(table(to("/", "all")))
+            found.update(answer for _ in range(40) for answer in stage.ask(["/"] * 20))
+        return found
+
+    expect_shares(sample, dict.fromkeys(names, 1))
 
 
 def test_without_a_gate_a_service_with_routes_refuses(routed: Stage) -> None:

@@ -54,6 +54,30 @@ def chi_square(found: Mapping[str, int], weights: Mapping[str, int]) -> float:
     )
 
 
+_ONCE_IN_A_THOUSAND = {1: 10.8, 2: 13.8, 7: 24.3}  # chi-square by degrees of freedom
+
+
+def expect_shares(sample: Callable[[int], Mapping[str, int]], weights: Mapping[str, int]) -> None:
+    """Fail where two samples of their own are both further from weights than once in a thousand.
+
+    By chance that is once in a million runs. What is wrong shows in the second at least as well as in the
+    first, as it is four times as large.
+
+    Args:
+        sample: counts by name; it is told how many times as many as it takes at least.
+        weights: what is to be expected, by name; nothing else may be counted.
+    """
+    far = _ONCE_IN_A_THOUSAND[sum(weight > 0 for weight in weights.values()) - 1]
+    found: list[tuple[float, Mapping[str, int]]] = []
+    for times in (1, 4):
+        counts = sample(times)
+        assert counts.keys() <= {name for name, weight in weights.items() if weight}, counts
+        found.append((chi_square(counts, weights), counts))
+        if found[-1][0] < far:
+            return
+    raise AssertionError(f"further than {far} from {weights}: {found}")
+
+
 def serving(
     name: str,
     host: str,
