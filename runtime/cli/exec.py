@@ -51,6 +51,8 @@ def exec_(
         ctx.exit(_run(command, name=name, client=client))
     except CannotStartError as error:
         click.echo(f"error: {error}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
         ctx.exit(error.status)
 
 

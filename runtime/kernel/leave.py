@@ -35,6 +35,16 @@ def leave_container(pid: int, into: Path) -> None:
     Raises:
         CgroupError: it cannot be moved there.
     """
+    move(pid, into)
+    leave_version_1(pid)
+
+
+def move(pid: int, into: Path) -> None:
+    """Move a process into a control group of version 2, also out of a container to which groups are delegated.
+
+    Raises:
+        CgroupError: it cannot be moved there.
+    """
     try:
         _move(pid, into)
     except OSError as error:
@@ -47,7 +57,6 @@ def leave_container(pid: int, into: Path) -> None:
             f"process {pid} cannot be moved to {into}: {error.strerror}",
             hint=hint if delegated else None,
         ) from error
-    leave_version_1(pid)
 
 
 def leave_version_1(pid: int) -> None:

@@ -30,8 +30,8 @@ _FORWARDED = frozenset(
 class CannotStartError(KmeshError):
     """The command could not be started; `status` is what a shell would exit with."""
 
-    def __init__(self, message: str, *, status: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.status = status
 
 
@@ -48,7 +48,11 @@ def run_in_cgroup(argv: Sequence[str], *, procs: int) -> int:
     Raises:
         CannotStartError: there is no such command, or it cannot be executed.
     """
-    return _run(argv, lambda: os.write(procs, b"0"), where="its cgroup")
+    hint = (
+        "from within a container that has control groups of its own no other can be entered where they are "
+        "delegated (nsdelegate): run it on the host, start the container with --cgroupns host, or use --netns"
+    )
+    return _run(argv, lambda: os.write(procs, b"0"), where="its cgroup", hint=hint)
 
 
 def run_in_netns(argv: Sequence[str], netns: Path) -> int:
@@ -65,7 +69,9 @@ def run_in_netns(argv: Sequence[str], netns: Path) -> int:
         os.close(handle)
 
 
-def _run(argv: Sequence[str], enter: Callable[[], object], *, where: str) -> int:
+def _run(
+    argv: Sequence[str], enter: Callable[[], object], *, where: str, hint: str | None = None
+) -> int:
     watched = {*_FORWARDED, signal.SIGCHLD}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
 
@@ -81,7 +87,8 @@ def _run(argv: Sequence[str], enter: Callable[[], object], *, where: str) -> int
     except OSError as error:
         raise CannotStartError(f"cannot run {argv[0]}: {error.strerror}", status=126) from error
     except subprocess.SubprocessError as error:  # `enter` failed: the command has not run
-        raise CannotStartError(f"{argv[0]} cannot enter {where}", status=126) from error
+        message = f"{argv[0]} cannot enter {where}"
+        raise CannotStartError(message, status=126, hint=hint) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import KmeshError
+from runtime.kernel.cgroup import CgroupError
+from runtime.kernel.leave import move
 from runtime.tables.lookup import host_port
 from runtime.telemetry.directory import unpacked
 from runtime.telemetry.http_log import Told
@@ -125,9 +127,9 @@ def try_request(
 
 def _enter(cgroup: Path, pid: int) -> None:
     try:
-        (cgroup / "cgroup.procs").write_text(str(pid), encoding="ascii")
-    except OSError as error:
-        raise TryError(f"cannot send from {cgroup}: {error.strerror}") from error
+        move(pid, cgroup)
+    except CgroupError as error:
+        raise TryError(f"cannot send from {cgroup}: {error}", hint=error.hint) from error
 
 
 def _say(child: subprocess.Popen[str], line: str, place: From) -> dict[str, Any]:

@@ -66,6 +66,19 @@ def test_place_has_the_namespaces_cookie(world: World, objects: Path) -> None:
         place_at(world.netns.with_name("gone"), cgroup=None)
 
 
+CONTAINER = "0f" * 32
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (f"cri-containerd-{CONTAINER}.scope",),
+        # CRI-O: below the pod's group, named by its driver; crun makes another level in it.
+        (f"crio-{CONTAINER}.scope/container", f"crio-conmon-{CONTAINER}.scope"),
+        (f"crio-{CONTAINER}", f"crio-conmon-{CONTAINER}"),
+    ],
+    ids=["containerd", "crio-systemd", "crio-cgroupfs"],
+)
 @pytest.mark.parametrize(
     "path",
     [
@@ -78,14 +91,18 @@ def test_place_has_the_namespaces_cookie(world: World, objects: Path) -> None:
         f"system.slice/docker.service/kubepods/burstable/pod{UID}",
     ],
 )
-def test_pods_cgroup_is_found_with_every_driver(tmp_path: Path, path: str) -> None:
-    (tmp_path / path / "cri-containerd-0123.scope").mkdir(parents=True)
+def test_pods_cgroup_is_found_with_every_driver_and_runtime(
+    tmp_path: Path, path: str, parts: tuple[str, ...]
+) -> None:
+    for part in parts:
+        (tmp_path / path / part).mkdir(parents=True)
     (tmp_path / path.replace(UID[:8], OTHER[:8])).mkdir()
     cgroups = PodCgroups(tmp_path)
     assert cgroups.find(UID) == tmp_path / path
     assert cgroups.find(OTHER) == tmp_path / path.replace(UID[:8], OTHER[:8]), "the next is as good"
     assert is_pod(tmp_path / path)
     assert not is_pod((tmp_path / path).parent)
+    assert not any(is_pod(tmp_path / path / part) for part in parts)
 
 
 def test_pod_without_a_cgroup_is_not_found(tmp_path: Path) -> None:

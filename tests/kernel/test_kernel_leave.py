@@ -95,6 +95,22 @@ def test_boundary_of_delegation_is_passed_by_the_hosts_namespace(
     assert members(target) == [str(contained.pid)]
 
 
+def test_request_is_sent_from_a_group_beyond_a_boundary_of_delegation(
+    contained: subprocess.Popen[bytes], groups: list[Path], checkout: Path
+) -> None:
+    """`kmeshctl explain --send`, asked of a daemon in a container: it moves as what leaves does."""
+    target = groups[-1]
+    program = INSIDE.replace(
+        "leave.leave_container(int(sys.argv[1]), pathlib.Path(sys.argv[2]))",
+        "from runtime.launch import http_try\n"
+        "http_try._enter(pathlib.Path(sys.argv[2]), int(sys.argv[1]))",
+    )
+    assert "http_try" in program
+    argv = ["unshare", "--cgroup", sys.executable, "-c", program, str(contained.pid), str(target)]
+    subprocess.run(argv, check=True, cwd=checkout)
+    assert members(target) == [str(contained.pid)]
+
+
 def test_group_that_is_not_there_is_named(contained: subprocess.Popen[bytes]) -> None:
     nowhere = cgroup2_root() / f"{NAME}-none"
     with pytest.raises(CgroupError, match=f"cannot be moved to {nowhere}"):

@@ -36,6 +36,17 @@ def test_the_command_enters_the_cgroup_before_it_runs(procs: int, tmp_path: Path
     assert (tmp_path / "cgroup.procs").read_bytes() == b"0"
 
 
+def test_a_cgroup_that_cannot_be_entered_says_from_where_it_can(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.procs").touch()
+    readable = os.open(tmp_path / "cgroup.procs", os.O_RDONLY)
+    try:
+        with pytest.raises(CannotStartError, match="true cannot enter its cgroup") as caught:
+            run_in_cgroup(["true"], procs=readable)
+    finally:
+        os.close(readable)
+    assert "--cgroupns host" in str(caught.value.hint)
+
+
 def test_a_missing_command_is_127_and_one_that_cannot_run_126(procs: int, tmp_path: Path) -> None:
     with pytest.raises(CannotStartError, match="command not found") as caught:
         run_in_cgroup(["kmesh-no-such-command"], procs=procs)
