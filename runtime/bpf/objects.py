@@ -13,6 +13,7 @@ from typing import Self
 
 from runtime.bpf.lib import BpfError, captured_log, check, lib
 from runtime.bpf.maps import BpfMap
+from runtime.errors import KmeshError
 
 
 class LoadError(BpfError):
@@ -158,7 +159,7 @@ class BpfObject:
             # Data sections carry a prefix cut from the object's name.
             if found == name or (name.startswith(".") and found.endswith(name)):
                 return handle
-        raise KeyError(f"{self.path}: no {name}")
+        raise KmeshError(f"{self.path}: no {name}")
 
     def set_autoload(self, program: str, *, load: bool) -> None:
         """Say before `load` whether a program is to be loaded."""

@@ -17,7 +17,8 @@ from runtime.bpf.maps import BpfMap
 from runtime.errors import KmeshError
 from runtime.kernel.datapath import LINKS
 from runtime.kernel.links import Scope
-from runtime.tables.layout import DIGEST
+from runtime.kernel.other_path import PATHS
+from runtime.kernel.programs import digest_of
 
 _TABLES = ("frontends", "clusters", "slots", "managed_netns")
 
@@ -76,12 +77,13 @@ def open_tables(pins: Path) -> Iterator[PinnedTables]:
 def _find(pins: Path) -> Path:
     """The directory with the tables of this version's layout."""
     try:
-        homes = sorted(path.parent for path in pins.glob("*/*/frontends"))
+        found = sorted(path.parent for path in pins.glob("*/*/frontends"))
     except OSError as error:
         raise KmeshError(f"cannot read {pins}: {error.strerror}", hint="use sudo") from error
+    homes = [home for home in found if home.parent.name in PATHS]
     if not homes:
         raise NothingPinnedError(f"no service tables are pinned at {pins}")
-    ours = [home for home in homes if home.name == DIGEST[:16]]
+    ours = [home for home in homes if home.name == digest_of(home.parent.name)[:16]]
     if not ours:
         raise KmeshError(
             f"the maps at {homes[0]} are laid out by another version of Kmesh",

@@ -351,7 +351,13 @@ class Daemon(Instance):
     @property
     def took_over(self) -> bool:
         """Whether an earlier daemon's data path, which was serving, is in this one's hands."""
-        return self._started is not None and self._started.path.was_serving
+        return self._started is not None and (
+            self._started.path.was_serving or self._another_serves(self._started.name)
+        )
+
+    def _another_serves(self, name: str) -> bool:
+        """Whether the path of an earlier mode is still there, as it is until this one is whole."""
+        return bool(other_paths(self._config.pins, name))
 
     def stop(self, *, keep: bool) -> None:
         """End everything: servers, data path (unless it is to be kept), files. Idempotent."""
@@ -367,18 +373,36 @@ class Daemon(Instance):
         if self._started is None:
             self._dir.clear(note=False)  # of a daemon that was killed: `kmesh cleanup` goes by it
         elif keep:
-            self._leave(self._started.path)
+            path = self._started.path
+            if not path.was_serving and self._another_serves(self._started.name):
+                self._give_way(path)
+            else:
+                self._leave(path)
         else:
             self._remove(self._started.path)
         self._started = None
 
-    def _leave(self, path: DataPath) -> None:
-        """Let go of what serves on, for the next daemon."""
+    def _give_way(self, path: DataPath) -> None:
+        """Remove a path that was never whole; the one of the mode before serves on."""
+        self._let_go()
+        if self._http:
+            self._http.destroy()
+        path.destroy()
+        self._dir.unlock()
+        _log.info(
+            "stopped; the data path of before stays pinned at %s and serves", self._config.pins
+        )
+
+    def _let_go(self) -> None:
         self._telemetry.close()
         if self._authorization:
             self._authorization.close()
         if self._acceleration:
             self._acceleration.close()
+
+    def _leave(self, path: DataPath) -> None:
+        """Let go of what serves on, for the next daemon."""
+        self._let_go()
         path.close()
         self._dir.unlock()
         _log.info("stopped; the data path stays pinned at %s and serves", self._config.pins)

@@ -177,7 +177,7 @@ def end_gate(place: GatePlace, *, seconds: float = 10) -> bool:
         for each in left:
             _reap(int(each))
         time.sleep(0.01)
-    for file in (_note(place), place.socket):
+    for file in (_note(place), place.socket, Path(f"{place.socket}.log")):
         file.unlink(missing_ok=True)
     with suppress(OSError):
         place.cgroup.rmdir()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+from contextlib import suppress
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEAD = re.compile(
@@ -117,7 +118,8 @@ def _answer(peer: socket.socket, name: str, data: bytes) -> bytes:
         _note(name, "whole", data[:end])
         data = data[end:]
         start = b"HTTP/1.1 200 OK\r\nx-backend: " + name.encode() + b"\r\ncontent-length: 0\r\n\r\n"
-        peer.sendall(start)
+        with suppress(OSError):  # it is recorded, and who has gone is seen by reading on
+            peer.sendall(start)
     return data
 
 

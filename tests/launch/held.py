@@ -149,7 +149,7 @@ def end_load() -> dict[str, int]:
 
 _COMMANDS = {
     each.__name__: each
-    for each in (echo, connect, loose, say, send_to, peer, close, load, answers, end_load)
+    for each in (echo, connect, loose, say, hear, send_to, peer, close, load, answers, end_load)
 }
 
 

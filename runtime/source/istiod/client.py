@@ -46,6 +46,7 @@ class Client:
         status: counters to keep.
         received: called with what each response came to.
         dialect: how Istiod is talked to.
+        not_offered: called when the server says that it does not know the dialect at all.
         sleep: waits that many seconds.
     """
 
@@ -57,6 +58,7 @@ class Client:
         status: StreamStatus,
         received: Received,
         dialect: Dialect = DELTA,
+        not_offered: Callable[[], object] = lambda: None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._config = config
@@ -64,6 +66,7 @@ class Client:
         self._status = status
         self._received = received
         self._dialect = dialect
+        self._not_offered = not_offered
         self._sleep = sleep
         self._session: Session | None = None
 
@@ -113,6 +116,8 @@ class Client:
         try:
             return await self._converse(session)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                self._not_offered()
             return f"{error.code().name}: {error.details()}"
         except KmeshError as error:
             session.fruitful = False

@@ -57,8 +57,14 @@ class IstiodStatus(StreamStatus):
 
 @dataclass(slots=True, kw_only=True)
 class AdsStatus(StreamStatus):
-    """Of ADS: how many resources of each type are held."""
+    """Of ADS.
 
+    Attributes:
+        offered: False: the server says that it has no such thing, and so there is no HTTP.
+        clusters, endpoints, listeners, route_tables: how many are held.
+    """
+
+    offered: bool = True
     clusters: int = 0
     endpoints: int = 0
     listeners: int = 0

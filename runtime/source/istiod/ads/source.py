@@ -58,6 +58,7 @@ class AdsSource:
             status=self.status,
             received=self._received,
             dialect=STATE_OF_THE_WORLD,
+            not_offered=self._not_offered,
             sleep=sleep,
         )
 
@@ -99,6 +100,13 @@ class AdsSource:
             client.cancel()
             await asyncio.gather(client, return_exceptions=True)
 
+    def _not_offered(self) -> None:
+        """A server of the workload API alone: its services are not kept waiting for HTTP."""
+        if not self.status.synced and self.status.offered:
+            self.status.offered = False
+            _log.warning("%s offers no ADS: there is no HTTP until it does", self._config.address)
+            self._pending.set_whole()
+
     def _received(self, subscription: StateSubscription, outcome: Outcome) -> None:
         self._pending.merge(outcome.changes)
         if subscription is self._clusters:
@@ -111,7 +119,7 @@ class AdsSource:
             self._want(self._tables, names)
         self._count()
         if not self.status.synced and all(each.settled for each in self._all):
-            self.status.synced = True
+            self.status.synced = self.status.offered = True
             self._pending.set_whole()
             _log.info(
                 "first sync of HTTP: %d clusters, %d listeners, %d route tables",

@@ -17,6 +17,7 @@ from tests.source.istiod.ads.test_ads_stream import table
 from tests.source.istiod.ads_server import RDS, AdsServer
 from tests.source.istiod.conftest import Waits
 from tests.source.istiod.mesh_messages import policy, service, service_name, uid, workload
+from tests.source.istiod.xds_server import XdsServer
 
 Start = Callable[..., Follower]
 
@@ -89,6 +90,23 @@ async def test_no_ads_holds_up_nothing(server, mesh):
     assert details(follower)["connected"] is True
     server.broken = False
     await follower.synced()
+
+
+async def test_a_server_that_has_no_ads_has_no_http_until_it_has(server, mesh, monkeypatch):
+    await server.stop()
+    with monkeypatch.context() as without:
+        without.setattr(AdsServer, "_methods", XdsServer._methods)
+        await server.start()
+    follower = mesh()
+    await follower.synced()
+    assert not follower.picture.tables
+    assert details(follower)["http"]["offered"] is False
+    assert details(follower)["http"]["synced"] is False
+    assert details(follower)["http"]["last_error"].startswith("UNIMPLEMENTED")
+    await server.stop()
+    await server.start()
+    await follower.until(lambda: len(follower.picture.tables) == 3)
+    assert details(follower)["http"]["offered"] is True
 
 
 async def test_no_workload_api_holds_up_http_only_until_its_first_picture(server, mesh):
