@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.tabular import lay_out
@@ -30,6 +30,7 @@ WORDS = (
 cells = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=st.lists(st.tuples(cells, cells, cells, cells), max_size=6),
     width=st.integers(40, 130),

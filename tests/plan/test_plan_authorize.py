@@ -307,6 +307,7 @@ def test_a_client_that_is_not_told_is_asked_for() -> None:
             identity_from(wrong)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     pattern=st.sampled_from(
         [one for one in (*PATTERNS, *VALUE_PATTERNS) if r"\b" not in one and r"\p" not in one]
