@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from ci.bench.proxy import http_proxy
 from ci.bench.stage import BIN, CHECKOUT, Stage
 from runtime.compile.gate import compile_gate
 from runtime.compile.tree import compile_tree
@@ -76,42 +77,6 @@ class Way:
     port: int
     cgroup: Path | None = None
     processes: tuple[int, ...] = ()
-
-
-def _address(host: str, port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": host, "port_value": port}}
-
-
-def _envoy(listens: tuple[str, int], target: tuple[str, int]) -> dict[str, Any]:
-    """An HTTP proxy with one route, no log and no filter but the router."""
-    types = "type.googleapis.com/envoy.extensions.filters"
-    router = {
-        "name": "envoy.filters.http.router",
-        "typed_config": {
-            "@type": f"{types}.http.router.v3.Router",
-            "suppress_envoy_headers": True,
-        },
-    }
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "0s"}}
-    manager = {
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {
-            "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "bench",
-            "http_filters": [router],
-            "route_config": {
-                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]
-            },
-        },
-    }
-    endpoint = {"endpoint": {"address": _address(*target)}}
-    cluster = {
-        "name": "c",
-        "type": "STATIC",
-        "load_assignment": {"cluster_name": "c", "endpoints": [{"lb_endpoints": [endpoint]}]},
-    }
-    listener = {"address": _address(*listens), "filter_chains": [{"filters": [manager]}]}
-    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 
 def _mesh() -> Update:
@@ -235,7 +200,7 @@ class Ways:
         self, name: str, listens: tuple[str, int], target: tuple[str, int], *, far: bool
     ) -> int:
         config = self._stage.path / f"{name}.json"
-        config.write_text(json.dumps(_envoy(listens, target)))
+        config.write_text(json.dumps(http_proxy(listens, target)))
         argv = [
             str(BIN / "envoy"),
             "-c",

@@ -1,40 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ci.demo`, as root."""
+"""`python -m ci.demo [--path auto|enhanced|compat] [--output text|json]`, as root."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from types import FrameType
+from typing import Any
 
 from ci.demo import tell
-from ci.demo.stage import DemoError, Stage
+from ci.demo.http_story import tell_requests
+from ci.demo.stage import KMESH, DemoError, Stage
 from ci.demo.story import tell_story
 
 _INSIDE = "--inside"
+_TOOLS = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2", "curl": "curl"}
 
 
 def main() -> int:
+    asked = _arguments()
+    if asked.output == "json":
+        tell.to_stderr()
     if os.geteuid() != 0:
         tell.bad("the demo loads programs into the kernel: run it as root (sudo make demo)")
         return 1
-    if _INSIDE not in sys.argv:
+    if not asked.inside:
         _enter_namespace()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    return _play()
+    try:
+        seen = _play(asked.path)
+    except DemoError as error:
+        tell.bad(str(error))
+        return 1
+    except KeyboardInterrupt:
+        tell.bad("interrupted; everything that was started has been ended and removed")
+        return 130
+    if asked.output == "json":
+        print(json.dumps(seen, indent=2))
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m ci.demo", description=__doc__)
+    parser.add_argument("--path", choices=["auto", "enhanced", "compat"], default="auto")
+    parser.add_argument("--output", choices=["text", "json"], default="text")
+    parser.add_argument(_INSIDE, action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def _enter_namespace() -> None:
     """Start over in a new network namespace, which ends with the last process in it."""
-    for tool in ("unshare", "ip", "curl"):
+    for tool, package in _TOOLS.items():
         if shutil.which(tool) is None:
-            tell.bad(f"the demo needs {tool} (Debian: util-linux, iproute2, curl)")
+            tell.bad(f"the demo needs {tool} (Debian: {package})")
             sys.exit(1)
-    again = [sys.executable, "-m", "ci.demo", _INSIDE]
+    again = [sys.executable, "-m", "ci.demo", _INSIDE, *sys.argv[1:]]
     os.execvp("unshare", ["unshare", "--net", "--", *again])  # noqa: S606 - becomes the demo
 
 
@@ -42,17 +69,37 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _play() -> int:
-    try:
-        with Stage() as stage:
+def _play(path: str) -> dict[str, Any]:
+    """Tell of the enhanced path where this kernel and build run it, and else of the other.
+
+    Raises:
+        DemoError: something was not as told, or the path that was asked for does not run here.
+    """
+    missing = _missing() if path != "compat" else []
+    if path == "compat" or (missing and path == "auto"):
+        if missing:
+            tell.say("The enhanced path does not run here, so this shows the compat path instead:")
+            tell.output(missing)
+        with Stage(mode="compat") as stage:
             tell_story(stage)
-    except DemoError as error:
-        tell.bad(str(error))
-        return 1
-    except KeyboardInterrupt:
-        tell.bad("interrupted; everything that was started has been ended and removed")
-        return 130
-    return 0
+        return {"mode": "compat", "enhanced_lacks": missing}
+    if missing:
+        raise DemoError("the enhanced path does not run here: " + "; ".join(missing))
+    with Stage(mode="enhanced") as stage:
+        return tell_requests(stage)
+
+
+def _missing() -> list[str]:
+    """What the enhanced path lacks here, as the prober says; nothing where it runs."""
+    argv = [str(KMESH), "probe", "--output", "json"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    try:
+        mode = json.loads(done.stdout)["mode"]
+    except (ValueError, KeyError) as error:
+        raise DemoError(f"kmesh probe does not tell: {done.stderr.strip()}") from error
+    return (
+        [] if mode["mode"] == "enhanced" else list(mode["refused"].get("enhanced", ["no reason"]))
+    )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ class DemoError(Exception):
 class Stage:
     """Everything the demo runs; leaving it ends and removes all of it, whatever happened."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, mode: str = "compat") -> None:
+        self.mode = mode
         self._exit = ExitStack()
         self.directory = Path(tempfile.mkdtemp(prefix="kmesh-demo-"))
         self._exit.callback(shutil.rmtree, self.directory, ignore_errors=True)
@@ -58,6 +59,8 @@ class Stage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # an impatient Ctrl-C is to leave nothing behind
         self._exit.close()
 
     def run(self, argv: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -105,11 +108,16 @@ class Stage:
         Raises:
             DemoError: it does not say so in time.
         """
+        path = self.launch(argv, log=log)
+        self.wait_for(lambda: says in path.read_text(), f"{what} did not start")
+
+    def launch(self, argv: Sequence[str], *, log: str) -> Path:
+        """Start something that ends with the stage; gives the file that it writes to."""
         path = self.directory / log
         with path.open("w") as file:
             process = self._start(argv, stdout=file, stderr=file)
         self._exit.callback(_end, process)
-        self.wait_for(lambda: says in path.read_text(), f"{what} did not start")
+        return path
 
     @property
     def access_log(self) -> list[str]:
@@ -122,7 +130,8 @@ class Stage:
         Raises:
             DemoError: it ended, or was not ready in time.
         """
-        argv = ["kmesh", "run", *(arguments or ("--source", f"files:{self.services}"))]
+        source = arguments or ("--source", f"files:{self.services}")
+        argv = ["kmesh", "run", "--mode", self.mode, *source]
         tell.command(argv)
         self._log = []
         with (self.directory / "access.log").open("a") as out:
@@ -174,6 +183,17 @@ class Stage:
         daemon.wait()
         self._exit.callback(self.run, [str(KMESH), "cleanup"], check=False)  # if none follows it
         return daemon.pid
+
+    def at_end(self, argv: Sequence[str]) -> None:
+        """Have a command run at the end, whatever happens until then."""
+        self._exit.callback(self.run, argv, check=False)
+
+    def start_talking(self, argv: Sequence[str]) -> subprocess.Popen[str]:
+        """Start a command that is told what to do on its standard input, and ends with that."""
+        pipe = subprocess.PIPE
+        process = self._start(argv, stdin=pipe, stdout=pipe, text=True)
+        self._exit.callback(_end, process)
+        return process
 
     def start_in_background(self, argv: Sequence[str]) -> subprocess.Popen[str]:
         """Start a command whose output is to be read; it ends with the stage at the latest."""

@@ -96,10 +96,10 @@ def _write(stage: Stage, text: str) -> None:
 
 
 def _daemon(stage: Stage) -> None:
-    tell.step("Kmesh looks at this kernel, and starts the best path that it runs")
+    tell.step("Kmesh looks at this kernel, and starts the compat path")
     tell.output(stage.start_daemon())
     status = stage.ask("status")
-    tell.good(f"it chose the {status['mode']} path by itself, and is ready")
+    _check(status["mode"] == "compat", "the compat path is ready", f"it runs {status['mode']}")
     tell.say("What it knows now:")
     stage.show(["kmeshctl", "services"])
 
@@ -184,7 +184,6 @@ def _end(stage: Stage) -> None:
     _check(status == 0, "kmesh run ended cleanly", f"kmesh run ended with status {status}")
     left = [str(path) for path in stage.leftovers()]
     _check(not left, "no program, no map, no file is left", f"still there: {', '.join(left)}")
-    print()
     tell.say(
         "To go on by yourself: `kmesh probe` tells what this kernel can do and why not more, "
         "`kmesh run --help` and `kmesh exec --help` the rest."

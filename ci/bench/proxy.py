@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of an Envoy that does as little as a proxy of HTTP can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _address(host: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def http_proxy(listens: tuple[str, int], target: tuple[str, int]) -> dict[str, Any]:
+    """An HTTP proxy with one route, no log and no filter but the router."""
+    types = "type.googleapis.com/envoy.extensions.filters"
+    router = {
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": f"{types}.http.router.v3.Router",
+            "suppress_envoy_headers": True,
+        },
+    }
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "0s"}}
+    manager = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "bench",
+            "http_filters": [router],
+            "route_config": {
+                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]
+            },
+        },
+    }
+    endpoint = {"endpoint": {"address": _address(*target)}}
+    cluster = {
+        "name": "c",
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": "c", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+    listener = {"address": _address(*listens), "filter_chains": [{"filters": [manager]}]}
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
