@@ -246,7 +246,7 @@ def _workloads(question: Question, known: Known | None) -> list[Json]:
 def _managed(tables: PinnedTables) -> Json:
     """Whom all of this concerns: other processes are never touched."""
     namespaces = sum(1 for _ in tables.items("managed_netns"))
-    return {"cgroups": sorted(tables.programs()), "network_namespaces": namespaces}
+    return {"cgroups": tables.governed(), "network_namespaces": namespaces}
 
 
 def _notes(known: Known | None) -> list[str]:

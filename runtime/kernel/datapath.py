@@ -32,7 +32,7 @@ LINKS = "links"
 COUNTERS = (
     "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "upstream_full", "no_slot", "paused", "home",
 )  # fmt: skip
-_CGROUP, _NETNS, _GATE = "cgroup", "netns", "gate"
+_CGROUP, _NETNS, GATE = "cgroup", "netns", "gate"  # kinds of scopes
 
 
 class DataPath:
@@ -174,7 +174,7 @@ class DataPath:
         self._must_turn_over = False
 
     def _wanted(self, scope: Scope) -> list[Program]:
-        if scope.kind == _GATE:
+        if scope.kind == GATE:
             return self._open.for_gate()
         return self._open.for_root() if scope.kind == _NETNS else self._open.for_cgroups()
 
@@ -237,7 +237,7 @@ class DataPath:
 
     def enroll_gate(self, cgroup: Path) -> None:
         """Follow the connections of the gate, which is alone in its cgroup. Idempotent."""
-        self._links.attach(_GATE, cgroup, self._open.for_gate())
+        self._links.attach(GATE, cgroup, self._open.for_gate())
 
     def gate_counters(self) -> dict[str, int]:
         """What became of the messages of clients: `taken`, or why they were passed to the gate."""
@@ -250,7 +250,7 @@ class DataPath:
         attach_to_map(let_through.fd, self._map("clients").fd, AttachType.SK_SKB_STREAM_VERDICT)
 
     def release_gate(self, cgroup: Path) -> None:
-        self._links.release(_GATE, cgroup)
+        self._links.release(GATE, cgroup)
 
     @property
     def namespaces(self) -> list[int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from runtime.bpf.lib import BpfError
 from runtime.bpf.maps import BpfMap
 from runtime.errors import KmeshError
-from runtime.kernel.datapath import LINKS
+from runtime.kernel.datapath import GATE, LINKS
 from runtime.kernel.links import Scope
 from runtime.kernel.other_path import PATHS
 from runtime.kernel.programs import digest_of
@@ -45,9 +45,16 @@ class PinnedTables:
 
     def programs(self) -> dict[str, list[str]]:
         """The programs attached, by the cgroup in which they run."""
+        return {str(scope.cgroup): scope.programs for scope in self._scopes()}
+
+    def governed(self) -> list[str]:
+        """The cgroups whose connections are balanced or routed; the gate's own is none."""
+        return sorted(str(scope.cgroup) for scope in self._scopes() if scope.kind != GATE)
+
+    def _scopes(self) -> list[Scope]:
         links = self.pins / self.path / LINKS
-        scopes = sorted(links.iterdir()) if links.is_dir() else []
-        return {str(scope.cgroup): scope.programs for scope in map(Scope, scopes) if scope.is_alive}
+        scopes = map(Scope, sorted(links.iterdir()) if links.is_dir() else [])
+        return [scope for scope in scopes if scope.is_alive]
 
 
 @contextmanager

@@ -70,8 +70,8 @@ class Dictionaries:
     def items(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         return iter(self._tables.get(table, {}).items())
 
-    def programs(self) -> dict[str, list[str]]:
-        return {"/sys/fs/cgroup/a": ["kmesh_connect4"]}
+    def governed(self) -> list[str]:
+        return sorted({"/sys/fs/cgroup/a": ["kmesh_connect4"]})
 
 
 def ask(
