@@ -21,7 +21,7 @@ from ci.matrix.measure import Row, inside, parse
 from ci.matrix.module import module
 from ci.matrix.plan import chosen
 from ci.matrix.root import pack
-from runtime.compile.gate import compile_gate
+from runtime.compile.native import compile_programs
 from runtime.compile.tree import compile_tree
 from runtime.errors import KmeshError
 
@@ -40,12 +40,13 @@ def run_on(listed: Wanted) -> Row:
     """
     [kernel] = fetch([listed])
     compile_tree(_CHECKOUT / "bpf", _CHECKOUT / "build/all", unshipped=True)
-    compile_gate(_CHECKOUT, _CHECKOUT / "build/gate/kmesh-gate")
+    compile_programs(_CHECKOUT / "build/bin")
     with tempfile.TemporaryDirectory(prefix="kmesh-openeuler-") as name:
         root, archive = Path(name) / "root", Path(name) / "module.cpio"
         target = root / MODULE.relative_to("/")
         target.parent.mkdir(parents=True)
         shutil.copy(module(kernel, listed), target)
+        shutil.copytree(_CHECKOUT / "build/all", root / "kmesh/build/all")  # with what is unshipped
         pack(root, archive)
         outcome = inside(
             kernel,

@@ -56,7 +56,7 @@ def _for_this_kernel(scenario: Scenario) -> Scenario:
     version = running_facts().upstream.version
     if scenario.before is None or (version is not None and version < scenario.before):
         return scenario
-    return replace(scenario, expected={}, mode="compat", refusal="")
+    return replace(scenario, expected={}, mode="enhanced", refusal="")
 
 
 def _in_child(work: Callable[[], Any]) -> Any:

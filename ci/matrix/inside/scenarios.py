@@ -49,7 +49,7 @@ class Scenario:
     title: str
     apply: Callable[[], None]
     expected: Mapping[str, Expected] = field(default_factory=dict)
-    mode: str = "compat"
+    mode: str = "enhanced"
     refusal: str = ""
     before: Version | None = None
     lasting: bool = False
@@ -126,6 +126,7 @@ SCENARIOS: dict[str, Scenario] = {
                 verdict="absent", reason="BTF", remedy="BTF|headers"
             ),
         },
+        mode="compat",
     ),
     "no-btf-headers": Scenario(
         title="no BTF, the kernel's headers and bcc",
@@ -143,6 +144,7 @@ SCENARIOS: dict[str, Scenario] = {
                 for name in ("accelerate", "telemetry")
             },
         },
+        mode="compat",
         headers=True,
     ),
     "without-bpf": Scenario(title="without CAP_BPF (SYS_ADMIN held)", apply=_without("BPF")),
@@ -271,6 +273,7 @@ SCENARIOS: dict[str, Scenario] = {
                 verdict="denied", reason="lockdown=confidentiality", remedy="lockdown=integrity"
             )
         },
+        mode="compat",
         lasting=True,
     ),
 }
