@@ -8,6 +8,7 @@ HOSTS ?=
 OUT ?=
 ARCHIVE ?=
 OUTPUT ?= table
+DEMO ?= auto
 BIN := .venv/bin
 AS_ROOT := ci/setup/as-root
 
@@ -52,6 +53,7 @@ test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for p
 
 matrix: setup-test ## boot every listed kernel and try everything on it (KERNELS="bookworm 6.12")
 	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(AS_ROOT) $(BIN)/python -m ci.matrix --write $(KERNELS)
 
 hosts: setup-test ## the compile image on roots of other distributions (HOSTS="bullseye rpm", OUT=dir keeps all)
@@ -88,10 +90,10 @@ lock: ## resolve the Python dependencies again, with hashes (needs uv)
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links -q \
 		-c requirements/runtime.lock -o requirements/dev.lock
 
-demo: setup-test ## services, policies, a waypoint, a killed daemon: real requests, explained
+demo: setup-test ## one connection, each request routed by the kernel (DEMO=compat: services, policies, a killed daemon)
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
-	@$(AS_ROOT) $(BIN)/python -m ci.demo
+	@$(AS_ROOT) $(BIN)/python -m ci.demo --path $(DEMO) --output $(if $(filter json,$(OUTPUT)),json,text)
 
 cluster: setup-test ## a real one-node Kubernetes with Kmesh and a sample on it (cluster-down ends it)
 	@$(BIN)/python -m runtime.compile bpf build/bpf

@@ -209,7 +209,7 @@ def test_known_kernels_are_judged_by_their_evidence(objects: Path) -> None:
     releases = [".".join(verdict.release.split(".")[:2]) for verdict in verdicts]
     assert releases[:4] == ["5.10", "6.1", "6.12", "7.2"]
     assert {verdict.mode for verdict in verdicts} <= {"compat", "enhanced", "none"}
-    assert verdicts[0].mode == "compat"
+    assert verdicts[0].mode == "enhanced"
 
 
 def test_each_image_is_told_what_it_runs_on() -> None:

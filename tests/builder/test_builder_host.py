@@ -276,7 +276,7 @@ def test_everything_is_in_out_and_hangs_together(tmp_path: Path, objects: Path) 
     assert manifest["kernel"]["release"] == BTF.stem
     assert manifest["verified"] == {
         "how": "names",
-        "paths": ["compat"],
+        "paths": ["enhanced", "compat"],
         "not": manifest["verified"]["not"],
     }
     assert manifest["compiler"]

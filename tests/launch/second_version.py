@@ -78,6 +78,7 @@ def build(
     made = Version(tree)
     made._python("-m", "runtime.compile", "bpf", str(made.objects))
     made._python("-m", "builder.layout")
+    made._python("-m", "runtime.compile.native", str(tree / "build" / "bin"))
     return made
 
 

@@ -63,7 +63,7 @@ def test_off_when_not_wanted_with_the_reason(node: Node) -> None:
 
 
 def test_by_default_as_the_prober_finds(node: Node) -> None:
-    node.daemon().wait_ready()
+    node.daemon("--mode", "compat").wait_ready()
     facts = node.ask("status")["acceleration"]
     assert facts["on"] == (facts["reason"] == "")
     assert facts["on"] or "sockmap.splice.read" in facts["reason"]

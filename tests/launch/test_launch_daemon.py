@@ -41,12 +41,19 @@ def test_the_log_has_the_milestones_and_the_decision(node: Node) -> None:
     log = node.daemon().wait_ready().log
     order = [
         "options InitDaemonConfig successful",
-        "mode compat",
+        "mode enhanced",
         "bpf Start successful",
         "controller Start successful: 1 service, 2 workloads",
     ]
     assert sorted(order, key=log.index) == order
-    assert "not enhanced" in log
+
+
+def test_a_build_without_the_enhanced_path_says_so(node: Node, objects: Path) -> None:
+    lesser = node.path / "objects"
+    shutil.copytree(objects, lesser, ignore=shutil.ignore_patterns("enhanced"))
+    log = node.daemon(KMESH_OBJECTS=str(lesser)).wait_ready().log
+    assert "mode compat" in log
+    assert "not enhanced: " in log, log
 
 
 def test_a_process_that_is_not_managed_is_not_touched(node: Node) -> None:
@@ -186,8 +193,11 @@ class Shell:
         return self._process.returncode
 
 
-def test_after_kill_9_connections_go_on_and_cleanup_removes_everything(node: Node) -> None:
-    daemon = node.daemon().wait_ready()
+@pytest.mark.parametrize("mode", ["compat", "enhanced"])
+def test_after_kill_9_connections_go_on_and_cleanup_removes_everything(
+    node: Node, mode: str
+) -> None:
+    daemon = node.daemon("--mode", mode).wait_ready()
     shell = Shell(node)
     assert shell.ask() in {"blue", "green"}
     daemon.kill()
@@ -195,12 +205,12 @@ def test_after_kill_9_connections_go_on_and_cleanup_removes_everything(node: Nod
     done = node.kmesh("cleanup", "--output", "json")
     assert done.returncode == 0, done.stderr
     removed = json.loads(done.stdout)["removed"]
-    assert "maps of the compat path" in removed
+    assert f"maps of the {mode} path" in removed
     assert any(item.startswith("programs attached to ") for item in removed)
     assert shell.ask() == "OSError"
     shell.end()
     assert not node.pins.exists()
-    assert not node.run_dir.exists()
+    assert not node.run_dir.exists(), list(node.run_dir.rglob("*"))
     assert node.kmesh("cleanup").stdout == "nothing to remove\n"
 
 
@@ -217,10 +227,12 @@ def test_after_kill_9_the_next_daemon_takes_over(node: Node) -> None:
     assert node.ask("status")["managed"] == []
 
 
+@pytest.mark.parametrize("mode", ["compat", "enhanced"])
 def test_a_start_that_fails_leaves_serving_what_served(
-    node: Node, objects: Path, tmp_path: Path
+    node: Node, objects: Path, tmp_path: Path, mode: str
 ) -> None:
-    daemon = node.daemon().wait_ready()
+    """In the same mode, and in another one."""
+    daemon = node.daemon("--mode", mode).wait_ready()
     shell = Shell(node)
     assert shell.ask() in {"blue", "green"}
     daemon.kill()
@@ -231,6 +243,8 @@ def test_a_start_that_fails_leaves_serving_what_served(
     failed = node.daemon("--acceleration")
     assert failed.wait() == 1
     assert "stays pinned" in failed.log
+    assert (node.pins / mode).exists()
+    assert len([each for each in node.pins.iterdir() if each.name in ("compat", "enhanced")]) == 1
     assert shell.ask() in {"blue", "green"}
     shell.end()
 
@@ -276,8 +290,10 @@ def test_a_taken_port_is_an_error_that_leaves_nothing(node: Node) -> None:
     assert not Path(pins).exists()
 
 
-def test_a_forced_mode_that_cannot_be_explains_itself(node: Node) -> None:
-    daemon = node.daemon("--mode", "enhanced")
+def test_a_forced_mode_that_cannot_be_explains_itself(node: Node, objects: Path) -> None:
+    lesser = node.path / "objects"
+    shutil.copytree(objects, lesser, ignore=shutil.ignore_patterns("enhanced"))
+    daemon = node.daemon("--mode", "enhanced", KMESH_OBJECTS=str(lesser))
     assert daemon.wait() == 1
     assert "--mode enhanced" in daemon.log
     assert "objects.enhanced" in daemon.log
@@ -316,7 +332,7 @@ def test_sigterm_breaks_off_compiling(node: Node, checkout: Path) -> None:
     node.until(lambda: "compiling" in daemon.log, "it does not compile")
     assert daemon.terminate() == 0, daemon.log
     assert "bpf Start" not in daemon.log
-    assert not node.run_dir.exists()
+    assert not node.run_dir.exists(), (list(node.run_dir.rglob("*")), daemon.log)
     assert not node.pins.exists()
 
 
@@ -374,12 +390,12 @@ def test_status_can_be_read_in_every_way(node: Node) -> None:
     assert "connect.ipv4" in node.kmeshctl("probe")
     assert "libbpf:" in node.kmeshctl("version")
     dump = json.loads(node.kmeshctl("dump"))
-    assert dump["status"]["mode"] == "compat"
+    assert dump["status"]["mode"] == "enhanced"
     assert json.loads(node.http("/debug/config_dump")[1])["services"] == dump["services"]
     assert json.loads(node.http("/debug/probe")[1])["schema_version"] == 1
     metrics = node.http("/status/metric", port=15020)[1]
     assert "kmesh_services 1.0" in metrics.splitlines()
-    assert 'kmesh_mode_info{mode="compat"} 1.0' in metrics.splitlines()
+    assert 'kmesh_mode_info{mode="enhanced"} 1.0' in metrics.splitlines()
 
 
 def test_exec_hands_on_the_exit_status_and_leaves_no_cgroup(node: Node) -> None:

@@ -168,6 +168,8 @@ def test_a_namespace_that_is_gone_is_forgotten(node: Node) -> None:
     with ExitStack() as stack:
         tell(node, "/enroll", netns=str(Pod(node, stack).path))
         assert node.ask("status")["counts"]["managed_namespaces"] == 1
+    # It is gone, and its links with it, only when the gate does not listen there any more.
+    node.until(lambda: node.call(["ip", "link", "show", "pod0"]).returncode, "it is kept alive")
     with ExitStack() as stack:
         pod = Pod(node, stack)
         tell(node, "/enroll", netns=str(pod.path))

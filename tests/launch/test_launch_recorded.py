@@ -16,7 +16,6 @@ from runtime.source.istiod.decode_mesh import MeshDecoder
 from runtime.source.istiod.decode_policy import decode_policy
 from runtime.source.istiod.proto.discovery_pb2 import DeltaDiscoveryResponse
 from runtime.source.istiod.wire import ADDRESS_TYPE
-from runtime.tables.layout import DIGEST
 from runtime.tables.ops import Contents
 from runtime.tables.place import Place
 from tests.dataplane.world import Agent
@@ -97,7 +96,8 @@ def contents(node: Node) -> Contents:
     """The service tables in the kernel, read from their pins."""
     found = {}
     for name in ("frontends", "clusters", "slots"):
-        table = BpfMap.pinned(node.pins / "compat" / DIGEST[:16] / name)
+        (pinned,) = node.pins.glob(f"*/*/{name}")
+        table = BpfMap.pinned(pinned)
         found[name] = dict(table.items())
         table.close()
     return Contents(**found)

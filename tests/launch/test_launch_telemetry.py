@@ -93,7 +93,7 @@ def test_the_access_log_is_switched_while_the_daemon_runs(node: Node) -> None:
 
 
 def test_it_can_be_turned_off(node: Node) -> None:
-    daemon = node.daemon("--no-telemetry").wait_ready()
+    daemon = node.daemon("--no-telemetry", "--mode", "compat").wait_ready()
     assert sum(node.answers(5).values()) == 5
     assert "off: turned off (--no-telemetry)" in node.kmeshctl("status")
     assert "telemetry: off (turned off (--no-telemetry))" in daemon.log

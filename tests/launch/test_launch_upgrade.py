@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.tables import layout, policy_layout, telemetry_layout
+from runtime.tables import enhanced_layout, layout, policy_layout, telemetry_layout
 from tests.launch.conftest import Node
 from tests.launch.control_plane import SOURCE
 from tests.launch.mesh import ECHO, ECHO_PORT, NODE_NAME, Held, start_mesh
@@ -28,19 +28,24 @@ def layouts(node: Node, group: str) -> set[str]:
     return {one.name for one in (node.pins / group).iterdir() if re.fullmatch("[0-9a-f]{16}", one.name)}  # fmt: skip
 
 
-def digests(version: Version | None) -> dict[str, set[str]]:
-    ours = {"layout": layout, "policy_layout": policy_layout, "telemetry_layout": telemetry_layout}
-    groups = {"compat": "layout", "authorize": "policy_layout", "telemetry": "telemetry_layout"}
+MODULES = (enhanced_layout, layout, policy_layout, telemetry_layout)
+
+
+def digests(version: Version | None, mode: str) -> dict[str, set[str]]:
+    ours = {module.__name__.rpartition(".")[2]: module for module in MODULES}
+    path = "layout" if mode == "compat" else "enhanced_layout"
+    groups = {mode: path, "authorize": "policy_layout", "telemetry": "telemetry_layout"}
     return {
         group: {(version.digest(name) if version else str(ours[name].DIGEST))[:16]}
         for group, name in groups.items()
     }
 
 
-def test_an_upgrade_and_a_downgrade_lose_nothing(node: Node, second: Version) -> None:
+@pytest.mark.parametrize("mode", ["compat", "enhanced"])
+def test_an_upgrade_and_a_downgrade_lose_nothing(node: Node, second: Version, mode: str) -> None:
     """Killed under load each time; the second version is started over what the first one left."""
     start_mesh(node)
-    more = ("--node", NODE_NAME)
+    more = ("--node", NODE_NAME, "--mode", mode)
     daemon = node.daemon(*more, source=SOURCE).wait_ready()
     held = Held(node)
     node.until(held.refused, "the policy is not enforced")
@@ -51,7 +56,7 @@ def test_an_upgrade_and_a_downgrade_lose_nothing(node: Node, second: Version) ->
         held.check()  # with nobody there
         how = {"prefix": version.prefix, **version.environment} if version else {}
         daemon = node.daemon(*more, source=SOURCE, **how).wait_ready()
-        expected = digests(version)
+        expected = digests(version, mode)
         assert {group: layouts(node, group) for group in expected} == expected
         held.check()
         assert held.refused()
@@ -76,11 +81,12 @@ def test_where_what_sockets_carry_changes_connections_still_introduce_themselves
     )
     assert third.digest() == layout.DIGEST  # the tables are the same
     start_mesh(node)
-    daemon = node.daemon("--node", NODE_NAME, source=SOURCE).wait_ready()
+    more = ("--node", NODE_NAME, "--mode", "compat")
+    daemon = node.daemon(*more, source=SOURCE).wait_ready()
     held = Held(node)
     daemon.kill()
     daemon = node.daemon(
-        "--node", NODE_NAME, source=SOURCE, prefix=third.prefix, **third.environment
+        *more, source=SOURCE, prefix=third.prefix, **third.environment
     ).wait_ready()
     assert held.say(held.tcp) == b"echo-0 hello"
     held.introduce()
@@ -94,5 +100,6 @@ def test_where_what_sockets_carry_changes_connections_still_introduce_themselves
 def test_the_fields_that_are_added_change_every_layout(second: Version) -> None:
     """Or the upgrade would be no upgrade."""
     assert len(TABLES) == 3
-    mine, theirs = digests(None), digests(second)
-    assert all(mine[group].isdisjoint(theirs[group]) for group in mine)
+    for mode in ("compat", "enhanced"):
+        mine, theirs = digests(None, mode), digests(second, mode)
+        assert all(mine[group].isdisjoint(theirs[group]) for group in mine)

@@ -36,17 +36,17 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
     return {finding["capability"]: finding["verdict"] for finding in report["findings"]}
 
 
-def test_this_kernel_runs_compat(probe_json: Probe) -> None:
+def test_this_kernel_runs_enhanced(probe_json: Probe) -> None:
     report = probe_json()
     found = verdicts(report)
-    assert report["mode"]["mode"] == "compat"
-    why = "this build of Kmesh carries no program of the enhanced path"
-    assert report["mode"]["reasons"] == [f"enhanced: objects.enhanced is absent ({why})"]
+    assert report["mode"]["mode"] == "enhanced"
+    assert report["mode"]["reasons"] == []
     for name in ("bpf", "capability.bpf", "cgroup2", "bpffs", "btf", "jit", "netns", "memlock"):
         assert found[name] == "present", name
-    loads = {name: verdict for name, verdict in found.items() if name.startswith("load.compat.")}
-    assert loads
-    assert set(loads.values()) == {"present"}
+    for path in ("compat", "enhanced"):
+        loads = {name: verdict for name, verdict in found.items() if f"load.{path}." in name}
+        assert loads
+        assert set(loads.values()) == {"present"}
     assert found["connect.ipv4"] == "present"
 
 
@@ -66,7 +66,7 @@ def test_quick_leaves_the_battery_out(probe_json: Probe) -> None:
     levels = {item["level"] for finding in report["findings"] for item in finding["evidence"]}
     assert "behaviour" not in levels
     assert "load" in levels
-    assert report["mode"]["mode"] == "compat"
+    assert report["mode"]["mode"] == "enhanced"
     assert "connect.ipv4" in report["mode"]["unverified"]
 
 
@@ -476,7 +476,7 @@ def test_a_probe_leaves_no_mount(objects: Path, tmp_path: Path) -> None:
     subprocess.run(
         ["unshare", "-m", "sh", "-c", script], cwd=tmp_path, env=environment, check=True, timeout=60
     )
-    assert "Mode      compat" in (tmp_path / "report").read_text()
+    assert "Mode      enhanced" in (tmp_path / "report").read_text()
     assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
 
 
@@ -500,7 +500,7 @@ def test_a_killed_probe_leaves_nothing_that_the_next_does_not_remove(
         == []
     )
     done = kmesh_probe("--no-cache", "--objects", str(objects), "--output", "json")
-    assert json.loads(done.stdout)["mode"]["mode"] == "compat"
+    assert json.loads(done.stdout)["mode"]["mode"] == "enhanced"
     mine = {str(session) for session in sessions}
 
     def left() -> set[str]:

@@ -71,8 +71,12 @@ def test_objects_ask_for_nothing_but_fields(objects: Path) -> None:
 
 
 def test_no_object_calls_what_a_kernel_built_without_btf_refuses(objects: Path) -> None:
-    """Helpers that return a pointer with a type of the kernel's BTF ("invalid return type of func")."""
-    called = {use.name for path in objects.rglob("*.bpf.o") for use in inspect_object(path).helpers}
+    """Helpers that return a pointer with a type of the kernel's BTF ("invalid return type of func").
+
+    Those of the enhanced path do: such a kernel runs the compat one.
+    """
+    found = [path for path in objects.rglob("*.bpf.o") if path.parent.name != "enhanced"]
+    called = {use.name for path in found for use in inspect_object(path).helpers}
     assert called
     assert not [name for name in called if name.startswith("skc_to_")]
 
