@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any
 
+from runtime.control.decisions import DecisionOf, nothing_decided
 from runtime.control.policy_names import named
 from runtime.errors import KmeshError
 from runtime.kernel.http_tables import HttpTables
@@ -15,7 +16,6 @@ from runtime.model.mesh import IPAddress
 from runtime.plan.walk import Content, Routed, route
 from runtime.tables.enhanced_layout import FrontendKey, HttpPort, RouteKey, RouteStat
 from runtime.tables.enhanced_layout import Route as Row
-from runtime.tables.http_authorization import Decision
 from runtime.tables.http_governed import read_governed
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_ports import ANSWER, FORWARD, GOVERNED, REDIRECT, WAYPOINT, mapped
@@ -32,25 +32,6 @@ _DOES = {
     REDIRECT: "redirected by the gate",
     GOVERNED: "to an endpoint, by the gate",
 }
-
-
-class DecisionOf(Protocol):
-    """What authorization says of a case of a port's table: `HttpPorts.decision_of`."""
-
-    def __call__(
-        self, address: IPAddress, port: int, *, table: int, case: int
-    ) -> Decision | None: ...
-
-
-def nothing_decided(
-    address: IPAddress,  # noqa: ARG001 - whoever knows no names
-    port: int,  # noqa: ARG001
-    *,
-    table: int,  # noqa: ARG001
-    case: int,  # noqa: ARG001
-) -> Decision | None:
-    """Where the names of policies are not known."""
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import log
-from runtime.control.explain_request import DecisionOf, nothing_decided
+from runtime.control.decisions import DecisionOf, nothing_decided
 from runtime.kernel.gate import Gate, GateError
 from runtime.kernel.http_stats import RouteStats
 from runtime.launch.http_try import From, Listening, TryError, try_request
