@@ -234,7 +234,7 @@ def test_each_unclean_refusal_is_a_complaint(change: Any, said: str) -> None:
 
 
 def test_a_serving_scenario_must_serve_and_leave_nothing() -> None:
-    scenario = Scenario(title="", apply=lambda: None)
+    scenario = Scenario(title="", apply=lambda: None, mode="compat")
     told = {"mode": {"mode": "compat", "reasons": []}, "findings": []}
     good = {
         "mode": "compat",
