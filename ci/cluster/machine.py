@@ -223,3 +223,7 @@ def _remove_cgroups() -> None:
                 path.rmdir()
         with suppress(OSError):
             parent.rmdir()
+    for name in ("kmesh-gate", "kmesh-waypoint"):  # the daemon's, which ended with the namespace
+        for path in Path("/sys/fs/cgroup").glob(f"**/{name}"):
+            with suppress(OSError):  # somebody is in it: another daemon's, on the host itself
+                path.rmdir()
