@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* connect() of IPv4 sockets: a service's address becomes an endpoint's before the first packet. */
-#include <kmesh/service.h>
+#include <kmesh/answer.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -10,16 +10,7 @@ static __always_inline int connect4(struct bpf_sock_addr *ctx)
 	struct kmesh_choice choice = {};
 
 	kmesh_map_ip4(service.address, ctx->user_ip4);
-	switch (kmesh_connect(ctx, &service, &choice)) {
-	case KMESH_REWRITE:
-		ctx->user_ip4 = choice.endpoint.address[3];
-		ctx->user_port = choice.endpoint.port;
-		return 1;
-	case KMESH_REFUSE:
-		return kmesh_refuse();
-	default:
-		return 1;
-	}
+	return kmesh_answer4(ctx, kmesh_connect(ctx, &service, &choice), &choice);
 }
 
 KMESH_HOOK("cgroup/connect4", connect4, connect4)

@@ -3,7 +3,7 @@
  * connect() of IPv6 sockets, which also reach IPv4 services as ::ffff:a.b.c.d: a cluster holds
  * endpoints of its service address's family, so a mapped address becomes a mapped one.
  */
-#include <kmesh/service.h>
+#include <kmesh/answer.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -16,19 +16,7 @@ static __always_inline int connect6(struct bpf_sock_addr *ctx)
 	service.address[1] = ctx->user_ip6[1];
 	service.address[2] = ctx->user_ip6[2];
 	service.address[3] = ctx->user_ip6[3];
-	switch (kmesh_connect(ctx, &service, &choice)) {
-	case KMESH_REWRITE:
-		ctx->user_ip6[0] = choice.endpoint.address[0];
-		ctx->user_ip6[1] = choice.endpoint.address[1];
-		ctx->user_ip6[2] = choice.endpoint.address[2];
-		ctx->user_ip6[3] = choice.endpoint.address[3];
-		ctx->user_port = choice.endpoint.port;
-		return 1;
-	case KMESH_REFUSE:
-		return kmesh_refuse();
-	default:
-		return 1;
-	}
+	return kmesh_answer6(ctx, kmesh_connect(ctx, &service, &choice), &choice);
 }
 
 KMESH_HOOK("cgroup/connect6", connect6, connect6)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* sendmsg() with an IPv6 address. */
+#include <kmesh/answer.h>
 #include <kmesh/datagram.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -13,19 +14,7 @@ static __always_inline int sendmsg6(struct bpf_sock_addr *ctx)
 	service.address[1] = ctx->user_ip6[1];
 	service.address[2] = ctx->user_ip6[2];
 	service.address[3] = ctx->user_ip6[3];
-	switch (kmesh_send(ctx, &service, &choice)) {
-	case KMESH_REWRITE:
-		ctx->user_ip6[0] = choice.endpoint.address[0];
-		ctx->user_ip6[1] = choice.endpoint.address[1];
-		ctx->user_ip6[2] = choice.endpoint.address[2];
-		ctx->user_ip6[3] = choice.endpoint.address[3];
-		ctx->user_port = choice.endpoint.port;
-		return 1;
-	case KMESH_REFUSE:
-		return kmesh_refuse();
-	default:
-		return 1;
-	}
+	return kmesh_answer6(ctx, kmesh_send(ctx, &service, &choice), &choice);
 }
 
 KMESH_HOOK("cgroup/sendmsg6", sendmsg6, sendmsg6)

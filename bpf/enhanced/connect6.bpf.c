@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* connect() of IPv6 sockets: as connect4.bpf.c and compat/connect6.bpf.c have it. */
+#include <kmesh/answer.h>
 #include <kmesh/client.h>
 
 char LICENSE[] SEC("license") = "GPL";
-
-#define LOOPBACK bpf_htonl(0x7f000001)
 
 static __always_inline enum kmesh_outcome to_gate(struct bpf_sock_addr *ctx,
 						  const struct kmesh_frontend_key *service,
@@ -14,7 +13,7 @@ static __always_inline enum kmesh_outcome to_gate(struct bpf_sock_addr *ctx,
 
 	if (!kmesh_is_mapped(service->address))
 		return kmesh_connect_to_gate(ctx, service, KMESH_GATE_IP6, loopback, choice);
-	kmesh_map_ip4(loopback, LOOPBACK);
+	kmesh_map_ip4(loopback, KMESH_LOOPBACK4);
 	return kmesh_connect_to_gate(ctx, service, KMESH_GATE_IP4, loopback, choice);
 }
 
@@ -34,19 +33,7 @@ static __always_inline int connect6(struct bpf_sock_addr *ctx)
 		if (outcome == KMESH_REWRITE)
 			kmesh_forget_client(ctx);
 	}
-	switch (outcome) {
-	case KMESH_REWRITE:
-		ctx->user_ip6[0] = choice.endpoint.address[0];
-		ctx->user_ip6[1] = choice.endpoint.address[1];
-		ctx->user_ip6[2] = choice.endpoint.address[2];
-		ctx->user_ip6[3] = choice.endpoint.address[3];
-		ctx->user_port = choice.endpoint.port;
-		return 1;
-	case KMESH_REFUSE:
-		return kmesh_refuse();
-	default:
-		return 1;
-	}
+	return kmesh_answer6(ctx, outcome, &choice);
 }
 
 KMESH_HOOK("cgroup/connect6", connect6, connect6)

@@ -151,13 +151,6 @@ static __always_inline bool match_head(struct bpf_sock_addr *ctx, struct kmesh_d
 	return false;
 }
 
-static __always_inline int rewrite(struct bpf_sock_addr *ctx, const struct kmesh_choice *choice)
-{
-	ctx->user_ip4 = choice->endpoint.address[3];
-	ctx->user_port = choice->endpoint.port;
-	return 1;
-}
-
 static __always_inline void forget_deferred(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -201,7 +194,7 @@ static __always_inline int connect_deferred(struct bpf_sock_addr *ctx,
 		return kmesh_route_connect4(ctx, service);
 	kmesh_forget_client(ctx);
 	kmesh_count(KMESH_TAKEN);
-	return rewrite(ctx, &choice);
+	return kmesh_answer4(ctx, KMESH_REWRITE, &choice);
 }
 
 static __always_inline int connect4(struct bpf_sock_addr *ctx)

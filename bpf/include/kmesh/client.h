@@ -8,6 +8,7 @@
 #include <kmesh/service.h>
 
 #define KMESH_IPPROTO_TCP 6
+#define KMESH_LOOPBACK4	  bpf_htonl(0x7f000001)
 
 #define KMESH_HELD 4 /* endpoints whose connections a client keeps */
 

@@ -3,9 +3,8 @@
 #ifndef KMESH_CONNECT4_H
 #define KMESH_CONNECT4_H
 
+#include <kmesh/answer.h>
 #include <kmesh/client.h>
-
-#define KMESH_LOOPBACK4 bpf_htonl(0x7f000001)
 
 /*
  * A service with routes is reached by the gate on loopback, another's address becomes an endpoint's
@@ -25,16 +24,7 @@ static __always_inline int kmesh_route_connect4(struct bpf_sock_addr *ctx,
 		if (outcome == KMESH_REWRITE)
 			kmesh_forget_client(ctx);
 	}
-	switch (outcome) {
-	case KMESH_REWRITE:
-		ctx->user_ip4 = choice.endpoint.address[3];
-		ctx->user_port = choice.endpoint.port;
-		return 1;
-	case KMESH_REFUSE:
-		return kmesh_refuse();
-	default:
-		return 1;
-	}
+	return kmesh_answer4(ctx, outcome, &choice);
 }
 
 #endif
