@@ -10,6 +10,7 @@ from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.model.mesh import Service
 from runtime.plan.ability import ability
+from runtime.plan.planned import Plan
 from runtime.plan.planner import make_plan
 from runtime.plan.report import route_rows
 
@@ -37,18 +38,25 @@ def describe_routes(
     """
     services = chosen(view.services.copy(), service)
     answer = {"serves": not why_not, "why_not": why_not, "known": False, "note": "", "routes": []}
-    if view.http is None or not view.http.known:
+    plan = plan_of(view, why_not=why_not)
+    if plan is None:
         return answer | {"note": _NOT_FOLLOWED if view.http is None else "HTTP has not come yet"}
-    plan = make_plan(
+    rows = [_with_hits(row, hits) for row in route_rows(plan, services)]
+    note = "" if rows else "no service here has HTTP routes"
+    return answer | {"known": True, "note": note, "routes": rows}
+
+
+def plan_of(view: View, *, why_not: str) -> Plan | None:
+    """The plan of what is known now, for a path or for want of one; None where no HTTP is known."""
+    if view.http is None or not view.http.known:
+        return None
+    return make_plan(
         view.http.copy(),
         ability=ability(why_not),
         services=view.services.copy(),
         workloads=view.workloads.copy(),
         policies=view.policies.copy(),
     )
-    rows = [_with_hits(row, hits) for row in route_rows(plan, services)]
-    note = "" if rows else "no service here has HTTP routes"
-    return answer | {"known": True, "note": note, "routes": rows}
 
 
 def _with_hits(row: Json, hits: Hits | None) -> Json:

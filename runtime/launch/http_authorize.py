@@ -9,15 +9,13 @@ from typing import Any
 
 from runtime.control.authorize_request import Asked, authorize
 from runtime.control.explain_request import request_head, texts
-from runtime.control.routes import chosen
+from runtime.control.routes import chosen, plan_of
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.model.mesh import IPAddress, Protocol, Service
 from runtime.model.policy import Identity
-from runtime.plan.ability import ability
 from runtime.plan.client import Client, identity_from
 from runtime.plan.planned import Plan
-from runtime.plan.planner import make_plan
 
 Json = Mapping[str, Any]
 
@@ -33,7 +31,7 @@ def authorize_http(asked: Json, *, view: View, why_not: str) -> Json:
     Raises:
         KmeshError: no such service or port, no such request or client.
     """
-    plan = _plan(view, why_not)
+    plan = plan_of(view, why_not=why_not)
     service, address, port = _where(asked, plan, view)
     head = request_head(
         str(asked.get("method", "")), str(asked.get("target", "")), texts(asked.get("headers")),
@@ -41,18 +39,6 @@ def authorize_http(asked: Json, *, view: View, why_not: str) -> Json:
     )  # fmt: skip
     question = Asked(service=service, address=address, port=port, head=head, client=_client(asked))
     return authorize(question, plan=plan, view=view)
-
-
-def _plan(view: View, why_not: str) -> Plan | None:
-    if view.http is None or not view.http.known:
-        return None
-    return make_plan(
-        view.http.copy(),
-        ability=ability(why_not),
-        services=view.services.copy(),
-        workloads=view.workloads.copy(),
-        policies=view.policies.copy(),
-    )
 
 
 def _where(asked: Json, plan: Plan | None, view: View) -> tuple[Service, IPAddress, int]:
