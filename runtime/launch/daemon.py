@@ -21,7 +21,7 @@ from runtime.kernel.addresses import own_addresses
 from runtime.kernel.authorize import GROUP, Authorizer
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.netns import netns_cookie
-from runtime.kernel.other_path import other_paths
+from runtime.kernel.other_path import OtherPath, other_paths
 from runtime.launch.accelerate import Acceleration
 from runtime.launch.choose import PATHS, ImpossibleError
 from runtime.launch.cluster import ClusterPart, connect
@@ -364,12 +364,12 @@ class Daemon(Instance):
     def took_over(self) -> bool:
         """Whether an earlier daemon's data path, which was serving, is in this one's hands."""
         return self._started is not None and (
-            self._started.path.was_serving or self._another_serves(self._started.name)
+            self._started.path.was_serving or bool(self._others())
         )
 
-    def _another_serves(self, name: str) -> bool:
-        """Whether the path of an earlier mode is still there, as it is until this one is whole."""
-        return bool(other_paths(self._config.pins, name))
+    def _others(self) -> list[OtherPath]:
+        """The paths of earlier modes, which are there until this one is whole."""
+        return other_paths(self._config.pins, self._started.name if self._started else "")
 
     def stop(self, *, keep: bool) -> None:
         """End everything: servers, data path (unless it is to be kept), files. Idempotent."""
@@ -386,7 +386,7 @@ class Daemon(Instance):
             self._dir.clear(note=False)  # of a daemon that was killed: `kmesh cleanup` goes by it
         elif keep:
             path = self._started.path
-            if not path.was_serving and self._another_serves(self._started.name):
+            if self._others() and not path.was_serving:
                 self._give_way(path)
             else:
                 self._leave(path)
@@ -428,7 +428,7 @@ class Daemon(Instance):
             self._acceleration.destroy()
         if self._http:
             self._http.destroy()
-        for other in other_paths(self._config.pins, self._started.name if self._started else ""):
+        for other in self._others():
             other.remove()
         path.destroy()
         if self._managed:
