@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 
-from runtime.control.decisions import DecisionOf, nothing_decided
 from runtime.control.policy_names import named
 from runtime.errors import KmeshError
 from runtime.kernel.http_tables import HttpTables
@@ -16,6 +15,7 @@ from runtime.model.mesh import IPAddress
 from runtime.plan.walk import Content, Routed, route
 from runtime.tables.enhanced_layout import FrontendKey, HttpPort, RouteKey, RouteStat
 from runtime.tables.enhanced_layout import Route as Row
+from runtime.tables.http_authorization import Decision
 from runtime.tables.http_governed import read_governed
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_ports import ANSWER, FORWARD, GOVERNED, REDIRECT, WAYPOINT, mapped
@@ -32,6 +32,14 @@ _DOES = {
     REDIRECT: "redirected by the gate",
     GOVERNED: "to an endpoint, by the gate",
 }
+
+
+class DecisionOf(Protocol):
+    """What authorization says of a case of a port's table: `HttpPorts.decision_of`."""
+
+    def __call__(
+        self, address: IPAddress, port: int, *, table: int, case: int
+    ) -> Decision | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +106,7 @@ def explain_request(
     *,
     routes: Mapping[int, RouteName],
     clusters: Mapping[int, str],
-    decision_of: DecisionOf = nothing_decided,
+    decision_of: DecisionOf | None = None,
 ) -> Json:
     """Which route, clusters and endpoints a request meets.
 
@@ -178,10 +186,10 @@ def _walk(
 
 
 def _authorization(
-    question: HttpQuestion, port: HttpPort, case: int | None, decision_of: DecisionOf
+    question: HttpQuestion, port: HttpPort, case: int | None, decision_of: DecisionOf | None
 ) -> Json | None:
     """Whose policy lets the request pass or denies it; None where no rule is asked, or known."""
-    if case is None:
+    if case is None or decision_of is None:
         return None
     found = decision_of(question.address, question.port, table=port.table, case=case)
     return named(found) if found else None

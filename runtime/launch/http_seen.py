@@ -11,10 +11,9 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime import log
-from runtime.control.decisions import DecisionOf, nothing_decided
 from runtime.kernel.gate import Gate, GateError
 from runtime.kernel.http_stats import RouteStats
 from runtime.launch.http_try import From, Listening, TryError, try_request
@@ -23,6 +22,9 @@ from runtime.telemetry.accesslog import AccessLog
 from runtime.telemetry.directory import Directory
 from runtime.telemetry.http_log import HttpLog
 from runtime.telemetry.http_metrics import PASSED, HttpMetrics
+
+if TYPE_CHECKING:  # a start without HTTP imports none of it
+    from runtime.control.explain_request import DecisionOf
 
 Json = Mapping[str, Any]
 Hits = Mapping[tuple[str, str, int], Json]  # by table, virtual host and number of the route
@@ -40,7 +42,7 @@ class HttpSeen:
 
     def __init__(self, directory: Directory, access_log: AccessLog) -> None:
         self.metrics = HttpMetrics()
-        self.decision_of: DecisionOf = nothing_decided
+        self.decision_of: DecisionOf | None = None
         self._directory, self._access_log = directory, access_log
         self._stats: RouteStats | None = None
         self._passed: Callable[[], Mapping[str, int]] = dict
@@ -55,7 +57,7 @@ class HttpSeen:
         *,
         passed: Callable[[], Mapping[str, int]],
         gate: Path,
-        decision_of: DecisionOf = nothing_decided,
+        decision_of: DecisionOf | None = None,
     ) -> None:
         """The path is there.
 
