@@ -16,7 +16,7 @@ from runtime.bpf.lib import BpfError
 from runtime.bpf.maps import BpfMap
 from runtime.errors import KmeshError
 from runtime.kernel.datapath import GATE, LINKS
-from runtime.kernel.links import Scope
+from runtime.kernel.links import Links, Scope
 from runtime.kernel.other_path import PATHS
 from runtime.kernel.programs import digest_of
 
@@ -52,9 +52,8 @@ class PinnedTables:
         return sorted(str(scope.cgroup) for scope in self._scopes() if scope.kind != GATE)
 
     def _scopes(self) -> list[Scope]:
-        links = self.pins / self.path / LINKS
-        scopes = map(Scope, sorted(links.iterdir()) if links.is_dir() else [])
-        return [scope for scope in scopes if scope.is_alive]
+        links = Links(self.pins / self.path / LINKS, make=False)
+        return [scope for scope in links.scopes() if scope.is_alive]
 
 
 @contextmanager

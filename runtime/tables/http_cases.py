@@ -70,17 +70,18 @@ def split(table: RouteTable, port: HttpPort, *, client: Client | None = None) ->
         hosts_given = (*hosts_given, VirtualHost("", ("*",)))
     for place, host in enumerate(hosts_given):
         routes: list[Route] = []
-        for index, route in enumerate(host.routes):
-            made = list(splitter.split(route, f"{place} {host.name}", index))
-            routes += [one for one, _ in made]
-            decisions += [decision for _, decision in made]
-            origin += [number] * len(made)
-            number += 1
+        given: list[tuple[int | None, Route, str, int]] = [
+            (number + index, route, f"{place} {host.name}", index)
+            for index, route in enumerate(host.routes)
+        ]
+        number += len(given)
         if governs_all:
-            made = list(splitter.split(_NOBODYS, "", 0))
-            routes += [one for one, _ in made]
-            decisions += [decision for _, decision in made]
-            origin += [None] * len(made)
+            given.append((None, _NOBODYS, "", 0))
+        for whose, route, name, index in given:
+            for case, decision in splitter.split(route, name, index):
+                routes.append(case)
+                decisions.append(decision)
+                origin.append(whose)
         hosts.append(replace(host, routes=tuple(routes)))
     steps = [one for one in port.steps if one is not Step.RBAC]
     return Cases(
