@@ -48,10 +48,15 @@ def test_the_log_has_the_milestones_and_the_decision(node: Node) -> None:
     assert sorted(order, key=log.index) == order
 
 
-def test_a_build_without_the_enhanced_path_says_so(node: Node, objects: Path) -> None:
+def without_enhanced(node: Node, objects: Path) -> str:
+    """Where a build's objects are that has no enhanced path."""
     lesser = node.path / "objects"
     shutil.copytree(objects, lesser, ignore=shutil.ignore_patterns("enhanced"))
-    log = node.daemon(KMESH_OBJECTS=str(lesser)).wait_ready().log
+    return str(lesser)
+
+
+def test_a_build_without_the_enhanced_path_says_so(node: Node, objects: Path) -> None:
+    log = node.daemon(KMESH_OBJECTS=without_enhanced(node, objects)).wait_ready().log
     assert "mode compat" in log
     assert "not enhanced: " in log, log
 
@@ -291,9 +296,7 @@ def test_a_taken_port_is_an_error_that_leaves_nothing(node: Node) -> None:
 
 
 def test_a_forced_mode_that_cannot_be_explains_itself(node: Node, objects: Path) -> None:
-    lesser = node.path / "objects"
-    shutil.copytree(objects, lesser, ignore=shutil.ignore_patterns("enhanced"))
-    daemon = node.daemon("--mode", "enhanced", KMESH_OBJECTS=str(lesser))
+    daemon = node.daemon("--mode", "enhanced", KMESH_OBJECTS=without_enhanced(node, objects))
     assert daemon.wait() == 1
     assert "--mode enhanced" in daemon.log
     assert "objects.enhanced" in daemon.log
