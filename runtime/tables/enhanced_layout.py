@@ -256,11 +256,11 @@ class GateStat(NamedTuple):
         return cls(flat[0:32], flat[32], flat[33:36], flat[36:40], flat[40])
 
 
-_HTTP_CLUSTER = Struct("=QQIIIIIIIIIIIIIIII")
+_HTTP_CLUSTER = Struct("=QQIIIIIIIIIIIIIIIII4x")
 
 
 class HttpCluster(NamedTuple):
-    """struct kmesh_http_cluster, 80 bytes."""
+    """struct kmesh_http_cluster, 88 bytes."""
 
     ring: int
     members: int
@@ -280,6 +280,7 @@ class HttpCluster(NamedTuple):
     panic_percent: int
     overprovisioning: int
     choices: int
+    connect_ms: int
 
     def pack(self) -> bytes:
         return _HTTP_CLUSTER.pack(
@@ -301,6 +302,7 @@ class HttpCluster(NamedTuple):
             self.panic_percent,
             self.overprovisioning,
             self.choices,
+            self.connect_ms,
         )
 
     @classmethod
@@ -964,7 +966,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "988dde8306813900f03eda83c4e21c8ccc068489431e78604e085934bd46977e"
+DIGEST = "3902d7caa41e5ff1434b0b37f9da9871b2917f34ffd0c3e71a7a6cd74ad12b38"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
