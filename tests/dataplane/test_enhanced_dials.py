@@ -41,9 +41,7 @@ def test_a_dial_ends_when_its_cluster_says(stage: Stage, breakers: CircuitBreake
     """One cluster says half a second, the other nothing, so five; both dial three times."""
     about = {"breakers": breakers, "connect_timeout_ms": 500, "panic_percent": 0}
     nobody = HttpEndpoint(address=ip_address(NOBODY), port=80)
-    http = picture(
-        route(), port={"address": ip_address(VIP4)}, cluster=about, endpoints=(nobody,)
-    )
+    http = picture(route(), port={"address": ip_address(VIP4)}, cluster=about, endpoints=(nobody,))
     control = HttpControl(stage.ports, ability=ability())
     assert control.program(Update(complete=True), View(http=http)) == {}
     stage.ports.set_cluster("default", [Target(NOBODY, 80)])
