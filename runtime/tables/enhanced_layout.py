@@ -806,6 +806,23 @@ class SlotKey(NamedTuple):
         return cls._make(_SLOT_KEY.unpack(data))
 
 
+_SOCKET = Struct("=QQ")
+
+
+class Socket(NamedTuple):
+    """struct kmesh_socket, 16 bytes."""
+
+    cookie: int
+    sock: int
+
+    def pack(self) -> bytes:
+        return _SOCKET.pack(self.cookie, self.sock)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Socket:
+        return cls._make(_SOCKET.unpack(data))
+
+
 _SOURCE_KEY = Struct("=16s")
 
 
@@ -872,7 +889,7 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4xQIIIII4x")
+_UPSTREAM = Struct("=QQQQIII4xQIIIIII")
 
 
 class Upstream(NamedTuple):
@@ -891,6 +908,7 @@ class Upstream(NamedTuple):
     expects: int
     expecting: int
     broken: int
+    shortened: int
 
     def pack(self) -> bytes:
         return _UPSTREAM.pack(
@@ -907,6 +925,7 @@ class Upstream(NamedTuple):
             self.expects,
             self.expecting,
             self.broken,
+            self.shortened,
         )
 
     @classmethod
@@ -927,7 +946,7 @@ MAPS = {
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
     "free_slots": MapLayout(type=22, flags=0, max_entries=65536),
     "frontends": MapLayout(type=1, flags=1, max_entries=131072),
-    "gate_counters": MapLayout(type=6, flags=0, max_entries=9),
+    "gate_counters": MapLayout(type=6, flags=0, max_entries=10),
     "gate_sessions": MapLayout(type=1, flags=1, max_entries=65536),
     "gate_settings": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
@@ -952,7 +971,9 @@ MAPS = {
     "pools": MapLayout(type=2, flags=1024, max_entries=16384),
     "route_stats": MapLayout(type=2, flags=1024, max_entries=16384),
     "route_taken": MapLayout(type=6, flags=0, max_entries=16384),
+    "servers": MapLayout(type=9, flags=0, max_entries=32768),
     "slots": MapLayout(type=1, flags=1, max_entries=1048576),
+    "sockets": MapLayout(type=18, flags=0, max_entries=131072),
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
     "streams": MapLayout(type=9, flags=0, max_entries=65536),
     "taken_heads": MapLayout(type=1, flags=1, max_entries=65536),
@@ -964,7 +985,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "988dde8306813900f03eda83c4e21c8ccc068489431e78604e085934bd46977e"
+DIGEST = "a9486bf5b3dd0f004c4479a44fb6e9a8010f40e5ef5ea415c5afd3a9546ae05a"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
@@ -972,6 +993,7 @@ SOCKET_DIGESTS = {
     "clients": "8fb1760f4bb55231f4cfb60e7bb4851ee1786f3791b045d6a0c9bf12f0ba3df9",
     "introductions": "983e89cc5e0631a4359c3bb492c41c6314711caf2f4b9caba67f576be8f20527",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
+    "sockets": "98537ba2a5d56824af4b7d46e8addaf2608bfca25eda3d4b4a84b92862a0aad5",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
     "upstreams": "8e539f992c8a679bd72ae825b16b1921bba5a43ecb355fbb66c89f2f33c836ae",
 }
