@@ -122,7 +122,8 @@ static __always_inline bool goes_home(struct sk_msg_md *msg, struct kmesh_upstre
 }
 
 /* What the gate has read it does not wait for: what is sent meanwhile is no bulk. */
-static __always_inline int answer_by_gate(struct sk_msg_md *msg, struct kmesh_end *end, bool is_read)
+static __always_inline int answer_by_gate(struct sk_msg_md *msg, struct kmesh_end *end,
+					  bool is_read)
 {
 	if (is_read)
 		end->passed = 0;

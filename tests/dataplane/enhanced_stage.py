@@ -99,9 +99,7 @@ class Stage:
 
     def accelerate(self) -> Path:
         """The cgroup of backends whose connections from the gate are short-cut."""
-        self.accelerator = Accelerator.open(
-            self.objects, pins=self.pins, enhanced=self.path.maps
-        )
+        self.accelerator = Accelerator.open(self.objects, pins=self.pins, enhanced=self.path.maps)
         self.path.let_clients_through()
         for gate in self.path.gates:
             self.accelerator.enroll_gate(gate)

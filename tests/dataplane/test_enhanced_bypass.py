@@ -17,7 +17,6 @@ from runtime.kernel.accelerate import remove
 from tests.dataplane.enhanced_stage import PORT, Stage
 from tests.dataplane.test_enhanced_faults import (  # noqa: F401 - run here too
     test_a_client_that_leaves_with_a_request_outstanding_takes_its_upstream_along,
-    test_an_endpoint_that_cannot_be_reached_is_503_and_another_is_tried_first,
     test_an_endpoint_that_ends_before_its_response,
     test_an_endpoint_that_ends_within_its_response_ends_the_clients_connection,
     test_an_idle_connection_that_its_endpoint_closed_is_not_used,
@@ -26,14 +25,12 @@ from tests.dataplane.test_enhanced_faults import (  # noqa: F401 - run here too
 )
 from tests.dataplane.test_enhanced_storm import (  # noqa: F401 - run here too
     test_random_requests_of_many_clients,
-    test_while_endpoints_and_routes_change,
     test_while_others_leave_in_the_middle,
 )
 from tests.dataplane.test_enhanced_streams import (  # noqa: F401 - run here too
     good,
     test_a_half_closed_client_gets_its_responses,
     test_a_pipeline_that_overtakes_a_slow_response,
-    test_a_request_in_one_byte_pieces,
     test_a_response_before_the_requests_body,
     test_a_response_that_ends_with_its_connection,
     test_a_slow_reader_gets_everything,
@@ -41,10 +38,7 @@ from tests.dataplane.test_enhanced_streams import (  # noqa: F401 - run here too
     test_an_upgrade_becomes_a_tunnel,
     test_bodies_of_every_size_both_ways,
     test_close_is_close_on_both_sides,
-    test_continue_is_relayed,
-    test_methods,
     test_pipelined_requests_are_answered_in_their_order,
-    test_requests_in_random_pieces,
 )
 from tests.dataplane.world import VIP4, wait_for
 

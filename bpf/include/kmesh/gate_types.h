@@ -287,16 +287,17 @@ struct kmesh_gate_settings {
 
 /* Why a message was passed to the gate, or that it was not. */
 enum kmesh_gate_counter {
-	KMESH_TAKEN,	     /* requests that went from the kernel to an endpoint */
-	KMESH_NOT_IDLE,	     /* an earlier request is not answered yet */
-	KMESH_NOT_WHOLE,     /* the message is no whole request */
-	KMESH_NOT_ROUTED,    /* no route of the kernel's */
-	KMESH_NO_UPSTREAM,   /* no idle connection to the endpoint */
-	KMESH_QUEUE_FULL,    /* the upstream's send queue is full, or it is closing */
-	KMESH_NO_SLOT,	     /* connections without a slot */
-	KMESH_PASSED_PAUSED, /* while one gate hands over to the next */
-	KMESH_WENT_HOME,     /* responses that went from the kernel to the client */
-	KMESH_REQUESTS_SHORTENED, /* requests taken that went past TCP, to an endpoint of this node */
+	KMESH_TAKEN,		  /* requests that went from the kernel to an endpoint */
+	KMESH_NOT_IDLE,		  /* an earlier request is not answered yet */
+	KMESH_NOT_WHOLE,	  /* the message is no whole request */
+	KMESH_NOT_ROUTED,	  /* no route of the kernel's */
+	KMESH_NO_UPSTREAM,	  /* no idle connection to the endpoint */
+	KMESH_QUEUE_FULL,	  /* the upstream's send queue is full, or it is closing */
+	KMESH_NO_SLOT,		  /* connections without a slot */
+	KMESH_PASSED_PAUSED,	  /* while one gate hands over to the next */
+	KMESH_WENT_HOME,	  /* responses that went from the kernel to the client */
+	KMESH_REQUESTS_SHORTENED, /* requests taken that went past TCP, to an endpoint of this node
+				   */
 	KMESH_GATE_COUNTERS,
 };
 

@@ -21,7 +21,7 @@
 /* Volatile, as a context may only be read at constant offsets and clang would merge the branches.
  */
 static __always_inline void kmesh_copy_ends(const volatile struct bpf_sock_ops *ctx, __be32 *local,
-					   __be32 *remote)
+					    __be32 *remote)
 {
 	if (ctx->family == KMESH_AF_INET6) {
 		local[0] = ctx->local_ip6[0];

@@ -34,7 +34,7 @@ static __always_inline int kmesh_over_tcp(struct kmesh_end *end, __u32 size)
 }
 
 static __always_inline int kmesh_may_be_short_cut(struct sk_msg_md *msg, struct bpf_sock *sk,
-					    struct kmesh_end *end)
+						  struct kmesh_end *end)
 {
 	/* After a shutdown() TCP says EPIPE. */
 	if (sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT)

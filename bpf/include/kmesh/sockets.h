@@ -25,7 +25,8 @@ struct {
 	__type(value, __u64);
 } sockets SEC(".maps");
 
-/* Whether a reader stays, never blocks, wants no more than a byte, and reads what is sent as it is. */
+/* Whether a reader stays, never blocks, wants no more than a byte, and reads what is sent as it is.
+ */
 static __always_inline int kmesh_takes_redirects(__u64 reader)
 {
 	return !kmesh_has_callbacks(reader, KMESH_LEAVING) && kmesh_never_blocks(reader) &&
