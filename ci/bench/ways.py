@@ -129,7 +129,7 @@ class Ways:
         self._stage = Stage()
         self._stack = ExitStack()
         self.ways: dict[str, Way] = {}
-        self.server = 0
+        self.servers: list[int] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -138,7 +138,7 @@ class Ways:
             stack.callback(self._remove_pins)
             self._far = f"{stage.name}-far" if self._across else stage.name
             self._connect_namespaces()
-            self.server = self._start_server()
+            self.servers.append(self._start_server())
             self.ways["direct"] = Way(_SERVER, _PORT)
             self._start_envoys()
             self._start_compat(stage)
@@ -276,7 +276,7 @@ class Ways:
         cgroup = stage.cgroup("bypass-server")
         accelerator.enroll_cgroup(cgroup)
         path.let_clients_through()
-        self.server = self._start_nginx(_PORT + 1, cgroup=cgroup)
+        self.servers.append(self._start_nginx(_PORT + 1, cgroup=cgroup))
         return _PORT + 1
 
     def wait(self, name: str) -> None:
