@@ -4,6 +4,7 @@ TAG ?= latest
 HUB ?= ghcr.io/kmesh-net
 PYTEST_ARGS ?=
 KERNELS ?=
+ONLY ?=
 HOSTS ?=
 OUT ?=
 ARCHIVE ?=
@@ -51,10 +52,10 @@ test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for p
 	@$(BIN)/python -m ci.cluster prepare
 	@$(AS_ROOT) $(BIN)/pytest $(PYTEST_ARGS)
 
-matrix: setup-test ## boot every listed kernel and try everything on it (KERNELS="bookworm 6.12")
+matrix: setup-test ## boot every listed kernel and try everything on it (KERNELS="bookworm 6.12" ONLY=failed)
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
-	@$(AS_ROOT) $(BIN)/python -m ci.matrix --write $(KERNELS)
+	@$(AS_ROOT) $(BIN)/python -m ci.matrix --write $(if $(ONLY),--only $(ONLY)) $(KERNELS)
 
 hosts: setup-test ## the compile image on roots of other distributions (HOSTS="bullseye rpm", OUT=dir keeps all)
 	@$(AS_ROOT) $(BIN)/python -m ci.hosts $(if $(OUT),--out $(OUT)) $(HOSTS)

@@ -53,8 +53,8 @@ def _run(options: argparse.Namespace) -> int:
         make_progress() as progress,
         _kept(options.out) as out,
         engine_session(cache_dir(), keep=False, say=progress.say) as engine,
+        _compile_image(engine, progress) as image,
     ):
-        image = _compile_image(engine, progress)
         for host in picked:
             root = root_of(host, cache_dir(), say=progress.say)
             for line in try_all(engine, image, root, out / host.name, say=_tell):
@@ -72,21 +72,29 @@ def _kept(out: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _compile_image(engine: Engine, progress: Progress) -> str:
-    """The id of this checkout's compile image, built where the engine has it not."""
+@contextmanager
+def _compile_image(engine: Engine, progress: Progress) -> Iterator[str]:
+    """The id of this checkout's compile image, built where the engine has it not; its name goes at the end.
+
+    The steps of its build stay, so that the next one is quick.
+    """
     checkout = read_checkout(find_root())
+    compiles = recipe("compile")
     request = Request(
         checkout=checkout,
         cache=cache_dir(),
-        images=[recipe("compile")],
+        images=[compiles],
         tag=TAG,
         hub=HUB,
         bootstrap=True,
     )
     built = checkout.root / "build/bpf"
     objects = make_objects(checkout.root / "bpf", built, load=False, say=progress.say)
-    [made] = Pipeline(request, engine, objects, judge_known(built), progress).run()
-    return made.id
+    try:
+        [made] = Pipeline(request, engine, objects, judge_known(built), progress).run()
+        yield made.id
+    finally:
+        engine.remove(request.reference(compiles))
 
 
 def _tell(line: str) -> None:

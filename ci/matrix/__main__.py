@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ci.matrix [--write] [--quick] [--jobs N] [KERNEL...]`: every listed kernel booted, all tried.
+"""`python -m ci.matrix [--write] [--quick] [--only STAGE] [--jobs N] [KERNEL...]`: every listed kernel booted, all tried.
 
-A kernel is named by its suite or the beginning of its release: bookworm, 6.12. Exit status 1: something
-was not as it should be on one of them.
+A kernel is named by its suite or the beginning of its release: bookworm, 6.12. What each told is kept in
+build/matrix/, and --only puts what a part of it tells in its place: stages with a word in their name
+(--only enhanced, --only no-btf), or with --only failed those that were not as they should be. Exit status
+1: something was not as it should be on one of them.
 """
 
 from __future__ import annotations
@@ -20,14 +22,19 @@ from pathlib import Path
 from ci.kernels.debian import Kernel, Wanted, fetch, wanted
 from ci.matrix import headers
 from ci.matrix.accelerator import accelerator, boots_under_kvm
-from ci.matrix.measure import Row, failures, measure
+from ci.matrix.measure import Row, measure
 from ci.matrix.plan import chosen
 from ci.matrix.results import DOCUMENT, RESULTS, TEMPLATE, document, kept, merged, read, write
+from ci.matrix.select import Selection
 from ci.matrix.update import AFTER, BEFORE, check_update
+from runtime.compile.tree import compile_tree
 from runtime.errors import KmeshError
+from runtime.probe.cache import objects_digest
 
-_OBJECTS = Path(__file__).resolve().parents[2] / "build/bpf"
-_DETAILS = Path(__file__).resolve().parents[2] / "build/matrix"
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_OBJECTS = _CHECKOUT / "build/bpf"
+_DETAILS = _CHECKOUT / "build/matrix"
+_ONLY = "of what the last run tried: stages with this in their name, or those that `failed`"
 
 
 def main() -> int:
@@ -35,6 +42,7 @@ def main() -> int:
     parser.add_argument("kernels", nargs="*", metavar="KERNEL")
     parser.add_argument("--quick", action="store_true", help="only what `make test` has time for")
     parser.add_argument("--write", action="store_true", help="keep the results in docs/")
+    parser.add_argument("--only", action="append", default=[], metavar="STAGE", help=_ONLY)
     parser.add_argument("--jobs", type=int, default=_room(), help="boots at a time")
     options = parser.parse_args()
     try:
@@ -53,13 +61,14 @@ def _room() -> int:
 
 def _run(options: argparse.Namespace) -> int:
     depth = "quick" if options.quick else "full"
+    compile_tree(_CHECKOUT / "bpf", _CHECKOUT / "build/all", unshipped=True)  # tests have those too
     # The newest first: what it leaves to the others has a verdict in it that was kept, which older kernels
     # with open questions do not leave.
     picked = chosen(wanted(), options.kernels)[::-1]
     with tempfile.TemporaryDirectory(prefix="kmesh-disk-") as disk:
-        rows = _all(picked, depth=depth, disk=Path(disk), jobs=options.jobs)
+        rows = _all(picked, depth=depth, disk=Path(disk), jobs=options.jobs, only=options.only)
     failed = [(row["release"], line) for row in rows for line in row["failures"]]
-    if len(picked) > 1:
+    if len(picked) > 1 and rows[0]["update"] and len(rows[-1]["update"]) > 1:
         failed += [("update", line) for line in check_update(rows[0], rows[-1])]
     for where, line in failed:
         print(f"FAILED {where}: {line}", file=sys.stderr)
@@ -78,17 +87,27 @@ def _update_stages(number: int, count: int) -> Sequence[str]:
     return {0: BEFORE, count - 1: AFTER}.get(number, ())
 
 
-def _all(picked: Sequence[Wanted], *, depth: str, disk: Path, jobs: int) -> list[Row]:
+def _all(
+    picked: Sequence[Wanted], *, depth: str, disk: Path, jobs: int, only: Sequence[str]
+) -> list[Row]:
     """The rows of all, some boots at a time; the last one starts from what the first one left."""
     ready = [(kernel, accelerator(kernel, prove=boots_under_kvm)) for kernel in fetch([*picked])]
     running: list[Future[Row]] = []
 
     def one(number: int) -> Row:
-        also = _update_stages(number, len(picked))
+        also = _update_stages(number, len(picked)) if not only or "update" in only else ()
         if also is AFTER:
             running[0].result()
         kernel, with_ = ready[number]
-        return _one(kernel, picked[number], with_=with_, depth=depth, disk=disk, also=also)
+        return _one(
+            kernel,
+            picked[number],
+            with_=with_,
+            depth=depth,
+            disk=disk,
+            also=also,
+            only=only,
+        )
 
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         for number in range(len(picked)):
@@ -97,10 +116,19 @@ def _all(picked: Sequence[Wanted], *, depth: str, disk: Path, jobs: int) -> list
 
 
 def _one(
-    kernel: Kernel, listed: Wanted, *, with_: str, depth: str, disk: Path, also: Sequence[str]
+    kernel: Kernel,
+    listed: Wanted,
+    *,
+    with_: str,
+    depth: str,
+    disk: Path,
+    also: Sequence[str],
+    only: Sequence[str] = (),
 ) -> Row:
     print(f"{kernel.release}: booting under {with_}", flush=True)
     began = time.monotonic()
+    details = _DETAILS / f"{kernel.release}.json"
+    take = Selection(only, _last(details, depth) if only else None)
     row = measure(
         kernel,
         suite=listed.suite,
@@ -109,12 +137,13 @@ def _one(
         accelerator=with_,
         also=also,
         disk=disk if also else None,
+        take=take,
     )
     if depth == "full":  # its root is another one: a boot of its own
-        row["degraded"].append(headers.run_on(listed))
-        row["failures"] = failures(row)
+        row = headers.beside(row, listed, take=take)
+    row["build"] = _build()
     _DETAILS.mkdir(parents=True, exist_ok=True)
-    (_DETAILS / f"{kernel.release}.json").write_text(json.dumps(row, indent=1))
+    details.write_text(json.dumps(row, indent=1))
     passed = sum(each["passed"] for each in row["tests"])
     print(
         f"{kernel.release}: {row['served']['mode']} serves, {passed} tests passed, "
@@ -123,6 +152,25 @@ def _one(
         flush=True,
     )
     return row
+
+
+def _build() -> str:
+    """Tells the objects that were tried from others."""
+    return objects_digest(_OBJECTS.rglob("*.o"))
+
+
+def _last(details: Path, depth: str) -> Row:
+    """What was told at the last run of a kernel.
+
+    Raises:
+        KmeshError: nothing, or by other objects: then all has to be tried.
+    """
+    found: Row = json.loads(details.read_text()) if details.exists() else {}
+    if found.get("depth") != depth or found.get("build") != _build():
+        raise KmeshError(
+            f"{details.stem}: these objects were not tried {depth} before", hint="leave --only out"
+        )
+    return found
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from typing import Any
 from ci.kernels.debian import Wanted, fetch, wanted
 from ci.kernels.headers import header_root
 from ci.matrix.accelerator import accelerator
-from ci.matrix.measure import Row, inside, parse
+from ci.matrix.measure import Row, failures, inside, parse
 from ci.matrix.plan import chosen
 from ci.matrix.results import DOCUMENT, TEMPLATE, degraded, document, read, write
 from ci.matrix.root import pack, with_bcc
+from ci.matrix.select import Selection
 from runtime.errors import KmeshError
 
 SCENARIO = "no-btf-headers"
@@ -51,6 +52,20 @@ def run_on(listed: Wanted) -> Row:
         )
         [row] = parse(outcome)
     return row
+
+
+def beside(row: Row, listed: Wanted, *, take: Selection) -> Row:
+    """A kernel's row with what its boot with headers told, or told at the last run."""
+    stage = f"degrade={SCENARIO}"
+    before = [each for each in take.told if each["stage"] == stage]
+    if not before or take(stage):
+        try:
+            before = [run_on(listed)]
+        except KmeshError as error:
+            before = [{"stage": stage, "error": str(error)}]
+    good = [each for each in before if "error" not in each]
+    row = {**row, "told": [*row["told"], *before], "degraded": [*row["degraded"], *good]}
+    return {**row, "failures": failures(row)}
 
 
 def _merge_usr(root: Path) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 from ci.kernels.debian import Kernel
 from ci.matrix.agree import agreement, judge_offline
 from ci.matrix.boot import Outcome, boot
-from ci.matrix.plan import stages, unexpected_skips
+from ci.matrix.plan import boots, stages, unexpected_skips
+from ci.matrix.select import ALL, Selection
 from runtime.errors import KmeshError
+from runtime.probe.report import Report
 
 Row = dict[str, Any]
-_SECONDS = {"quick": 1400.0, "full": 5400.0}
+_SECONDS = {"quick": 1400.0, "full": 4500.0}  # of one boot
 
 
 def measure(
@@ -28,6 +30,7 @@ def measure(
     accelerator: str = "tcg",
     also: Sequence[str] = (),
     disk: Path | None = None,
+    take: Selection = ALL,
 ) -> Row:
     """Boot a kernel and try everything on it.
 
@@ -39,6 +42,7 @@ def measure(
         accelerator: QEMU's.
         also: stages of an update, whose words are in "update" of the row.
         disk: what an earlier boot left, for those.
+        take: which stages to carry out, and what the others told before.
 
     Returns:
         the row; "failures" in it is empty where all was as it should be.
@@ -46,33 +50,66 @@ def measure(
     Raises:
         KmeshError: the kernel did not come to the end.
     """
+    told = []
+    for words in boots(depth, also=also, only=take):
+        told += _told(
+            kernel,
+            words,
+            timeout=_SECONDS[depth],
+            accelerator=accelerator,
+            disk=disk if set(also) & set(words) else None,
+        )
     with tempfile.TemporaryDirectory(prefix="kmesh-offline-") as scratch:
         offline = judge_offline(kernel, objects=objects, scratch=Path(scratch))
-    outcome = inside(
-        kernel,
-        stages(depth, also=also),
-        timeout=_SECONDS[depth],
-        accelerator=accelerator,
-        disk=disk,
-    )
-    told = parse(outcome)
+    listed = [*stages(depth), *also]
+    old = [each for each in take.told if each["stage"] in listed]
+    row = _row(combined(old, told, order=listed), offline=offline)
+    row = {"suite": suite, "release": kernel.release, "depth": depth, **row}
+    return {**row, "failures": failures(row)}
+
+
+def _told(kernel: Kernel, words: Sequence[str], **how: Any) -> list[Row]:
+    """What the stages of a boot printed; what ended it, of those that it did not come to."""
+    told: list[Row] = []
+    try:
+        outcome = inside(kernel, words, **how)
+        told, why = _lines(outcome), _last_words(outcome)
+    except KmeshError as error:
+        why = str(error)
+    for each in told:
+        print(f"{kernel.release}: {_in_words(each)}", flush=True)
+    done = {each["stage"] for each in told}
+    return [*told, *({"stage": word, "error": why} for word in words if word not in done)]
+
+
+def _in_words(told: Mapping[str, Any]) -> str:
+    passed = f"{told['passed']} passed, " if "passed" in told else ""
+    wrong = [*told.get("failed", ()), *told.get("complaints", ())]
+    lines = [f"{told['stage']}: {passed}{told['seconds']} s", *wrong]
+    return "\n  ".join(lines)
+
+
+def combined(old: Sequence[Row], new: Sequence[Row], *, order: Sequence[str]) -> list[Row]:
+    """What stages told, the latest of each; of one boot after the other the first time that the prober was asked."""
+    latest = {each["stage"]: each for each in [*old, *reversed(new)]}
+    return [latest[stage] for stage in order if stage in latest]
+
+
+def _row(told: Sequence[Row], *, offline: Report) -> Row:
     live = _stage(told, "probe")["report"]
     agreed = agreement(offline, live)
-    row: Row = {
-        "suite": suite,
-        "release": kernel.release,
-        "depth": depth,
+    return {
         "version": live["kernel"]["upstream_version"],
         "mode": live["mode"]["mode"],
         "kernel_mode": live["mode"]["kernel_mode"],
         "verdicts": {each["capability"]: each["verdict"] for each in live["findings"]},
         "offline": {"decided": agreed.decided, "differences": list(agreed.differences)},
         "served": _stage(told, "serve"),
-        "tests": [each for each in told if each["stage"].startswith("tests=")],
-        "update": [each for each in told if each["stage"].startswith("update-")],
-        "degraded": [each for each in told if each["stage"].startswith("degrade=")],
+        "tests": _stages(told, "tests="),
+        "update": _stages(told, "update-"),
+        "degraded": _stages(told, "degrade="),
+        "told": list(told),
     }
-    return {**row, "failures": failures(row)}
 
 
 def inside(
@@ -95,20 +132,39 @@ def parse(outcome: Outcome) -> list[Row]:
     Raises:
         KmeshError: one ended by an exception, which the message has.
     """
-    told: list[Row] = [
-        json.loads(line) for line in outcome.output.splitlines() if line.startswith("{")
-    ]
+    told = _lines(outcome)
     for each in told:
         if "error" in each:
             raise KmeshError(f"stage {each['stage']} failed in the guest:\n{each['error']}")
     if outcome.status != 0 or not told:
-        tail = "\n".join(outcome.console.splitlines()[-15:])
-        raise KmeshError(f"the guest ended with status {outcome.status}; it said last:\n{tail}")
+        raise KmeshError(_last_words(outcome))
     return told
 
 
+def _lines(outcome: Outcome) -> list[Row]:
+    return [json.loads(line) for line in outcome.output.splitlines() if line.startswith("{")]
+
+
+def _last_words(outcome: Outcome) -> str:
+    tail = "\n".join(outcome.console.splitlines()[-15:])
+    return f"the guest ended with status {outcome.status}; it said last:\n{tail}"
+
+
 def _stage(told: Sequence[Row], name: str) -> Row:
-    return next(each for each in told if each["stage"].split("=")[0] == name)
+    """What a stage told without which there is no row.
+
+    Raises:
+        KmeshError: it failed.
+    """
+    found = next(each for each in told if each["stage"] == name)
+    if "error" in found:
+        raise KmeshError(f"stage {name} failed in the guest:\n{found['error']}")
+    return found
+
+
+def _stages(told: Sequence[Row], start: str) -> list[Row]:
+    """What those told that came to their end."""
+    return [each for each in told if each["stage"].startswith(start) and "error" not in each]
 
 
 def failures(row: Mapping[str, Any]) -> list[str]:
@@ -123,6 +179,7 @@ def failures(row: Mapping[str, Any]) -> list[str]:
         found += [f"{name} failed: {suite['tail']}" for name in suite["failed"]]
         unexpected = unexpected_skips(suite["skipped"], row["suite"])
         found += [f"{number} tests skipped: {why}" for why, number in unexpected.items()]
+    found += [f"{each['stage']}: {each['error']}" for each in row["told"] if "error" in each]
     for scenario in row["degraded"]:
         found += [f"{scenario['scenario']}: {line}" for line in scenario["complaints"]]
     return found

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,19 +64,46 @@ def stages(depth: str, *, also: Sequence[str] = ()) -> list[str]:
         depth: quick or full.
         also: more of them, before the host is made poorer.
     """
-    scenarios = (
+    return list(dict.fromkeys(word for part in boots(depth, also=also) for word in part))
+
+
+def boots(
+    depth: str, *, also: Sequence[str] = (), only: Callable[[str], bool] = lambda _stage: True
+) -> list[list[str]]:
+    """The stages of each boot of one kernel: quick is one, full is one for each path and one for poorer hosts.
+
+    A boot with tests has the prober first, which says whether they are for this kernel.
+
+    Args:
+        depth: quick or full.
+        also: stages of an update, which belong together.
+        only: which to leave in.
+    """
+    tests: dict[str, list[str]] = {}
+    for suite in suites(depth):
+        tests.setdefault(suite.path, []).append(f"tests={suite.path},{','.join(suite.tests)}")
+    first, *others = tests.values()
+    parts = [["probe", "serve", *first, *also], *(["probe", *each] for each in others)]
+    parts.append([f"degrade={name}" for name in _scenarios(depth)])
+    if depth == "quick":
+        parts = [list(dict.fromkeys(word for part in parts for word in part))]
+    return [wanted for part in parts if (wanted := _left(part, only))]
+
+
+def _left(part: Sequence[str], only: Callable[[str], bool]) -> list[str]:
+    left = [word for word in part if only(word)]
+    tested = any(word.startswith("tests=") for word in left)
+    return ["probe", *left] if tested and "probe" not in left else left
+
+
+def _scenarios(depth: str) -> list[str]:
+    """Those of a depth, with what lasts at the end."""
+    names = (
         QUICK_SCENARIOS
         if depth == "quick"
         else [name for name, one in SCENARIOS.items() if name != "plain" and not one.headers]
     )
-    lasting_last = sorted(scenarios, key=lambda name: SCENARIOS[name].lasting)
-    return [
-        "probe",
-        "serve",
-        *(f"tests={suite.path},{','.join(suite.tests)}" for suite in suites(depth)),
-        *also,
-        *(f"degrade={name}" for name in lasting_last),
-    ]
+    return sorted(names, key=lambda name: SCENARIOS[name].lasting)
 
 
 def chosen(kernels: Sequence[Wanted], names: Sequence[str]) -> list[Wanted]:

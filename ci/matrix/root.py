@@ -108,7 +108,7 @@ def _distributions(root: Path) -> None:
 
 
 # The guest has no compiler: what tests compile elsewhere comes with the checkout, if it is there.
-_BUILT = ("build/bpf", "build/bin")
+_BUILT = ("build/bpf", "build/all", "build/bin")
 
 
 def _checkout_archive(scratch: Path) -> Path:

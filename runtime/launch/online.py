@@ -33,6 +33,7 @@ SECONDS = 120.0
 MEGABYTES = 2048
 _KEY_LENGTH = 16
 _TAIL_LINES = 15
+_LIMITED = 'ulimit -v "$0" && exec "$@"'  # KiB of address space, for it and all that it starts
 
 _log = log.get("launch.compile")
 
@@ -102,8 +103,7 @@ def _bounded(command: Sequence[str], *, seconds: float) -> str:
     Raises:
         KmeshError: it failed, or was ended.
     """
-    limited = ["prlimit", f"--as={MEGABYTES << 20}", "--"] if shutil.which("prlimit") else []
-    child = _Child([*limited, *command])
+    child = _Child(["sh", "-c", _LIMITED, str(MEGABYTES << 10), *command])
     try:
         process = child.start()
         out, said = process.communicate(timeout=seconds)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
+import ci.hosts.__main__ as trials_of_hosts
 from builder.cache import file_sha256
 from builder.engine import Engine, RunOptions, RunResult
 from builder.host.reasons import Reason
@@ -191,3 +195,37 @@ def test_hosts_are_chosen_by_name() -> None:
     assert chosen([]) == hosts()
     with pytest.raises(KmeshError, match="no host is called suse"):
         chosen(["suse"])
+
+
+class Named:
+    """An engine that is asked to take a name away."""
+
+    def __init__(self) -> None:
+        self.removed: list[str] = []
+
+    def remove(self, image: str) -> None:
+        self.removed.append(image)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_name_is_left_in_the_engine(*, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Built:
+        def __init__(self, *_words: object) -> None:
+            if fails:
+                raise KmeshError("no space")
+
+        def run(self) -> list[SimpleNamespace]:
+            return [SimpleNamespace(id="sha256:1")]
+
+    for name, stand_in in {
+        "Pipeline": Built, "make_objects": Mock(), "judge_known": Mock(),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(trials_of_hosts, name, stand_in)
+    engine, seen = Named(), []
+    with (
+        suppress(KmeshError),
+        trials_of_hosts._compile_image(cast("Engine", engine), Mock()) as made,
+    ):
+        seen += [made, *engine.removed]
+    assert seen == ([] if fails else ["sha256:1"])
+    assert engine.removed == ["kmesh.test/kmesh-build:hosts"]

@@ -111,13 +111,13 @@ def test_what_is_broken_off_while_it_starts_says_so_and_leaves_nothing(
     assert not left
 
 
-def test_what_cannot_be_started_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _name: None)
+def test_what_cannot_be_started_says_so() -> None:
     with pytest.raises(KmeshError, match=r"cannot be started: .*nowhere"):
+        online._Child(["/nowhere"]).start()
+    with pytest.raises(KmeshError, match=r"status 127: .*nowhere"):
         online._bounded(["/nowhere"], seconds=60)
 
 
-@pytest.mark.skipif(not shutil.which("prlimit"), reason="needs prlimit")
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(online, "MEGABYTES", 512)
     grab = "x = bytearray(1 << 30)"

@@ -54,6 +54,7 @@ def test_make_matrix_boots_each_kernel_with_its_headers_too(
         "mode": "compat",
         "served": SERVED,
         "tests": [],
+        "told": [],
         "degraded": [],
         "failures": [],
         "offline": {"differences": [], "decided": 0},

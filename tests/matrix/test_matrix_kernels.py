@@ -33,7 +33,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def kernels(objects: Path) -> dict[str, Kernel]:
+def kernels(all_objects: Path) -> dict[str, Kernel]:
     return dict(zip(ENDS, fetch(list(ENDS.values())), strict=True))
 
 

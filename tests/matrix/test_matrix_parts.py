@@ -31,6 +31,7 @@ GOOD: dict[str, Any] = {
     "served": {"mode": "compat", "answers": {"blue": 1, "green": 1}, "status": 0, "left": []},
     "suite": "bullseye-security",
     "tests": [{"path": "compat", "failed": [], "skipped": {}, "tail": ""}],
+    "told": [{"stage": "probe"}],
     "degraded": [{"scenario": "no-btf", "complaints": []}],
 }
 
