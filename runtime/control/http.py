@@ -22,7 +22,7 @@ from runtime.plan.kernel_table import KernelTable, kernel_table, unroutable
 from runtime.plan.planned import Plan, PlannedPort
 from runtime.plan.planner import make_plan
 from runtime.source.update import Update
-from runtime.tables.http_govern import govern
+from runtime.tables.http_govern import NO_BOUND, govern
 from runtime.tables.http_ports import Target
 from runtime.tables.http_routes import TableTooLargeError
 
@@ -30,6 +30,7 @@ _log = log.get("control")
 _PortKey = tuple[str, str]  # of the listener and its table
 _Where = tuple[IPAddress, int]
 _HASHING = (Balancer.RING_HASH, Balancer.MAGLEV)
+_CONNECT_MS = 5000  # GATE_DIAL_MS: no row is needed to say so
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,13 @@ class HttpControl:
         governed = govern(cluster, endpoints) if cluster and endpoints else None
         targets = _targets(endpoints, all_of_them=governed is not None)
         hashes = cluster is not None and cluster.balancer in _HASHING
-        self._ports.set_cluster(name, targets, hashes=hashes, governed=governed)
+        self._ports.set_cluster(
+            name,
+            targets,
+            hashes=hashes,
+            governed=governed,
+            connect_ms=_connect_ms(cluster),
+        )
         if governed or not targets:
             self._by_gate.add(name)
         else:
@@ -215,6 +222,12 @@ class HttpControl:
 
 def _key(planned: PlannedPort) -> _PortKey:
     return planned.port.listener, planned.port.table
+
+
+def _connect_ms(cluster: Cluster | None) -> int:
+    if cluster is None or cluster.connect_timeout_ms == _CONNECT_MS:
+        return 0
+    return min(cluster.connect_timeout_ms, NO_BOUND)
 
 
 def _targets(endpoints: Endpoints | None, *, all_of_them: bool) -> list[Target]:

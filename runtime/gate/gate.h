@@ -20,9 +20,9 @@
 
 #define GATE_CHUNK	   65536 /* bytes that are moved at a time */
 #define GATE_DIALS	   3	 /* endpoints tried before a client is told that there is none */
-#define GATE_DIAL_SECONDS  5
-#define GATE_IDLE_SECONDS  20 /* an upstream that nobody uses so long is closed */
-#define GATE_GRACE_SECONDS 2  /* before a slot is given again; no program runs so long */
+#define GATE_DIAL_MS	   5000	 /* where the cluster says nothing of it, as Envoy has it */
+#define GATE_IDLE_SECONDS  20	 /* an upstream that nobody uses so long is closed */
+#define GATE_GRACE_SECONDS 2	 /* before a slot is given again; no program runs so long */
 
 /* loop.c */
 struct watch {
@@ -157,6 +157,7 @@ struct upstream {
 	uint64_t sent;			  /* bytes, by the gate */
 	uint64_t held_at;		  /* bytes, by the kernel, all of them answered */
 	uint64_t seen;			  /* bytes, by the kernel, at the last tick */
+	uint32_t patience;		  /* ms until its dial has failed */
 	uint32_t id;
 	uint32_t offer;	   /* its number among the idle ones */
 	uint32_t requests; /* that it was used for, where the gate governs */
@@ -284,6 +285,7 @@ void route_request(struct session *session, const char *head, size_t length, uin
 		   struct route *route);
 bool route_again(struct route *route); /* another endpoint of the same cluster */
 bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint);
+uint32_t route_patience(const struct route *route); /* ms, of a dial */
 void routes_tick(void);
 
 /* exchange.c */

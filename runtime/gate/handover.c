@@ -5,6 +5,8 @@
  * The kernel is told to take nothing, and what it has taken is answered by the old gate. Listeners
  * go first, so that nobody waits; then each client's connection when nothing is under way on it,
  * which most are at once; the others when they are. The old gate ends with the last of them.
+ * Until one has gone over the kernel takes nothing more of it: the next gate lets the kernel take
+ * again, and does not know it yet.
  *
  * Where the next gate's maps are others, as after a change of their layout, only listeners go: the
  * connections of before belong to the maps of before, and come to their end in the old gate.
@@ -157,9 +159,12 @@ static void hand_over_the_rest(void)
 		if (all_goes && upstreams[id] && upstream_is_idle(upstreams[id]) &&
 		    !upstreams[id]->owner)
 			post_upstream(upstreams[id]);
-	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++)
-		if (sessions[slot])
-			handover_offer(sessions[slot]);
+	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++) {
+		if (!sessions[slot])
+			continue;
+		slots_shared[slot].open = 0;
+		handover_offer(sessions[slot]);
+	}
 	post(&end, NULL, 0);
 }
 
@@ -228,6 +233,7 @@ static bool adopt(const struct letter *letter, const int *descriptors, int count
 		session = session_new(space, descriptors[0], &letter->session);
 		session->received = letter->received;
 		session->chosen = letter->chosen;
+		__atomic_store_n(&slots_shared[session->slot].open, 1, __ATOMIC_RELEASE);
 		session_publish(session);
 		session_work(session);
 		return true;

@@ -261,6 +261,16 @@ bool route_again(struct route *route)
 			       : pick_another(route->cluster, &route->endpoint);
 }
 
+/* Waypoints have no such row. */
+uint32_t route_patience(const struct route *route)
+{
+	const struct kmesh_http_cluster_key key = {.cluster = route->cluster};
+	const struct kmesh_http_cluster *found =
+		route->cluster ? gate_map_lookup(&http_clusters, &key) : NULL;
+
+	return found && found->connect_ms ? found->connect_ms : GATE_DIAL_MS;
+}
+
 /* The kernel chose an endpoint for the request that starts there, and had no connection to it. */
 static bool kernel_has_chosen(struct session *session, uint32_t at, struct route *route)
 {

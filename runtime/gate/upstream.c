@@ -109,6 +109,7 @@ struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange)
 	upstream->state = UPSTREAM_DIALLING;
 	upstream->exchange = exchange;
 	upstream->later = later;
+	upstream->patience = route_patience(&exchange->route);
 	if (!later)
 		loop_add(&upstream->watch, EPOLLOUT);
 	return upstream;
@@ -441,7 +442,7 @@ static void look_after(struct upstream *upstream)
 	uint64_t age = loop_now - upstream->since;
 
 	if (upstream->state == UPSTREAM_DIALLING) {
-		if (age > GATE_DIAL_SECONDS * 1000)
+		if (age > upstream->patience)
 			exchange_connected(upstream->exchange, ETIMEDOUT);
 		else if (upstream->later)
 			connect_again(upstream);

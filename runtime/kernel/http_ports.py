@@ -104,6 +104,7 @@ class HttpPorts:
         *,
         hashes: bool = False,
         governed: Governed | None = None,
+        connect_ms: int = 0,
     ) -> None:
         """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile.
 
@@ -112,6 +113,8 @@ class HttpPorts:
             targets: the endpoints, which may be used.
             hashes: requests that are alike, by what their routes say of them, go to one endpoint.
             governed: what the gate does for it, which then alone chooses among its endpoints.
+            connect_ms: after so long a connection to an endpoint has failed; 0 for the gate's default.
+                A governed cluster says it in its row.
 
         Raises:
             BpfError: the kernel has no room; what the cluster had stays in use.
@@ -137,7 +140,7 @@ class HttpPorts:
             for key in there.keys() - slots.keys():
                 self._maps["slots"].delete(key)
                 del there[key]
-            self._rows.put(number, PLAIN._replace(ring=ring), ())
+            self._rows.put(number, PLAIN._replace(ring=ring, connect_ms=connect_ms), ())
         if before != ring and before:
             self._sweep_rings()
 

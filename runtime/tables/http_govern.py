@@ -87,6 +87,7 @@ def govern(cluster: Cluster, endpoints: Endpoints) -> Governed | None:
             panic_percent=cluster.panic_percent,
             overprovisioning=_number(endpoints.overprovisioning_percent),
             choices=min(cluster.choices, _MOST_CHOICES),
+            connect_ms=_number(cluster.connect_timeout_ms),
         ),
         members,
     )

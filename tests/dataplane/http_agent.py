@@ -308,7 +308,11 @@ def storm(host: str, port: int, seed: int, connections: int, requests: int, most
 
 def _storm_one(host: str, port: int, seed: int, requests: int, most: int, wrong: list[str]) -> None:
     draw = random.Random(seed)
-    client = Client(host, port)
+    try:
+        client = Client(host, port)
+    except OSError as error:
+        wrong.append(f"seed {seed}: {error!r} as it connects")
+        return
     try:
         for number in range(requests):
             where = draw.choice("ab")

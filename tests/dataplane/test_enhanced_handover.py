@@ -14,7 +14,10 @@ import pytest
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.gate import Gate
 from runtime.launch.gate import ensure_gate, running
-from tests.dataplane.enhanced_stage import PORT, Stage
+from runtime.tables.enhanced_layout import Slot
+from runtime.tables.http_ports import Target
+from tests.dataplane.enhanced_stage import PORT, Stage, table, to
+from tests.dataplane.governed_sides import BACKEND, Backend
 from tests.dataplane.test_enhanced_streams import BIG, good
 from tests.dataplane.world import VIP4, wait_for
 
@@ -85,6 +88,42 @@ def test_requests_that_go_on_during_an_upgrade(routed: Stage, tmp_path: Path) ->
     assert other.process.stdout.readline() == '{"result": []}\n'
     wait_for(lambda: is_gone(old), "the old gate ends")
     wait_for(lambda: routed.status()["sessions"] == 0, "no session is left")
+
+
+def test_the_kernel_takes_nothing_of_a_connection_that_has_not_gone_over(
+    routed: Stage, tmp_path: Path
+) -> None:
+    """Its request would be sent on a connection of the next gate's, which knows no such client."""
+    agent = routed.world.agent(script=BACKEND)
+    routed.agents.append(agent)
+    server = Backend(agent, "held")
+    routed.ports.set_cluster("held", [Target("127.0.0.1", server.start("h"))])
+    routed.route(table(to("/h", "held")))
+    number = routed.client("connect", VIP4, PORT)
+    assert routed.client("ask", number, "/h/x")[:2] == [200, "held h"]
+    before, old = routed.taken(), running(routed.place)
+    assert old
+    target = f"/h/hold/{server.key('one')}"
+    routed.client("send", number, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert routed.taken() == before + 1
+    assert _open(routed) == [1]
+    another_version(routed, tmp_path)
+    routed.start_gate()
+    wait_for(lambda: _open(routed) == [0], "the kernel may not take")
+    assert not is_gone(old)
+    server.release("one")
+    assert routed.client("read", number)[0] == 200
+    wait_for(lambda: is_gone(old), "the old gate ends")
+    assert _open(routed) == [1]
+    for _ in range(3):  # the first dials
+        assert routed.client("ask", number, "/h/x")[0] == 200
+    assert routed.taken() > before + 1
+
+
+def _open(stage: Stage) -> list[int]:
+    """Of each connection whether the kernel may take requests of it."""
+    values = (Slot.unpack(value) for _, value in stage.path.maps["gate_slots"].items())
+    return [slot.open for slot in values if slot.cookie]
 
 
 def test_a_large_response_goes_on_during_an_upgrade(routed: Stage, tmp_path: Path) -> None:

@@ -225,6 +225,7 @@ struct kmesh_http_cluster_key {
 /*
  * What the gate does for a cluster that it alone chooses endpoints of: such a cluster is not in
  * `clusters`, so the kernel passes its requests. Of each network namespace, as of each sidecar.
+ * Without `members` the kernel chooses too, and `ring` and `connect_ms` are all that is said.
  */
 struct kmesh_http_cluster {
 	__u64 ring;    /* a digest of it, its key in http_rings; 0: it does not hash */
@@ -248,6 +249,8 @@ struct kmesh_http_cluster {
 	__u32 panic_percent;	/* with fewer healthy endpoints all are used */
 	__u32 overprovisioning; /* percent */
 	__u32 choices;
+	__u32 connect_ms; /* a connection that takes longer has failed; 0: the gate's default */
+	__u32 pad;
 };
 
 struct kmesh_http_member_key {
