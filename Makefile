@@ -23,7 +23,7 @@ BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
 	 $(if $(BASE_ARCHIVE),--base-archive $(BASE_ARCHIVE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test bpf gate docker test matrix hosts image-on kernels-doc bench lint format generate lock demo cluster cluster-down manifests clean
+.PHONY: help setup setup-test bpf gate docker test matrix hosts image-on kernels-doc bench lint format generate lock demo cluster cluster-down test-cluster-v2 manifests clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,10 +96,16 @@ demo: setup-test ## one connection, each request routed by the kernel (DEMO=comp
 	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(AS_ROOT) $(BIN)/python -m ci.demo --path $(DEMO) --output $(if $(filter json,$(OUTPUT)),json,text)
 
-cluster: setup-test ## a real one-node Kubernetes with Kmesh and a sample on it (cluster-down ends it)
+cluster: setup-test ## a real one-node Kubernetes with Kmesh and a sample on it (CGROUPS=v2; cluster-down ends it)
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
-	@$(AS_ROOT) $(BIN)/python -m ci.cluster up
+	@$(AS_ROOT) $(BIN)/python -m ci.cluster up $(CGROUPS)
+
+test-cluster-v2: setup-test ## the cluster's tests on a node with version 2 control groups alone (some minutes)
+	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m runtime.compile.native build/bin
+	@$(BIN)/python -m ci.cluster prepare
+	@$(AS_ROOT) env KMESH_TEST_CGROUPS=v2 $(BIN)/python -m pytest -q tests/cluster
 
 cluster-down: setup ## end that cluster and remove everything of it
 	@$(AS_ROOT) $(BIN)/python -m ci.cluster down

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ci.cluster up|down|exec|prepare`."""
+"""`python -m ci.cluster up [host|v2]|down|exec|prepare`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 from ci.cluster import binaries
+from ci.cluster.cgroups import CHOICES
 from ci.cluster.machine import Machine, why_not
 from ci.cluster.sample import bring_up
 from runtime.errors import KmeshError
 
 HOME = Path("build/cluster")
-_USAGE = "usage: python -m ci.cluster up | down | exec -- COMMAND... | prepare"
+_USAGE = "usage: python -m ci.cluster up [host | v2] | down | exec -- COMMAND... | prepare"
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +22,8 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["up"]:
             bring_up(machine)
+        case ["up", groups] if groups in CHOICES:
+            bring_up(Machine(HOME, cgroups=groups))
         case ["down"]:
             machine.down()
             print("the cluster is gone")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ci.cluster.init HOME KUBE`: the first process of the cluster's machine.
+"""`python -m ci.cluster.init HOME KUBE CGROUPS`: the first process of the cluster's machine.
 
 It runs in fresh PID, mount and network namespaces, makes of them a node, starts everything and waits.
 When it ends, the kernel ends the rest.
@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from ci.cluster import parts, pki
+from ci.cluster import cgroups, parts, pki
 from ci.cluster.archive import pause_image
 
 _SECONDS = 180
@@ -37,13 +37,18 @@ OWN = (
 
 
 def main() -> int:
-    home, kube = Path(sys.argv[1]), Path(sys.argv[2])
+    home, kube, groups = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     mount()
     network()
     for plugin in Path("/usr/lib/cni").iterdir():
         shutil.copy2(plugin, parts.CNI_BIN / plugin.name)
-    parts.write_config(home)
+    runtime = None
+    if groups == cgroups.VERSION_2:
+        cgroups.mount_version_2()
+        cgroups.make_pods_groups(parts.CNI_BIN)
+        runtime = cgroups.write_runtime(home / "bin" / "runc-in-pod")
+    parts.write_config(home, runtime=runtime)
     pki.make(home / "pki", addresses=["127.0.0.1", parts.NODE_IP, "10.96.0.1"])
     pki.kubeconfig(home / "kubeconfig", server=parts.SERVER, authority=home / "pki" / "ca.crt")
     started = start(home, kube)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ci.cluster import binaries
+from ci.cluster.cgroups import HOST
 from ci.cluster.init import READY
 from ci.cluster.parts import NODE
 from runtime.errors import KmeshError
@@ -50,10 +51,12 @@ class Machine:
 
     Args:
         home: its directory, which is removed with it.
+        cgroups: which control groups its node has (`ci.cluster.cgroups`).
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, cgroups: str = HOST) -> None:
         self.home = home.absolute()
+        self.cgroups = cgroups
         self.kubeconfig = self.home / "kubeconfig"
 
     # From nothing to a Ready node, and back.
@@ -73,6 +76,7 @@ class Machine:
         (self.home / "bin").mkdir(parents=True)
         (self.home / "bin" / "kubectl").symlink_to(kube)
         inside = [sys.executable, "-m", "ci.cluster.init", str(self.home), str(kube)]
+        inside.append(self.cgroups)
         argv = [
             *("unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child"),
             *("--propagation", "slave", "--", *inside),

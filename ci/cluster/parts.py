@@ -33,6 +33,11 @@ state = "/run/containerd/state"
     bin_dir = "{cni_bin}"
     conf_dir = "{cni_conf}"
 """
+_RUNTIME = """  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      BinaryName = "{program}"
+"""
 _KUBELET = {
     "apiVersion": "kubelet.config.k8s.io/v1beta1",
     "kind": "KubeletConfiguration",
@@ -74,9 +79,16 @@ _BRIDGE = {
 }
 
 
-def write_config(home: Path) -> None:
-    """Write what containerd, the kubelet and the network's plugin read."""
+def write_config(home: Path, *, runtime: Path | None = None) -> None:
+    """Write what containerd, the kubelet and the network's plugin read.
+
+    Args:
+        home: the machine's directory.
+        runtime: what containerd has make containers, instead of runc.
+    """
     text = _CONTAINERD.format(home=home, pause=PAUSE, cni_bin=CNI_BIN, cni_conf=CNI_CONF)
+    if runtime is not None:
+        text += _RUNTIME.format(program=runtime)
     (home / "containerd.toml").write_text(text)
     (home / "kubelet.yaml").write_text(json.dumps(_KUBELET))
     (CNI_CONF / "10-bridge.conflist").write_text(json.dumps(_BRIDGE, indent=2))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -12,6 +11,8 @@ import subprocess
 import sys
 from types import FrameType
 from typing import Any
+
+import click
 
 from ci.demo import tell
 from ci.demo.http_story import tell_requests
@@ -22,37 +23,61 @@ _INSIDE = "--inside"
 _TOOLS = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2", "curl": "curl"}
 
 
-def main() -> int:
-    asked = _arguments()
-    if asked.output == "json":
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--path",
+    type=click.Choice(["auto", "enhanced", "compat"]),
+    default="auto",
+    show_default=True,
+    help="The path to show; auto: enhanced where this kernel and build run it, else compat.",
+)
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: what was seen, to standard output; the story goes to standard error.",
+)
+@click.option(_INSIDE, is_flag=True, hidden=True)
+@click.pass_context
+def main(ctx: click.Context, *, path: str, output: str, inside: bool) -> None:
+    """Show what Kmesh does, for real, on this machine alone: a small shop is served and each step is told.
+
+    enhanced: one connection, each of its requests routed by the kernel to the version that its headers ask for.
+    compat: services balanced, a policy that holds, and a daemon that is killed without a connection noticing.
+
+    It runs as root, in a network namespace of its own, takes about half a minute, and removes everything afterwards.
+
+    \b
+    Example:
+      python -m ci.demo
+      python -m ci.demo --path compat --output json
+    """  # noqa: D301 - \b is click's mark for "do not wrap"
+    ctx.exit(_demo(path, output, inside=inside))
+
+
+def _demo(path: str, output: str, *, inside: bool) -> int:
+    if output == "json":
         tell.to_stderr()
     if os.geteuid() != 0:
         tell.bad("the demo loads programs into the kernel: run it as root (sudo make demo)")
         return 1
-    if not asked.inside:
+    if not inside:
         _enter_namespace()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     try:
-        seen = _play(asked.path)
+        seen = _play(path)
     except DemoError as error:
         tell.bad(str(error))
         return 1
     except KeyboardInterrupt:
         tell.bad("interrupted; everything that was started has been ended and removed")
         return 130
-    if asked.output == "json":
+    if output == "json":
         print(json.dumps(seen, indent=2))
     return 0
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m ci.demo", description=__doc__)
-    parser.add_argument("--path", choices=["auto", "enhanced", "compat"], default="auto")
-    parser.add_argument("--output", choices=["text", "json"], default="text")
-    parser.add_argument(_INSIDE, action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
 
 
 def _enter_namespace() -> None:
@@ -103,4 +128,4 @@ def _missing() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(prog_name="python -m ci.demo")

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from runtime.cli.options import daemon, run_dir_option
+from runtime.cli.waiting import wait_for_daemon
 from runtime.errors import KmeshError
 from runtime.launch.scope import Scope, everyone
 from runtime.server.client import Client
@@ -23,17 +24,31 @@ from runtime.server.client import Client
     help="Run it in this network namespace, and govern that instead of a control group: for hosts "
     "whose cgroups cannot tell workloads apart.",
 )
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=10,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a daemon that is not there yet or just starting.",
+)
 @run_dir_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
 def exec_(
-    ctx: click.Context, name: str, netns: Path | None, run_dir: Path, command: tuple[str, ...]
+    ctx: click.Context,
+    *,
+    name: str,
+    netns: Path | None,
+    wait: float,
+    run_dir: Path,
+    command: tuple[str, ...],
 ) -> None:
     """Run COMMAND so that the running daemon governs its connections.
 
     The command gets a control group of its own below kmesh/, which is enrolled before the command
     starts and removed when it ends. It has your terminal, gets your signals, and its exit status
-    is handed on (127: no such command).
+    is handed on (127: no such command). It waits for a daemon that is just starting.
 
     \b
     Example:
@@ -45,7 +60,8 @@ def exec_(
 
     try:
         client = daemon(run_dir)
-        client.get("/version")  # without a daemon there is nothing to do, and nothing to clean up
+        # Without a daemon there is nothing to do, and nothing to clean up.
+        wait_for_daemon(client, seconds=wait, who="kmesh exec")
         if netns is not None:
             ctx.exit(_run_in_netns(command, netns.absolute(), client=client))
         ctx.exit(_run(command, name=name, client=client))

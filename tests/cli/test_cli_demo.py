@@ -120,3 +120,10 @@ def test_an_interrupted_demo_cleans_up(
     assert "interrupted" in out
     assert "Traceback" not in out
     assert leftovers() <= before
+
+
+def test_help_tells_what_the_demo_shows_and_plays_nothing(checkout: Path) -> None:
+    told, _ = start(checkout, "--help").communicate(timeout=60)
+    assert "Show what Kmesh does" in told
+    assert "--path [auto|enhanced|compat]" in told
+    assert start(checkout, "--path", "none").wait(timeout=60) == 2

@@ -65,10 +65,20 @@ def test_without_a_daemon_there_is_one_line_a_hint_and_status_1(tmp_path: Path) 
         assert hint.startswith("hint: start one")
 
 
-def test_exec_without_a_daemon_does_not_run_the_command(tmp_path: Path) -> None:
-    done = call("kmesh", "exec", "--run-dir", str(tmp_path), "--", "touch", str(tmp_path / "ran"))
+@pytest.mark.parametrize("seconds", ["0", "0.3"])
+def test_exec_without_a_daemon_does_not_run_the_command(tmp_path: Path, seconds: str) -> None:
+    where = ("--run-dir", str(tmp_path), "--wait", seconds)
+    done = call("kmesh", "exec", *where, "--", "touch", str(tmp_path / "ran"))
     assert done.returncode == 1
-    assert "no kmesh daemon answers" in done.stderr
+    *progress, error, _hint = done.stderr.splitlines()
+    assert error.startswith(f"error: no kmesh daemon answers at {tmp_path}/kmesh.sock")
+    waited = (
+        []
+        if seconds == "0"
+        else ["kmesh exec: waiting up to 0.3 s for the daemon: nobody answers yet"]
+    )
+    assert progress == waited
+    assert error.endswith("(waited 0.3 s)") is bool(waited)
     assert not (tmp_path / "ran").exists()
 
 

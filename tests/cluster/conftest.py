@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One cluster for all tests here, with Kmesh and a sample application on it; gone afterwards.
 
-KMESH_TEST_CLUSTER=DIR uses the one that is up there (make cluster: build/cluster), and leaves it up.
+KMESH_TEST_CLUSTER=DIR uses the one that is up there (make cluster: build/cluster), and leaves it up;
+KMESH_TEST_CGROUPS=v2 makes one whose node has version 2 control groups alone (make test-cluster-v2).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ci.cluster import binaries, image, kmesh, sample
+from ci.cluster import binaries, cgroups, image, kmesh, sample
 from ci.cluster.machine import Machine, why_not
 from runtime.errors import KmeshError
 from tests.launch.conftest import until
@@ -152,7 +153,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         pytest.skip(reason)
     if not binaries.are_built():
         pytest.skip("Kubernetes is not built: python -m ci.cluster prepare")
-    made = Machine(tmp_path_factory.mktemp("cluster"))
+    groups = os.environ.get("KMESH_TEST_CGROUPS", cgroups.HOST)
+    made = Machine(tmp_path_factory.mktemp("cluster"), cgroups=groups)
     try:
         archive = image.archive()
         made.up()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which hierarchy counts, on hosts with version 1, both, or version 2 alone; by their tables of mounts.
 
-A host with version 2 alone cannot be made of one that has both: what is shown here is how the table is read, and
-how pods are found in trees as kubelets and runtimes make them.
+Here: how the table is read, and how pods are found in trees as kubelets and runtimes make them. A node with version 2
+alone is tried by `make test-cluster-v2`.
 """
 
 from __future__ import annotations

@@ -413,6 +413,32 @@ def test_exec_hands_on_the_exit_status_and_leaves_no_cgroup(node: Node) -> None:
     assert not list(Path("/sys/fs/cgroup").glob(f"**{path}"))
 
 
+def test_exec_waits_for_a_daemon_that_starts(node: Node) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "runtime.cli.main",
+        "exec",
+        "--wait",
+        "120",
+        "--",
+        "echo",
+        "ran",
+    ]
+    early = subprocess.Popen(
+        node.inside(command), env=node.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert early.stderr is not None
+    try:
+        said = early.stderr.readline()
+        assert b"waiting up to 120 s for the daemon: nobody answers yet" in said
+        node.daemon().wait_ready()
+        assert early.communicate(timeout=60)[0] == b"ran\n"
+    finally:
+        early.kill()
+    assert early.returncode == 0
+
+
 def test_exec_of_what_is_not_there_is_127(node: Node) -> None:
     node.daemon().wait_ready()
     done = node.kmesh("exec", "--", "kmesh-no-such-command")
