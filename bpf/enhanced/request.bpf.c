@@ -12,6 +12,7 @@
 #include <kmesh/http/maps.h>
 #include <kmesh/http/pieces.h>
 #include <kmesh/route.h>
+#include <kmesh/servers.h>
 #include <kmesh/stat.h>
 #include <kmesh/stream.h>
 
@@ -235,16 +236,31 @@ static __always_inline int leave_to_gate(const struct kmesh_client *client, stru
 	return pass(KMESH_NO_UPSTREAM);
 }
 
+/* Into the queue of an endpoint of this node, or out by the connection to it. */
+static __always_inline bool redirect(struct sk_msg_md *msg, struct kmesh_upstream *upstream)
+{
+	__u64 cookie = kmesh_open_server(upstream);
+
+	if (cookie && bpf_msg_redirect_hash(msg, &sockets, &cookie, BPF_F_INGRESS) == SK_PASS) {
+		upstream->shortened += 1;
+		kmesh_count(KMESH_REQUESTS_SHORTENED);
+		return true;
+	}
+	cookie = upstream->cookie;
+	if (bpf_msg_redirect_hash(msg, &upstreams, &cookie, 0) != SK_PASS)
+		return false; /* it has just been closed */
+	upstream->sent += msg->size;
+	return true;
+}
+
 static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_client *client,
 				   struct kmesh_slot *slot, __u32 id, __u32 flags)
 {
 	struct kmesh_upstream *upstream = bpf_map_lookup_elem(&gate_upstreams, &id);
 	const __u8 *data = msg->data;
-	__u64 cookie;
 
 	if (!upstream)
 		return pass(KMESH_QUEUE_FULL);
-	cookie = upstream->cookie;
 	upstream->client = client->cookie;
 	upstream->slot = client->slot;
 	if (data + 4 <= (const __u8 *)msg->data_end && data[0] == 'H' && data[1] == 'E' &&
@@ -254,9 +270,8 @@ static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_cli
 	kmesh_describe_request(msg, upstream, client->stat);
 	if (is_logged())
 		kmesh_keep_head(msg, id);
-	if (bpf_msg_redirect_hash(msg, &upstreams, &cookie, 0) != SK_PASS)
-		return pass(KMESH_QUEUE_FULL); /* it has just been closed */
-	upstream->sent += msg->size;
+	if (!redirect(msg, upstream))
+		return pass(KMESH_QUEUE_FULL);
 	slot->upstream = id;
 	asm volatile("" ::: "memory");
 	slot->taken += 1;

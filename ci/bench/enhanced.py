@@ -25,7 +25,13 @@ from ci.bench.ways import BODIES, PLACES, Way, Ways, compile_all
 from runtime import ui
 
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
-_QUICK = (("loopback", "0 B", 1), ("loopback", "0 B", 16), ("loopback", "10 MB", 16))
+_QUICK = (
+    ("loopback", "0 B", 1),
+    ("loopback", "0 B", 16),
+    ("loopback", "0 B", 128),
+    ("loopback", "10 MB", 16),
+    ("veth", "0 B", 16),
+)
 _CONNECTIONS = (1, 16, 128)
 
 
@@ -56,7 +62,7 @@ def _with_children(pids: Iterable[int]) -> list[Path]:
 
 
 def _cpu_us(ways: Ways, way: Way) -> float:
-    ours = _with_children([ways.server, *way.processes])
+    ours = _with_children([*ways.servers, *way.processes])
     kernels = [path for path in Path("/proc").glob("[0-9]*") if _is_kernels(path)]
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = sum(map(_nanoseconds, [*ours, *kernels])) / 1e3
@@ -120,7 +126,7 @@ def measure(*, rounds: int, full: bool = False, seconds: int = 1) -> Result:
 
     Args:
         rounds: how often each is run; medians count.
-        full: every body, number of connections and place, and not three of them.
+        full: every body, number of connections and place, and not a few of them.
         seconds: how long each run takes.
     """
     cells = [(place, body, n) for place in PLACES for body in BODIES for n in _CONNECTIONS]

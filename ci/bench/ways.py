@@ -23,6 +23,7 @@ from ci.bench.proxy import http_proxy
 from ci.bench.stage import BIN, CHECKOUT, Stage
 from runtime.compile.gate import compile_gate
 from runtime.compile.tree import compile_tree
+from runtime.kernel.accelerate import Accelerator
 from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.gate import Gate
@@ -50,10 +51,15 @@ PLACES = ("loopback", "veth")
 _CLIENT, _SERVER, _PORT, _NEAR, _FAR = "10.244.0.1", "10.244.0.11", 8080, 15001, 15002
 _COMPAT, _ENHANCED = "10.96.0.10", "10.96.0.20"
 _PATIENCE = 30.0
+_NAMES = {
+    "gate": "enhanced, by the gate",
+    "home": "enhanced, in the kernel",
+    "bypass": "enhanced, past TCP",
+}
 _OBJECTS, _GATE = CHECKOUT / "build/all", CHECKOUT / "build/gate/kmesh-gate"
 
 _NGINX = """
-daemon off; worker_processes 1; pid {path}/nginx.pid; error_log stderr;
+daemon off; worker_processes 1; pid {path}/nginx-{port}.pid; error_log stderr;
 events {{ worker_connections 4096; }}
 http {{
   access_log off; keepalive_requests 100000000; sendfile on; tcp_nopush on;
@@ -103,6 +109,12 @@ def _routes() -> RouteTable:
     return RouteTable(name="web", virtual_hosts=(VirtualHost("all", ("*",), (route,)),))
 
 
+def _into(cgroup: Path | None) -> list[str]:
+    """What runs a command in a cgroup."""
+    enter = ["sh", "-c", f'echo 0 > {cgroup}/cgroup.procs; exec "$@"', "sh"]
+    return enter if cgroup else []
+
+
 def compile_all() -> None:
     """The objects, with those that no image carries yet, and the gate."""
     compile_tree(CHECKOUT / "bpf", _OBJECTS, unshipped=True)
@@ -117,7 +129,7 @@ class Ways:
         self._stage = Stage()
         self._stack = ExitStack()
         self.ways: dict[str, Way] = {}
-        self.server = 0
+        self.servers: list[int] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -126,12 +138,13 @@ class Ways:
             stack.callback(self._remove_pins)
             self._far = f"{stage.name}-far" if self._across else stage.name
             self._connect_namespaces()
-            self.server = self._start_server()
+            self.servers.append(self._start_server())
             self.ways["direct"] = Way(_SERVER, _PORT)
             self._start_envoys()
             self._start_compat(stage)
             self._start_enhanced(stage, "gate")
             self._start_enhanced(stage, "home")
+            self._start_enhanced(stage, "bypass")
             self._stack = stack.pop_all()
         return self
 
@@ -150,8 +163,7 @@ class Ways:
 
     def inside(self, way: Way, argv: Sequence[str]) -> list[str]:
         """A client's command, in its namespace and cgroup."""
-        enter = ["sh", "-c", f'echo 0 > {way.cgroup}/cgroup.procs; exec "$@"', "sh"]
-        return [*(enter if way.cgroup else []), *self._stage.inside(argv)]
+        return [*_into(way.cgroup), *self._stage.inside(argv)]
 
     def _ip(self, *arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True)
@@ -181,9 +193,13 @@ class Ways:
         path.chmod(0o755)
         for size in BODIES.values():
             (path / "files" / str(size)).write_bytes(b"x" * size)
-        config = path / "nginx.conf"
-        config.write_text(_NGINX.format(path=path, host=_SERVER, port=_PORT, kilobyte="x" * 1024))
-        return self._start(["nginx", "-p", path, "-c", config], far=True)
+        return self._start_nginx(_PORT)
+
+    def _start_nginx(self, port: int, *, cgroup: Path | None = None) -> int:
+        path = self._stage.path
+        config = path / f"nginx-{port}.conf"
+        config.write_text(_NGINX.format(path=path, host=_SERVER, port=port, kilobyte="x" * 1024))
+        return self._start([*_into(cgroup), "nginx", "-p", path, "-c", config], far=True)
 
     def _start_envoys(self) -> None:
         near, far = (_CLIENT if self._across else _SERVER, _NEAR), (_SERVER, _FAR)
@@ -240,15 +256,28 @@ class Ways:
         with Gate(place.socket) as gate:
             gate.add_space(netns_cookie(netns, objects=_OBJECTS), netns)
         ports = HttpPorts(path.maps)
-        ports.set_cluster("web", [Target(_SERVER, _PORT)])
+        port = self._start_bypass(stage, path) if home == "bypass" else _PORT
+        ports.set_cluster("web", [Target(_SERVER, port)])
         ports.set_port(_ENHANCED, 80, _routes())
         cgroup = stage.cgroup(home)
         path.enroll_cgroup(cgroup)
         pid = running(place)
         assert pid
-        self.ways["enhanced, by the gate" if home == "gate" else "enhanced, in the kernel"] = Way(
-            _ENHANCED, 80, cgroup, (pid,)
+        self.ways[_NAMES[home]] = Way(_ENHANCED, 80, cgroup, (pid,))
+
+    def _start_bypass(self, stage: Stage, path: DataPath) -> int:
+        """A server of the same kind that is managed, as both ends on one node are; its port."""
+        accelerator = Accelerator.open(
+            _OBJECTS, pins=self._stage.pins / "bypass", enhanced=path.maps
         )
+        self._stack.callback(accelerator.destroy)
+        for gate in path.gates:
+            accelerator.enroll_gate(gate)
+        cgroup = stage.cgroup("bypass-server")
+        accelerator.enroll_cgroup(cgroup)
+        path.let_clients_through()
+        self.servers.append(self._start_nginx(_PORT + 1, cgroup=cgroup))
+        return _PORT + 1
 
     def wait(self, name: str) -> None:
         """Until a way answers.

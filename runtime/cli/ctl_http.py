@@ -21,6 +21,12 @@ def http_lines(facts: Json | None) -> Iterator[tuple[str, str]]:
     total = taken + sum(one["count"] for one in passed)
     share = f", {100 * taken / total:.1f} % of what clients sent" if total else ""
     yield "requests", f"{taken} sent by the kernel{share}"
+    past = facts["past_tcp"]
+    if any(past.values()):
+        yield (
+            "",
+            f"- past TCP: {past['requests']} of these, and {ui.count(past['responses'], 'response')}",
+        )
     for one in sorted(passed, key=lambda one: -int(one["count"])):
         yield "", f"- {one['count']} passed to the gate: {one['meaning']}"
     for reason, count in facts["heads_not_routed"].items():

@@ -234,10 +234,31 @@ static void choose(struct session *session, struct route *route)
 		no_endpoint(route);
 }
 
+static bool is_same(const struct kmesh_endpoint *one, const struct kmesh_endpoint *other)
+{
+	return one->port == other->port &&
+	       !memcmp(one->address, other->address, sizeof(one->address));
+}
+
+/* As often as Istio's default retries look for one that has not failed. */
+#define LOOKS 5
+
+static bool pick_another(uint64_t cluster, struct kmesh_endpoint *endpoint)
+{
+	const struct kmesh_endpoint failed = *endpoint;
+
+	for (int i = 0; i < LOOKS; i++)
+		if (!route_pick(cluster, endpoint))
+			return false;
+		else if (!is_same(endpoint, &failed))
+			return true;
+	return true; /* there may be no other */
+}
+
 bool route_again(struct route *route)
 {
 	return route->governed ? elect(route->governed, &route->endpoint, &route->endpoint)
-			       : route_pick(route->cluster, &route->endpoint);
+			       : pick_another(route->cluster, &route->endpoint);
 }
 
 /* Waypoints have no such row. */

@@ -196,6 +196,14 @@ static bool is_held(const struct upstream *upstream)
 	       session->cookie == shared->client && !handing_over;
 }
 
+/* Changes with each request that the kernel sends, by the connection or past it. */
+static uint64_t requests_of_kernel(const struct upstream *upstream)
+{
+	const struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
+
+	return shared->sent + shared->shortened;
+}
+
 void upstream_rest(struct upstream *upstream)
 {
 	if (!upstream->exchange->of_kernel || !is_held(upstream)) {
@@ -206,7 +214,7 @@ void upstream_rest(struct upstream *upstream)
 	upstream->awaiting = false;
 	upstream->state = UPSTREAM_HELD;
 	upstream->since = loop_now;
-	upstream->held_at = upstreams_shared[upstream->id].sent;
+	upstream->held_at = requests_of_kernel(upstream);
 	upstream_watch(upstream);
 }
 
@@ -367,7 +375,8 @@ static void upstream_ready(struct watch *watch, uint32_t events)
 
 /*
  * Whether what the kernel sent never reached the connection: a redirect has no way to say that it
- * failed. Then everything that did is acknowledged, and that is less than what was sent.
+ * failed. Then everything that did is acknowledged, and that is less than what was sent. What went
+ * past the connection is lost only with the endpoint's socket, whose end is heard of.
  */
 bool upstream_lost_a_request(struct upstream *upstream)
 {
@@ -384,7 +393,7 @@ static void give_back(struct upstream *upstream)
 {
 	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
 
-	if (shared->sent != upstream->held_at) {
+	if (requests_of_kernel(upstream) != upstream->held_at) {
 		upstream_close(upstream, true);
 		return;
 	}
@@ -400,14 +409,14 @@ static bool is_in_use(struct upstream *upstream)
 {
 	const struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
 	const struct session *session = sessions[shared->slot % KMESH_SLOTS];
-	uint64_t sent = shared->sent;
+	uint64_t requests = requests_of_kernel(upstream);
 
-	if (sent != upstream->seen) {
-		upstream->seen = sent;
+	if (requests != upstream->seen) {
+		upstream->seen = requests;
 		return true;
 	}
 	if (session && session->cookie == shared->client && !session_kernel_is_busy(session))
-		upstream->held_at = sent;
+		upstream->held_at = requests;
 	return false;
 }
 

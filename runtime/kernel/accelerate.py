@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,12 +29,13 @@ from runtime.kernel.sockets import socket_pin
 from runtime.tables.layout import DIGEST, SOCKET_DIGESTS
 
 GROUP = "accelerate"
-OBJECT = Path(GROUP) / "accelerate.bpf.o"
+BYPASS = "bypass"  # the group in its place beside the enhanced path
+OBJECTS = {GROUP: Path(GROUP) / "accelerate.bpf.o", BYPASS: Path(BYPASS) / "bypass.bpf.o"}
 HIGH_WATER = 256 * 1024
-_LINKS, _CGROUP, _NETNS = "links", "cgroup", "netns"
-_SHARED = ("settings", "counters", "announced", "meetings", "sockets", "ends")
+_LINKS, _CGROUP, _NETNS, _GATE = "links", "cgroup", "netns", "gate"
+_OWN = ("settings", "counters", "announced", "meetings", "sockets", "ends")
 _SETTINGS = struct.Struct("=II")  # struct kmesh_accelerate_settings
-_FOLLOW, _FOLLOW_NETNS = "kmesh_follow", "kmesh_follow_netns"
+_FOLLOW = {_CGROUP: "kmesh_follow", _NETNS: "kmesh_follow_netns", _GATE: "kmesh_follow_gate"}
 _SHORTEN, _LET_THROUGH = "kmesh_shorten", "kmesh_let_through"
 _FIRST = struct.pack("=I", 0)
 
@@ -69,27 +71,37 @@ class Accelerator:
         self._links = Links(home / _LINKS)
 
     @classmethod
-    def open(cls, objects: Path, *, pins: Path = PINS, high_water: int = HIGH_WATER) -> Accelerator:
+    def open(
+        cls,
+        objects: Path,
+        *,
+        pins: Path = PINS,
+        high_water: int = HIGH_WATER,
+        enhanced: Mapping[str, BpfMap] | None = None,
+    ) -> Accelerator:
         """Load the programs over what is pinned, or anew, and put them where others run already.
 
         Args:
-            objects: the directory that holds `accelerate/accelerate.bpf.o`.
+            objects: the directory that holds `accelerate/accelerate.bpf.o`, or the bypass's.
             pins: a directory of a BPF file system, which its owner keeps locked.
             high_water: bytes that may wait for a reader before its sender is left to TCP.
+            enhanced: the enhanced path's maps by name, where that path runs: then requests and
+                responses of its clients are short-cut too. None beside the compat path.
 
         Raises:
             KmeshError: there is no such object.
             LoadError: the kernel refused it.
         """
-        path = objects / OBJECT
+        file = OBJECTS[GROUP if enhanced is None else BYPASS]
+        path = objects / file
         if not path.is_file():
-            raise KmeshError(f"no {OBJECT} in {objects}", hint="run `make bpf`")
+            raise KmeshError(f"no {file} in {objects}", hint="run `make bpf`")
         home = pins / "accelerate"
         tables = home / hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         opened = BpfObject(path)
         self = cls(opened, home=home, tables=tables)
         try:
-            self._load(opened)
+            self._load(opened, enhanced or {})
             self._retire_others()
             self._set(enabled=True, high_water=high_water)
             self._links.prune()
@@ -100,27 +112,32 @@ class Accelerator:
             raise
         return self
 
-    def _load(self, opened: BpfObject) -> None:
+    def _load(self, opened: BpfObject, beside: Mapping[str, BpfMap]) -> None:
         self._tables.mkdir(parents=True, exist_ok=True, mode=0o700)
-        adopted = [name for name in _SHARED if (self._tables / name).exists()]
+        for name in opened.maps():
+            if name in beside:
+                opened.reuse_map(name, beside[name].fd)
+        own = [name for name in _OWN if name not in beside]
+        adopted = [name for name in own if (self._tables / name).exists()]
         places = [self._tables / name for name in adopted]
         reused = dict(zip(adopted, places, strict=True))
-        reused |= {name: pin for name, pin in self._of_the_path().items() if pin.exists()}
+        if not beside:
+            reused |= {name: pin for name, pin in self._of_compat().items() if pin.exists()}
         for name, place in reused.items():
             pinned = BpfMap.pinned(place)
             opened.reuse_map(name, pinned.fd)  # it takes a descriptor of its own
             pinned.close()
-        opened.set_autoload(_FOLLOW_NETNS, load=features.netns_in_sockops())
+        opened.set_autoload(_FOLLOW[_NETNS], load=features.netns_in_sockops())
         opened.load()
         maps, programs = opened.maps(), opened.programs()
         sockets = maps["sockets"].fd
         attach_to_map(programs[_SHORTEN].fd, sockets, AttachType.SK_MSG_VERDICT)
         attach_to_map(programs[_LET_THROUGH].fd, sockets, AttachType.SK_SKB_STREAM_VERDICT)
-        for name in _SHARED:
+        for name in own:
             if name not in adopted:
                 maps[name].pin(self._tables / name)
 
-    def _of_the_path(self) -> dict[str, Path]:
+    def _of_compat(self) -> dict[str, Path]:
         """The compat path's maps that the programs look into (accelerate.h), where pinned."""
         path = self._home.parent / "compat"
         return {
@@ -130,8 +147,8 @@ class Accelerator:
 
     def _programs(self, kind: str) -> list[Program]:
         assert self._object is not None, "acceleration is closed"
-        program = self._object.programs()[_FOLLOW_NETNS if kind == _NETNS else _FOLLOW]
-        return [program] if program.fd >= 0 else []
+        program = self._object.programs().get(_FOLLOW[kind])
+        return [program] if program is not None and program.fd >= 0 else []
 
     def _map(self, name: str) -> BpfMap:
         assert self._object is not None, "acceleration is closed"
@@ -162,6 +179,15 @@ class Accelerator:
     def cgroups(self) -> list[Path]:
         """The cgroups that are enrolled."""
         return self._links.cgroups(_CGROUP)
+
+    def enroll_gate(self, cgroup: Path) -> None:
+        """Follow the connections of the enhanced path's gate to endpoints. Idempotent.
+
+        Raises:
+            CgroupError: there is no such cgroup.
+            BpfError: the kernel refused.
+        """
+        self._links.attach(_GATE, cgroup, self._programs(_GATE))
 
     def follow_namespaces(self, *, follow: bool) -> bool:
         """Follow the connections of the network namespaces that the data path manages, or no longer.
@@ -215,7 +241,17 @@ def remove(pins: Path) -> list[str]:
             removed.append("maps of acceleration")
     for directory in (home / _LINKS, home):
         directory.rmdir()
+    _forget_servers(pins)
     return removed
+
+
+def _forget_servers(pins: Path) -> None:
+    """Have requests to endpoints of this node go over TCP (bpf/include/kmesh/servers.h)."""
+    for pin in pins.glob("enhanced/*/servers"):
+        servers = BpfMap.pinned(pin)
+        for key in list(servers.keys()):
+            servers.delete(key)
+        servers.close()
 
 
 def _retire(tables: Path) -> None:
@@ -229,4 +265,4 @@ def _retire(tables: Path) -> None:
     tables.rmdir()
 
 
-__all__ = ["HIGH_WATER", "OBJECT", "Accelerator", "Counters", "remove"]
+__all__ = ["BYPASS", "GROUP", "HIGH_WATER", "Accelerator", "Counters", "remove"]

@@ -31,6 +31,7 @@ LINKS = "links"
 # enum kmesh_gate_counter (bpf/include/kmesh/gate_types.h)
 COUNTERS = (
     "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "upstream_full", "no_slot", "paused", "home",
+    "shortened",
 )  # fmt: skip
 _CGROUP, _NETNS, GATE = "cgroup", "netns", "gate"  # kinds of scopes
 
@@ -238,6 +239,11 @@ class DataPath:
     def enroll_gate(self, cgroup: Path) -> None:
         """Follow the connections of the gate, which is alone in its cgroup. Idempotent."""
         self._links.attach(GATE, cgroup, self._open.for_gate())
+
+    @property
+    def gates(self) -> list[Path]:
+        """The cgroup of the gate, once it is enrolled."""
+        return self._links.cgroups(GATE)
 
     def gate_counters(self) -> dict[str, int]:
         """What became of the messages of clients: `taken`, or why they were passed to the gate."""

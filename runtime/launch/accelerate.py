@@ -10,8 +10,8 @@ from typing import Any
 
 from runtime import log
 from runtime.errors import KmeshError
-from runtime.kernel.accelerate import GROUP, Accelerator, remove
-from runtime.launch.managed import Governor
+from runtime.kernel.accelerate import BYPASS, GROUP, Accelerator, remove
+from runtime.kernel.datapath import DataPath
 from runtime.probe.mode import lacking
 from runtime.probe.reliance import falls, lacks
 from runtime.probe.verdict import Finding
@@ -55,11 +55,9 @@ def accelerate_decision(
     """
     if wanted is False:
         return False, "turned off (--no-acceleration)"
-    if path != "compat":
-        return False, f"a socket can be in one map with programs, and the {path} path has its own"
     by_name = {finding.capability: finding for finding in findings}
     reasons = [why for name in NEEDS if (why := lacks(by_name, name))]
-    if why := lacking(by_name.values(), GROUP):
+    if why := lacking(by_name.values(), GROUP if path == "compat" else BYPASS):
         reasons.append(why)
     if reasons:
         return False, "; ".join(reasons)
@@ -86,7 +84,7 @@ class Acceleration:
 
     def __init__(
         self,
-        path: Governor,
+        path: DataPath,
         *,
         objects: Path,
         pins: Path,
@@ -96,6 +94,7 @@ class Acceleration:
     ) -> None:
         self._path = path
         self._pins = pins
+        self._beside = name
         self._accelerator: Accelerator | None = None
         self._unfit = ""  # network namespaces, and why
         on, self._reason = accelerate_decision(findings, wanted=wanted, path=name)
@@ -109,9 +108,13 @@ class Acceleration:
 
     def _open(self, objects: Path, *, must: bool) -> None:
         try:
-            self._accelerator = Accelerator.open(objects, pins=self._pins)
+            maps = None if self._beside == "compat" else self._path.maps
+            self._accelerator = Accelerator.open(objects, pins=self._pins, enhanced=maps)
             for cgroup in self._path.cgroups:
                 self._accelerator.enroll_cgroup(cgroup)
+            for gate in self._path.gates:
+                self._path.let_clients_through()
+                self._accelerator.enroll_gate(gate)
             self._follow_namespaces(follow=bool(self._path.namespaces))
         except KmeshError as error:
             self._accelerator, self._reason = None, str(error)

@@ -95,7 +95,7 @@ class Daemon(Instance):
             pass
         self._version = describe(self._judged.objects)
         self._phase = "starting the data path"
-        self._started = start_best(self._wanted_paths(), self._open_path)
+        self._started = start_best(self._judged.paths, self._open_path)
         self._remember(before, self._started.name)
         if self._started.name == HTTP_PATH:
             self._source.want_http()
@@ -115,15 +115,6 @@ class Daemon(Instance):
         )
         self._authorization = self._authorize()
         _log.info("bpf Start successful: the %s path serves", self._started.name)
-
-    def _wanted_paths(self) -> tuple[str, ...]:
-        """The paths to try; acceleration that is insisted on is had on the compat path alone."""
-        assert self._judged is not None
-        paths = tuple(self._judged.paths)
-        if self._config.acceleration and self._config.mode == "auto" and len(paths) > 1:
-            _log.warning("--acceleration: the %s path is passed over, as it has none", paths[0])
-            paths = paths[1:]
-        return paths
 
     def _start_waypoint(self, source: Ahead) -> None:
         assert self._started is not None

@@ -160,10 +160,13 @@ class HttpSeen:
         passed = self._passed()
         return {
             "taken": passed.get("taken", 0),
+            "past_tcp": {
+                "requests": passed.get("shortened", 0),
+                "responses": passed.get("home", 0),
+            },
             "passed": [
-                {"reason": reason, "count": count, "meaning": PASSED.get(reason, reason)}
-                for reason, count in passed.items()
-                if reason != "taken"
+                {"reason": reason, "count": passed.get(reason, 0), "meaning": meaning}
+                for reason, meaning in PASSED.items()
             ],
             "heads_not_routed": {
                 reason: count for reason, count in self._stats.verdicts().items() if count

@@ -187,7 +187,7 @@ def lacking(findings: Iterable[Finding], group: str) -> str:
 
     Args:
         findings: the prober's.
-        group: "accelerate", "authorize", "telemetry".
+        group: "accelerate", "bypass", "authorize", "telemetry".
     """
     fine = (Verdict.PRESENT, Verdict.INCONCLUSIVE)
     bad = (

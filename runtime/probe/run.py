@@ -36,6 +36,7 @@ PATHS = ("compat", "enhanced")
 # What runs beside either path, and what is missed without it.
 BESIDE = {
     "accelerate": "connections within the node go over TCP; traffic is served as otherwise",
+    "bypass": "requests to endpoints of this node go over TCP; traffic is served as otherwise",
     "authorize": "L4 policies cannot be enforced; where there are any, readiness says so",
     "telemetry": "no TCP metrics and no access log; traffic is served as otherwise",
 }

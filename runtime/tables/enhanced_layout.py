@@ -808,6 +808,23 @@ class SlotKey(NamedTuple):
         return cls._make(_SLOT_KEY.unpack(data))
 
 
+_SOCKET = Struct("=QQ")
+
+
+class Socket(NamedTuple):
+    """struct kmesh_socket, 16 bytes."""
+
+    cookie: int
+    sock: int
+
+    def pack(self) -> bytes:
+        return _SOCKET.pack(self.cookie, self.sock)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Socket:
+        return cls._make(_SOCKET.unpack(data))
+
+
 _SOURCE_KEY = Struct("=16s")
 
 
@@ -874,7 +891,7 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4xQIIIII4x")
+_UPSTREAM = Struct("=QQQQIII4xQIIIIII")
 
 
 class Upstream(NamedTuple):
@@ -893,6 +910,7 @@ class Upstream(NamedTuple):
     expects: int
     expecting: int
     broken: int
+    shortened: int
 
     def pack(self) -> bytes:
         return _UPSTREAM.pack(
@@ -909,6 +927,7 @@ class Upstream(NamedTuple):
             self.expects,
             self.expecting,
             self.broken,
+            self.shortened,
         )
 
     @classmethod
@@ -929,7 +948,7 @@ MAPS = {
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
     "free_slots": MapLayout(type=22, flags=0, max_entries=65536),
     "frontends": MapLayout(type=1, flags=1, max_entries=131072),
-    "gate_counters": MapLayout(type=6, flags=0, max_entries=9),
+    "gate_counters": MapLayout(type=6, flags=0, max_entries=10),
     "gate_sessions": MapLayout(type=1, flags=1, max_entries=65536),
     "gate_settings": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
@@ -954,7 +973,9 @@ MAPS = {
     "pools": MapLayout(type=2, flags=1024, max_entries=16384),
     "route_stats": MapLayout(type=2, flags=1024, max_entries=16384),
     "route_taken": MapLayout(type=6, flags=0, max_entries=16384),
+    "servers": MapLayout(type=9, flags=0, max_entries=32768),
     "slots": MapLayout(type=1, flags=1, max_entries=1048576),
+    "sockets": MapLayout(type=18, flags=0, max_entries=131072),
     "source_tlvs": MapLayout(type=1, flags=1, max_entries=8192),
     "streams": MapLayout(type=9, flags=0, max_entries=65536),
     "taken_heads": MapLayout(type=1, flags=1, max_entries=65536),
@@ -966,7 +987,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "3902d7caa41e5ff1434b0b37f9da9871b2917f34ffd0c3e71a7a6cd74ad12b38"
+DIGEST = "715fc74d17fc1ea3e048b6fb92b44cfc3db18d97aaa16c012f3045149f2ab3fc"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
@@ -974,6 +995,7 @@ SOCKET_DIGESTS = {
     "clients": "8fb1760f4bb55231f4cfb60e7bb4851ee1786f3791b045d6a0c9bf12f0ba3df9",
     "introductions": "983e89cc5e0631a4359c3bb492c41c6314711caf2f4b9caba67f576be8f20527",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
+    "sockets": "98537ba2a5d56824af4b7d46e8addaf2608bfca25eda3d4b4a84b92862a0aad5",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
     "upstreams": "8e539f992c8a679bd72ae825b16b1921bba5a43ecb355fbb66c89f2f33c836ae",
 }

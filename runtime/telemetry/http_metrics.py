@@ -88,10 +88,19 @@ class HttpMetrics(Collector):
         family = CounterMetricFamily(
             "kmesh_http_passed", "Messages that the kernel left to the gate.", labels=["reason"]
         )
-        for reason, count in passed.items():
-            if reason != "taken":
-                family.add_metric([reason], count)
+        for reason in PASSED:
+            family.add_metric([reason], passed.get(reason, 0))
         yield family
+        yield CounterMetricFamily(
+            "kmesh_http_requests_past_tcp",
+            "Requests taken that went into the queue of an endpoint of this node.",
+            value=passed.get("shortened", 0),
+        )
+        yield CounterMetricFamily(
+            "kmesh_http_responses_home",
+            "Responses that went to their client within the kernel.",
+            value=passed.get("home", 0),
+        )
         refused = CounterMetricFamily(
             "kmesh_http_heads_not_routed", "Request heads that are no route's.", labels=["reason"]
         )

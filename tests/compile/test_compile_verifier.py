@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 # with what a program may cost the verifier, so that the next kernel's does not end it.
 COMPILERS = {"clang-13": VERIFIER_LIMIT * 2 // 5, "clang": VERIFIER_LIMIT // 10}
 # What the compat path is made of; the enhanced path's matcher has bounds of its own.
-GROUPS = ("compat", "authorize", "telemetry", "accelerate")
+GROUPS = ("compat", "authorize", "telemetry", "accelerate", "bypass")
 
 
 class Compiled(NamedTuple):

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from runtime.kernel.accelerate import Accelerator
 from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.cleanup import cleanup
 from runtime.kernel.datapath import DataPath
@@ -60,10 +61,12 @@ class Stage:
     Attributes:
         objects: compiled objects, with the unshipped ones.
         program: the gate.
+        accelerated: backends are managed too, and short-cut past TCP.
     """
 
     objects: Path
     program: Path
+    accelerated: bool = False
     stack: ExitStack = field(default_factory=ExitStack)
     agents: list[Agent] = field(default_factory=list)
 
@@ -89,9 +92,20 @@ class Stage:
             self.ports = HttpPorts(self.path.maps)
             self.cgroup = self.world.cgroup()
             self.path.enroll_cgroup(self.cgroup)
+            self.backends = self.accelerate() if self.accelerated else None
             self.renew()
             self.stack = stack.pop_all()
         return self
+
+    def accelerate(self) -> Path:
+        """The cgroup of backends whose connections from the gate are short-cut."""
+        self.accelerator = Accelerator.open(self.objects, pins=self.pins, enhanced=self.path.maps)
+        self.path.let_clients_through()
+        for gate in self.path.gates:
+            self.accelerator.enroll_gate(gate)
+        backends = self.world.cgroup()
+        self.accelerator.enroll_cgroup(backends)
+        return backends
 
     def renew(self) -> None:
         """Other client and backend processes; nothing is left of what those before them did."""
@@ -100,7 +114,7 @@ class Stage:
         self.agents.clear()
         wait_for(self._is_quiet, "no connection is left")
         self.client = self.agent(self.cgroup)
-        self.backend = self.agent()
+        self.backend = self.agent(self.backends)
 
     def _is_quiet(self) -> bool:
         status = self.status()
@@ -142,8 +156,12 @@ class Stage:
         """Start a server of each name, in a cluster of its own name; their ports."""
         ports = {name: self.backend("serve", host, name) for name in names}
         for name, port in ports.items():
-            self.ports.set_cluster(name, [Target(host, port)])
+            self.point(name, port, host)
         return ports
+
+    def point(self, name: str, port: int, host: str = "127.0.0.1") -> None:
+        """Have a cluster be one server."""
+        self.ports.set_cluster(name, [Target(host, port)])
 
     def route(self, routes: RouteTable = A_AND_B, address: str = VIP4) -> dict[int, str]:
         return self.ports.set_port(address, PORT, routes)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
 
+_LONG = 3600.0  # with a time-out sockets do not block, and may be short-cut
 PATTERN = bytes(range(256)) * 257  # 65,792 bytes: no power of two
 
 
@@ -27,6 +28,7 @@ def serve(host: str, port: int, name: str) -> int:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
+    listener.settimeout(_LONG)
     listener.listen(1024)
     threading.Thread(target=_accept, args=(listener, name), daemon=True).start()
     return int(listener.getsockname()[1])
@@ -39,6 +41,7 @@ def _accept(listener: socket.socket, name: str) -> None:
 
 
 def _serve_one(peer: socket.socket, name: str) -> None:
+    peer.settimeout(_LONG)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream = peer.makefile("rb")
     with peer, stream:

@@ -125,7 +125,7 @@ def _enrolled(let: Let, objects: Path, client: socket.socket, stack: ExitStack) 
 
 
 def _note_upstream(maps: dict[str, BpfMap], cookie: bytes) -> None:
-    nothing = Upstream.unpack(bytes(len(Upstream(*[0] * 13).pack())))
+    nothing = Upstream(*[0] * len(Upstream._fields))
     number = struct.pack("=I", 1)
     row = nothing._replace(cookie=struct.unpack("=Q", cookie)[0])
     maps["gate_upstreams"].update(number, row.pack())

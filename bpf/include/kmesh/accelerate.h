@@ -4,9 +4,12 @@
 #define KMESH_ACCELERATE_H
 
 #include <kmesh/address.h>
+#include <kmesh/managed.h>
+#include <kmesh/sockets.h>
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/tcp.h>
+#include <stdbool.h>
 #include <bpf/bpf_helpers.h>
 
 #define KMESH_AF_INET6 10
@@ -23,11 +26,6 @@
  * passed costs a socket in a map nearly twice what it costs another: so it leaves, for good.
  */
 #define KMESH_BULK (2u << 20)
-/* How long after the last possible redirect to a socket none can be under way any more. */
-#define KMESH_GRACE_NS 200000000ull
-/* Set on a socket that is about to leave: a callback that costs nothing, where the peer can see it.
- */
-#define KMESH_LEAVING BPF_SOCK_OPS_RETRANS_CB_FLAG
 
 /* Set on a listener that may block: what it accepts inherits it, and is counted. */
 #define KMESH_BLOCKS BPF_SOCK_OPS_RETRANS_CB_FLAG
@@ -52,15 +50,10 @@ struct kmesh_connection {
 	__u32 server_isn;
 };
 
-/* A socket by its cookie, which is never given twice, and where the kernel keeps it. */
-struct kmesh_socket {
-	__u64 cookie;
-	__u64 sock;
-};
-
 struct kmesh_meeting {
 	struct kmesh_socket client;
 	struct kmesh_socket server;
+	__u64 of_gate; /* the client is a connection of the gate's */
 };
 
 /* What each enrolled socket carries; only its own programs touch it, under its lock. */
@@ -71,6 +64,7 @@ struct kmesh_end {
 	__u32 over_tcp;
 	__u32 passed;	  /* bytes since it went over to TCP */
 	__u64 leaving_at; /* since when the peer redirects nothing here; 0: it may */
+	__u64 of_gate;	  /* the peer is a connection of the gate's */
 };
 
 struct kmesh_accelerate_settings {
@@ -108,14 +102,6 @@ struct {
 	__type(value, struct kmesh_meeting);
 } meetings SEC(".maps");
 
-/* By cookie. The kernel takes a socket out when it closes. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SOCKHASH);
-	__uint(max_entries, 131072);
-	__type(key, __u64);
-	__type(value, __u64);
-} sockets SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -123,24 +109,20 @@ struct {
 	__type(value, struct kmesh_end);
 } ends SEC(".maps");
 
-/*
- * The compat path's: where a socket was going. What goes to a waypoint introduces itself by a
- * program of its own, and a socket can have only one.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct kmesh_peer);
-} peers SEC(".maps");
+static __always_inline void kmesh_tally(__u32 which)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &which);
 
-/* The compat path's: who is managed by network namespace. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
-	__type(key, struct kmesh_netns_key);
-	__type(value, struct kmesh_netns);
-} managed_netns SEC(".maps");
+	if (value)
+		*value += 1;
+}
+
+static __always_inline const struct kmesh_accelerate_settings *kmesh_settings_in_force(void)
+{
+	const __u32 only = 0;
+	const struct kmesh_accelerate_settings *found = bpf_map_lookup_elem(&settings, &only);
+
+	return found && found->enabled ? found : NULL;
+}
 
 #endif

@@ -82,7 +82,7 @@ struct kmesh_upstream {
 	__u64 sock;   /* where the kernel keeps it */
 	/* the kernel's */
 	__u64 client; /* cookie of the client whose request it has */
-	__u64 sent;   /* bytes, in all */
+	__u64 sent;   /* bytes by this connection, in all */
 	__u32 slot;
 	__u32 flags;
 	/* the gate's */
@@ -96,7 +96,8 @@ struct kmesh_upstream {
 	__u32 expects; /* the number of the next byte, once `expecting` */
 	__u32 expecting;
 	__u32 broken; /* bytes came again, or not in order: nothing of it can be trusted */
-	__u32 pad1;
+	/* the kernel's */
+	__u32 shortened; /* requests that went past this connection, to its very end */
 };
 
 /* An endpoint of one network namespace. */
@@ -289,15 +290,17 @@ struct kmesh_gate_settings {
 
 /* Why a message was passed to the gate, or that it was not. */
 enum kmesh_gate_counter {
-	KMESH_TAKEN,	     /* requests that went from the kernel to an endpoint */
-	KMESH_NOT_IDLE,	     /* an earlier request is not answered yet */
-	KMESH_NOT_WHOLE,     /* the message is no whole request */
-	KMESH_NOT_ROUTED,    /* no route of the kernel's */
-	KMESH_NO_UPSTREAM,   /* no idle connection to the endpoint */
-	KMESH_QUEUE_FULL,    /* the upstream's send queue is full, or it is closing */
-	KMESH_NO_SLOT,	     /* connections without a slot */
-	KMESH_PASSED_PAUSED, /* while one gate hands over to the next */
-	KMESH_WENT_HOME,     /* responses that went from the kernel to the client */
+	KMESH_TAKEN,		  /* requests that went from the kernel to an endpoint */
+	KMESH_NOT_IDLE,		  /* an earlier request is not answered yet */
+	KMESH_NOT_WHOLE,	  /* the message is no whole request */
+	KMESH_NOT_ROUTED,	  /* no route of the kernel's */
+	KMESH_NO_UPSTREAM,	  /* no idle connection to the endpoint */
+	KMESH_QUEUE_FULL,	  /* the upstream's send queue is full, or it is closing */
+	KMESH_NO_SLOT,		  /* connections without a slot */
+	KMESH_PASSED_PAUSED,	  /* while one gate hands over to the next */
+	KMESH_WENT_HOME,	  /* responses that went from the kernel to the client */
+	KMESH_REQUESTS_SHORTENED, /* requests taken that went past TCP, to an endpoint of this node
+				   */
 	KMESH_GATE_COUNTERS,
 };
 

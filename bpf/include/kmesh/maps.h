@@ -6,7 +6,7 @@
 #ifndef KMESH_MAPS_H
 #define KMESH_MAPS_H
 
-#include <kmesh/types.h>
+#include <kmesh/managed.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -33,23 +33,6 @@ struct {
 	__type(key, struct kmesh_slot_key);
 	__type(value, struct kmesh_endpoint);
 } slots SEC(".maps");
-
-/* Network namespaces whose processes are managed, where cgroups cannot tell pods apart. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
-	__type(key, struct kmesh_netns_key);
-	__type(value, struct kmesh_netns);
-} managed_netns SEC(".maps");
-
-/* What a connected socket was told it is connected to; gone with the socket. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct kmesh_peer);
-} peers SEC(".maps");
 
 /* Sockets that are connected to a waypoint and have not been introduced yet. */
 struct {

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Which responses may go to their client within the kernel, past the gate: whole ones whose head
+ * tells their length, for a client that has read all that the gate sent it. All others are the
+ * gate's.
+ */
+#ifndef KMESH_HOME_H
+#define KMESH_HOME_H
+
+#include <kmesh/client.h>
+#include <kmesh/flow_control.h>
+#include <kmesh/http/response_table.h>
+#include <kmesh/stat.h>
+
+#define KMESH_HOME_HEAD	   1024 /* a longer head goes by the gate */
+#define KMESH_HOME_WHOLE   65536
+#define KMESH_HOME_WAITING (256 * 1024)
+
+/* The slot of the client whose request it has, if the kernel may do without the gate. */
+static __always_inline struct kmesh_slot *kmesh_home_slot(const struct kmesh_upstream *upstream,
+							  __u32 number)
+{
+	struct kmesh_slot *slot;
+
+	if (!(upstream->flags & KMESH_REQUEST_HELD) || upstream->recalled || upstream->broken ||
+	    upstream->flags & (KMESH_REQUEST_HEAD | KMESH_RESPONSE_PASSED))
+		return NULL;
+	slot = bpf_map_lookup_elem(&gate_slots, &upstream->slot);
+	if (!slot || slot->cookie != upstream->client || slot->upstream != number)
+		return NULL;
+	if (slot->taken == slot->done || !slot->open || slot->by_gate)
+		return NULL;
+	return slot;
+}
+
+/* It has read all that the gate sent, takes what is redirected to it, and reads. */
+static __always_inline bool kmesh_home_is_open(const struct kmesh_slot *slot)
+{
+	struct tcp_sock *tp = (void *)(long)slot->sock;
+	struct sock *sk = (void *)(long)slot->sock;
+
+	return BPF_CORE_READ(tp, copied_seq) - slot->first_received == slot->responded &&
+	       BPF_CORE_READ(sk, __sk_common.skc_state) == BPF_TCP_ESTABLISHED &&
+	       kmesh_never_blocks(slot->sock) && !kmesh_waits_for_more(slot->sock) &&
+	       !kmesh_has_layer(slot->sock) && kmesh_waiting(slot->sock) < KMESH_HOME_WAITING;
+}
+
+/* Of a whole response of `size` bytes with nothing after it: its status, else 0. */
+static __always_inline __u32 kmesh_whole_status(const __u8 *data, const __u8 *end, __u32 size)
+{
+	__u32 state = KMESH_RESPONSE_START, length = 0, head = 0;
+
+	for (kmesh_counter i = 0; i < KMESH_HOME_HEAD; i++) {
+		__u32 entry, is_digit;
+
+		if (data + i + 1 > end)
+			break;
+		entry = kmesh_response_table[(state << 8 | data[i]) & (KMESH_RESPONSE_CELLS - 1)];
+		is_digit = entry >> 8 & 1;
+		length = length * (1 + 9 * is_digit) + (data[i] & 15) * is_digit;
+		state = entry & 255;
+		head = i + 1;
+		if (state < KMESH_RESPONSE_START)
+			break;
+	}
+	if (state != KMESH_RESPONSE_END || head + length != size || data + 12 > end)
+		return 0;
+	return (data[9] & 15) * 100 + (data[10] & 15) * 10 + (data[11] & 15);
+}
+
+/* The response is on its way, or will be as soon as the program ends. */
+static __always_inline void kmesh_gone_home(const struct kmesh_upstream *upstream,
+					    struct kmesh_slot *slot, __u32 status, __u32 size)
+{
+	kmesh_count_response(upstream, status, size);
+	asm volatile("" ::: "memory");
+	slot->done += 1;
+	kmesh_count(KMESH_WENT_HOME);
+}
+
+#endif
