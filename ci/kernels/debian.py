@@ -23,6 +23,7 @@ from runtime.process import run
 
 LIST = Path(__file__).with_name("kernels.list")
 _FRESH_SECONDS = 12 * 3600
+_MODULES = ("veth",)
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -36,11 +37,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """A kernel unpacked from its packages."""
+    """A kernel unpacked from its packages; of its modules those that tests need."""
 
     release: str
     image: Path
     config: Path
+    modules: tuple[Path, ...] = ()
 
 
 def wanted(path: Path = LIST) -> list[Wanted]:
@@ -157,4 +159,5 @@ def _fetch_one(place: Path, kernel: Wanted) -> Kernel:
         release=re.sub(r"^linux-[a-z]+-", "", packages[0]),
         image=_one(roots, ("vmlinuz*",)),
         config=_one(roots, ("config-*", "config")),
+        modules=tuple(_one(roots, (f"{name}.ko", f"{name}.ko.xz")) for name in _MODULES),
     )

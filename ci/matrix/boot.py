@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+import lzma
 import re
 import shutil
 import tarfile
@@ -25,6 +26,7 @@ from runtime.process import run
 
 _MEMORY_MB = 3072
 _DISK = "var/lib/kmesh-disk"
+_MODULES = "modules"  # see guest/init
 _DISK_MARK = "kmesh-disk "
 _PACK_DISK = f"""
 status=$?
@@ -93,7 +95,8 @@ def boot(
     with tempfile.TemporaryDirectory(prefix="kmesh-boot-") as directory:
         scratch = Path(directory)
         initrd, results = scratch / "initrd", scratch / "results"
-        _join([*archives(scratch), *extra], _command_archive(scratch, command, disk), into=initrd)
+        parts = [*archives(scratch), _modules_archive(scratch, kernel), *extra]
+        _join(parts, _command_archive(scratch, command, disk), into=initrd)
         argv = _qemu(kernel, initrd, results, parameters=parameters, accelerator=accelerator)
         done = run(argv, timeout=timeout, check=False)
         text = results.read_text(errors="replace") if results.exists() else ""
@@ -123,6 +126,19 @@ def _command_archive(scratch: Path, command: str, disk: Path | None) -> Path:
         shutil.copytree(disk, root / _DISK)
     archive = scratch / "command.cpio"
     pack(root, archive)
+    return archive
+
+
+def _modules_archive(scratch: Path, kernel: Kernel) -> Path:
+    """What /init loads, uncompressed: not every kernel reads what another's tools have packed."""
+    target = scratch / "modules" / _MODULES
+    target.mkdir(parents=True)
+    for module in kernel.modules:
+        data = module.read_bytes()
+        plain = lzma.decompress(data) if module.suffix == ".xz" else data
+        (target / f"{module.name.partition('.')[0]}.ko").write_bytes(plain)
+    archive = scratch / "modules.cpio"
+    pack(scratch / "modules", archive)
     return archive
 
 

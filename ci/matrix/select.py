@@ -15,7 +15,8 @@ class Selection:
     """Called with a stage's name: whether it is to be carried out.
 
     Args:
-        words: what has one of these in its name; FAILED: what was not as it should be. None: all.
+        words: what has one of these in its name; FAILED: what was not as it should be. None: all. What the
+            last run did not try is carried out in any case: nothing is missing afterwards.
         last: the row of the last run.
 
     Attributes:
@@ -28,10 +29,11 @@ class Selection:
         self._words = [word for word in words if word != FAILED]
         wrong = (each["stage"] for each in self.told if not _good(each, suite))
         self._stages = {*wrong} if FAILED in words else set()
-        self._all = not words
+        self._tried = {each["stage"] for each in self.told} if words else set()
 
     def __call__(self, stage: str) -> bool:
-        return self._all or stage in self._stages or any(word in stage for word in self._words)
+        new = stage not in self._tried
+        return new or stage in self._stages or any(word in stage for word in self._words)
 
 
 def _good(told: Mapping[str, Any], suite: str) -> bool:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a request is let through, and whose policy says so: by the rules that are known, nothing is sent.
 
-The rules of a port are made into the tables that the data path would have, for this one client, and the
-request walks through them: so the answer is right also where the rules are at the waypoint.
+The routes of a port are made into the tables that the data path would have, and the request walks through them;
+then, in the same way, through the rules of its route for this one client: so the answer is right also where the
+rules are at the waypoint. The rules of other routes say nothing to it, and would be made into tables for long.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from runtime.control.policy_names import named
 from runtime.control.view import View
 from runtime.errors import KmeshError
-from runtime.model.http import Route, RouteTable, Step, VirtualHost
+from runtime.model.http import HttpPort, Route, RouteTable, Step, VirtualHost
 from runtime.model.mesh import IPAddress, Protocol, Service, Workload
 from runtime.model.policy import Connection, Policy, decide
 from runtime.plan.client import Client
@@ -87,23 +88,18 @@ def _http(asked: Asked, planned: PlannedPort) -> Json:
         steps=tuple(step for step in planned.port.steps if step is Step.RBAC),
     )
     routes = [route for host in planned.hosts for route in host.routes]
-    cases = split(_bare(planned), port, client=asked.client.meets)
-    try:
-        compiled = compile_routes(cases.table, merge_slashes=port.merge_slashes)
-    except TableTooLargeError as error:
-        raise KmeshError(f"the rules cannot be looked through: {error}") from error
-    routed = walk(compiled, asked.head)
-    taken, decision = None, None
+    bare = _bare(planned)
     unsure = [one for one in (*planned.reasons, *port.beyond) if one.startswith(_LOST)]
-    if routed.verdict is not Verdict.OK:
-        unsure.append(f"such a head is not routed here ({routed.verdict.name.lower()})")
-    elif routed.route is not None:
-        origin, decision = cases.origin[routed.route], cases.decisions[routed.route]
-        taken = routes[origin] if origin is not None else None
-        if routed.route in compiled.rough:
-            unsure.append(compiled.rough[routed.route])
-        case = [route for host in cases.table.virtual_hosts for route in host.routes][routed.route]
-        unsure += case.beyond
+    number, why_not = _walked(bare, port, asked.head)
+    taken = routes[number] if number is not None else None
+    decision = None
+    if not why_not:
+        cases = split(_only(bare, number), port, client=asked.client.meets)
+        number, why_not = _walked(cases.table, port, asked.head)
+        if number is not None:
+            decision = cases.decisions[number]
+            unsure += _routes(cases.table)[number].beyond
+    unsure += why_not
     told = (*port.beyond, *(taken.reasons if taken else ()))
     unsure += [one for one in told if one.startswith(_LOST) and one not in unsure]
     found = named(decision) if decision else {"allowed": True, "policies": [], "meaning": _FREE}
@@ -116,6 +112,37 @@ def _http(asked: Asked, planned: PlannedPort) -> Json:
         "route": _route(planned, taken),
         "notes": [one for one in dict.fromkeys(told) if one.startswith(_NOT_ALL)],
     }
+
+
+def _walked(table: RouteTable, port: HttpPort, head: bytes) -> tuple[int | None, list[str]]:
+    """The number of the route that a request takes in a table, and why that is not sure."""
+    try:
+        compiled = compile_routes(table, merge_slashes=port.merge_slashes)
+    except TableTooLargeError as error:
+        raise KmeshError(f"the rules cannot be looked through: {error}") from error
+    routed = walk(compiled, head)
+    if routed.verdict is not Verdict.OK:
+        return None, [f"such a head is not routed here ({routed.verdict.name.lower()})"]
+    if routed.route is None:
+        return None, []
+    rough = compiled.rough.get(routed.route)
+    return routed.route, [rough] if rough else []
+
+
+def _only(table: RouteTable, number: int | None) -> RouteTable:
+    """The table with one route alone, or with none."""
+    hosts = []
+    if number is not None:
+        for host in table.virtual_hosts:
+            if 0 <= number < len(host.routes):
+                hosts = [replace(host, routes=(host.routes[number],))]
+                break
+            number -= len(host.routes)
+    return replace(table, virtual_hosts=tuple(hosts))
+
+
+def _routes(table: RouteTable) -> list[Route]:
+    return [route for host in table.virtual_hosts for route in host.routes]
 
 
 _FREE = "allowed: no policy on requests holds here"

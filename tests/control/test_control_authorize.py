@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from runtime.cli.ctl import kmeshctl
+from runtime.control import authorize_request
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.launch.http_authorize import authorize_http
@@ -43,6 +44,7 @@ from runtime.model.mesh import NetworkAddress, Service, ServicePort, Workload
 from runtime.model.policy import Action, Match, Policy, PolicyScope, StringKind, StringMatch
 from runtime.server.http import Reply, serve_unix
 from runtime.source.update import Update
+from runtime.tables.http_routes import compile_routes
 
 VIP = ip_address("10.96.0.10")
 PORT = ServicePort(service_port=80, target_port=9080)
@@ -229,3 +231,38 @@ def test_kmeshctl_says_what_cannot_be_asked(
     result = run(*words)
     assert result.exit_code != 0
     assert wrong in f"{result.output}{result.exception}"
+
+
+def test_rules_are_made_into_tables_for_the_request_s_own_route_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a port of many routes and policies takes minutes: each route would be there once for each policy."""
+    sizes = []
+
+    def compile_counted(table: RouteTable, **options: Any) -> Any:
+        sizes.append(sum(len(host.routes) for host in table.virtual_hosts))
+        return compile_routes(table, **options)
+
+    monkeypatch.setattr(authorize_request, "compile_routes", compile_counted)
+    policies = tuple(
+        RbacPolicy(
+            name=f"ns[shop]-policy[p{number}]-rule[0]",
+            permissions=(HeaderMatch("x-key", TextMatch(TextKind.EXACT, f"k{number}")),),
+            principals=(Anything(),),
+        )
+        for number in range(30)
+    )
+    view = picture(replace(HTTP, rbac=(Rbac(action=Action.ALLOW, policies=policies),)))
+    routes = tuple(a_route(f"r{number}", f"/item{number}/") for number in range(200))
+    host = VirtualHost("reviews", (REVIEWS.hostname,), routes)
+    change = HttpChange(tables={"80": replace(TABLE, virtual_hosts=(host,))})
+    view.take(Update(http=change))
+    yes = ask(view, "/item70/x", headers=["x-key: k7"])["http"]
+    assert (yes["allowed"], yes["route"]["name"]) == (True, "r70")
+    assert [one["policy"] for one in yes["policies"]] == ["shop/p7"]
+    assert ask(view, "/item70/x", headers=["x-key: none"])["http"]["allowed"] is False
+    nowhere = ask(view, "/other", headers=["x-key: k7"])["http"]
+    assert (nowhere["allowed"], nowhere["route"]) == (True, None)
+    assert ask(view, "/other")["http"]["allowed"] is False
+    assert set(sizes[::2]) == {200}
+    assert max(sizes[1::2]) < 100, sizes

@@ -16,6 +16,7 @@ import pytest
 from runtime.kernel.home import bring_home
 from runtime.tables.http_ports import Target
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
+from tests.dataplane.home_loads import skip_where_home_is_refused
 from tests.dataplane.http_backend import body
 from tests.dataplane.raw_server import HOST, RawServer
 from tests.dataplane.raw_server import PORT as SERVED
@@ -52,6 +53,8 @@ def _overlapping(data: bytes) -> Sequence[tuple[int, bytes]]:
 def shared_stage(
     request: pytest.FixtureRequest, all_objects: Path, gate_program: Path
 ) -> Iterator[Stage]:
+    if request.param == "home":
+        skip_where_home_is_refused()
     with Stage(all_objects, gate_program) as made:
         made.way_home = request.param  # type: ignore[attr-defined]
         if request.param == "home":

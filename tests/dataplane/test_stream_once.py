@@ -21,6 +21,7 @@ from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import BpfObject
 from runtime.tables.enhanced_layout import Upstream
 from tests.dataplane.accelerate_stage import enter_new_netns, fork, result
+from tests.dataplane.home_loads import skip_where_home_is_refused
 
 pytestmark = pytest.mark.root
 
@@ -173,6 +174,8 @@ def _scenario(let: Let, objects: Path, segments: list[tuple[int, int]]) -> None:
 @pytest.fixture(params=LET, ids=lambda let: let.file.partition("/")[0])
 def let(request: pytest.FixtureRequest) -> Let:
     made: Let = request.param
+    if made.file.startswith("home/"):
+        skip_where_home_is_refused()
     return made
 
 

@@ -179,6 +179,9 @@ def test_what_scenarios_expect_is_looked_at(objects: Path) -> None:
     looked_at = {finding.capability for finding in probe(objects=objects, quick=True).findings}
     for name, scenario in SCENARIOS.items():
         assert set(scenario.expected) <= looked_at, name
+        if scenario.otherwise:
+            assert set(scenario.otherwise.expected) <= looked_at, name
+            assert scenario.otherwise.title == scenario.title
 
 
 SCENARIO = Scenario(

@@ -55,6 +55,12 @@ def test_what_failed_can_be_taken_alone() -> None:
     assert taken("failed", "probe") == {*wrong, "probe"}
 
 
+def test_what_was_never_tried_is_taken_in_any_case() -> None:
+    take = Selection(["no-btf"], LAST)
+    assert take("tests=enhanced,new")
+    assert not take("tests=enhanced,c")
+
+
 @pytest.mark.parametrize("depth", ["quick", "full"])
 def test_no_stage_is_in_two_boots_but_the_prober_before_tests(depth: str) -> None:
     parts = boots(depth, also=["update-first"])

@@ -33,7 +33,7 @@ def degrade(name: str) -> dict[str, Any]:
         system.own_mounts()
         scenario.apply()
 
-    report = _report(before)
+    report = _report(before, battery=scenario.battery)
     try:
         run = _run(before)
     except (KmeshError, OSError) as error:  # the others are still to be tried
@@ -56,7 +56,7 @@ def _for_this_kernel(scenario: Scenario) -> Scenario:
     version = running_facts().upstream.version
     if scenario.before is None or (version is not None and version < scenario.before):
         return scenario
-    return replace(scenario, expected={}, mode="enhanced", refusal="")
+    return scenario.otherwise or replace(scenario, expected={}, mode="enhanced", refusal="")
 
 
 def _in_child(work: Callable[[], Any]) -> Any:
@@ -80,11 +80,11 @@ def _in_child(work: Callable[[], Any]) -> Any:
     return pickle.loads(told)  # noqa: S301 - of our own child
 
 
-def _report(before: Callable[[], None]) -> dict[str, Any]:
+def _report(before: Callable[[], None], *, battery: bool) -> dict[str, Any]:
     def work() -> dict[str, Any]:
         before()
-        # The battery is left to `kmesh run`, which has it in full: emulated, it takes its time.
-        told: dict[str, Any] = probe(objects=objects_dir(), quick=True, cache=False).to_json()
+        found = probe(objects=objects_dir(), quick=not battery, cache=False)
+        told: dict[str, Any] = found.to_json()
         return told
 
     found: dict[str, Any] = _in_child(work)

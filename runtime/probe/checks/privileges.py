@@ -62,8 +62,9 @@ def perfmon(context: Context) -> Iterator[Evidence]:
 @capability(
     "capability.sys_admin",
     title="the privilege to enter network namespaces and to mount bpffs",
-    consequence="pods cannot be told apart by network namespace (needed where the host has cgroup"
-    " v1 or hybrid), and bpffs must be mounted by somebody else",
+    consequence="HTTP goes by the compat path, as the gate cannot enter pods' network namespaces; pods cannot"
+    " be told apart by them (needed where the host has cgroup v1 or hybrid); and bpffs must be"
+    " mounted by somebody else",
     remedy=grant("SYS_ADMIN"),
 )
 def sys_admin(context: Context) -> Iterator[Evidence]:
