@@ -241,6 +241,10 @@ def at_end(number: int) -> bool:
     return _clients[number].at_end()
 
 
+def rest(number: int) -> str:
+    return _clients[number].rest()
+
+
 def block(number: int) -> None:
     """Have its reads block, as those of most programs do."""
     _clients[number].sock.settimeout(None)
@@ -379,7 +383,7 @@ COMMANDS = {
     function.__name__: function
     for function in (
         serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, head, take, many,
-        at_end, block, whole,
+        at_end, block, whole, rest,
         ask_many, statuses, record, recorded, connections,
         pieces, pipeline, slow_reader, storm, load, pid,
     )
