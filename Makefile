@@ -10,6 +10,7 @@ OUT ?=
 ARCHIVE ?=
 OUTPUT ?= table
 DEMO ?= auto
+PRESSURE ?= 1000x100
 BIN := .venv/bin
 AS_ROOT := ci/setup/as-root
 
@@ -23,7 +24,7 @@ BASES := $(if $(BASE_GENERIC),--base-generic $(BASE_GENERIC)) \
 	 $(if $(BASE_ARCHIVE),--base-archive $(BASE_ARCHIVE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test bpf gate docker test matrix hosts image-on kernels-doc bench lint format generate lock demo cluster cluster-down test-cluster-v2 manifests clean
+.PHONY: help setup setup-test bpf gate docker test matrix hosts image-on kernels-doc bench pressure lint format generate lock demo cluster cluster-down test-cluster-v2 manifests clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,6 +119,10 @@ bench: setup-test ## measure: prober, pipeline, initial sync, new connections, k
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(AS_ROOT) $(BIN)/python -m ci.bench --output $(OUTPUT)
+
+pressure: setup-test ## 1,000 clients that do all that clients do, while endpoints, daemon and gate come and go
+	@$(AS_ROOT) env KMESH_PRESSURE=$(PRESSURE) KMESH_PRESSURE_FIGURES=$(CURDIR)/build/pressure.json \
+		$(BIN)/python -m pytest -q tests/dataplane/test_enhanced_pressure.py -s
 
 clean: ## remove what was built here (not the caches outside the checkout)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -79,7 +79,7 @@ bool breaker_attach(struct exchange *exchange)
 	exchange->counted = true;
 	if (member) {
 		member->active++;
-		member->local_failures = 0; /* it can be reached */
+		member->past.local_failures = 0; /* it can be reached */
 	}
 	if (++upstream->requests == governed->rules.connection_requests)
 		upstream->worn = true;

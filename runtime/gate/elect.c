@@ -24,7 +24,7 @@ struct level {
 
 static bool is_healthy(const struct member *member)
 {
-	return member->is.flags & KMESH_MEMBER_HEALTHY && !member->ejected;
+	return member->is.flags & KMESH_MEMBER_HEALTHY && !member->past.ejected;
 }
 
 static uint32_t priority_of(const struct member *member)

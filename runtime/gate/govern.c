@@ -67,7 +67,7 @@ static void take_members(struct governed *governed, struct member *members,
 	governed->rules = *rules;
 	governed->ejected = 0;
 	for (uint32_t i = 0; i < rules->member_count; i++)
-		governed->ejected += members[i].ejected;
+		governed->ejected += members[i].past.ejected;
 	governed->stale = true;
 }
 
@@ -151,7 +151,7 @@ static bool is_over(const struct governed *governed)
 	if (governed->users || loop_now - governed->used < KEPT_SECONDS * 1000)
 		return false;
 	for (uint32_t i = 0; i < governed->rules.member_count; i++)
-		if (governed->members[i].times)
+		if (governed->members[i].past.times)
 			return false;
 	return true;
 }
@@ -174,6 +174,32 @@ void governed_tick(void)
 	}
 	if (!handing_over)
 		stat_ejected(ejected);
+}
+
+void governed_each_past(void (*call)(const struct governed *governed, const struct member *member))
+{
+	static const struct member_past nothing;
+
+	for (int i = 0; i < BUCKETS; i++)
+		for (const struct governed *one = buckets[i]; one; one = one->chain)
+			for (uint32_t j = 0; j < one->rules.member_count; j++)
+				if (memcmp(&one->members[j].past, &nothing, sizeof(nothing)))
+					call(one, &one->members[j]);
+}
+
+bool governed_adopt(struct space *space, uint64_t cluster, const __be32 *address, __be16 port,
+		    const struct member_past *past)
+{
+	struct governed *governed = governed_of(space, cluster);
+	struct member *member = governed ? governed_member(governed, address, port) : NULL;
+
+	if (!member)
+		return false;
+	governed->ejected += past->ejected;
+	governed->ejected -= member->past.ejected;
+	governed->stale = true;
+	member->past = *past;
+	return true;
 }
 
 uint32_t governed_count(uint32_t *ejected, uint32_t *pending)
@@ -203,7 +229,7 @@ size_t governed_tell(char *text, size_t size)
 			for (uint32_t j = 0; one->ejected && j < one->rules.member_count; j++) {
 				const struct member *member = &one->members[j];
 
-				if (!member->ejected || size - at < WORD)
+				if (!member->past.ejected || size - at < WORD)
 					continue;
 				inet_ntop(AF_INET6, member->is.address, address, sizeof(address));
 				at += snprintf(text + at, size - at,

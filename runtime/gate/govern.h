@@ -12,17 +12,22 @@
 
 #define NO_SET 0xffffffff
 
-struct member {
-	struct kmesh_http_member is;
-	uint32_t active; /* requests */
-	uint32_t set;	 /* that it may be chosen from now; NO_SET: none */
+/* What outlier detection knows of an endpoint; the next gate is told. */
+struct member_past {
 	/* In a row. */
 	uint32_t failures; /* 5xx, and connections that failed where they are not told apart */
 	uint32_t gateway_failures;
 	uint32_t local_failures;
 	uint32_t times; /* that it stays out for `base_ms` */
 	uint64_t ejected_at, returned_at;
-	bool ejected;
+	uint64_t ejected; /* 0 or 1 */
+};
+
+struct member {
+	struct kmesh_http_member is;
+	uint32_t active; /* requests */
+	uint32_t set;	 /* that it may be chosen from now; NO_SET: none */
+	struct member_past past;
 };
 
 /* Endpoints of which one is chosen. */
@@ -57,6 +62,10 @@ struct governed *governed_of(struct space *space, uint64_t cluster);
 struct member *governed_member(struct governed *governed, const __be32 *address, __be16 port);
 void governed_forget(struct space *space); /* it has gone */
 void governed_tick(void);
+void governed_each_past(void (*call)(const struct governed *governed, const struct member *member));
+/* What a gate before this one knew; false: there is no such endpoint. */
+bool governed_adopt(struct space *space, uint64_t cluster, const __be32 *address, __be16 port,
+		    const struct member_past *past);
 size_t governed_tell(char *text, size_t size); /* who is ejected: words, as many as fit */
 uint32_t governed_count(uint32_t *ejected, uint32_t *pending); /* of all clusters together */
 

@@ -27,7 +27,15 @@
 #define SETTLE_MS 200 /* until no program is at work that has not seen that it may not */
 #define LETTERS	  3
 
-enum letter_kind { LETTER_SPACE = 1, LETTER_UPSTREAM, LETTER_SESSION, LETTER_WAYPOINT, LETTER_END };
+/* Gates of other versions know these numbers: a new one comes last, and they leave it unread. */
+enum letter_kind {
+	LETTER_SPACE = 1,
+	LETTER_UPSTREAM,
+	LETTER_SESSION,
+	LETTER_WAYPOINT,
+	LETTER_END,
+	LETTER_MEMBER,
+};
 
 struct letter {
 	uint32_t kind;
@@ -41,7 +49,8 @@ struct letter {
 	uint64_t acked, sent;
 	char waypoint[108]; /* the node's */
 	uint32_t requests;
-	uint64_t cluster; /* that the connection is counted for; 0: none */
+	uint64_t cluster; /* that the connection is counted for, or whose member it is; 0: none */
+	struct member_past past;
 };
 
 bool handing_over;
@@ -105,6 +114,19 @@ static void post_upstream(struct upstream *upstream)
 		upstream_close(upstream, false);
 }
 
+/* Both gates have the same clock. */
+static void post_member(const struct governed *governed, const struct member *member)
+{
+	struct letter letter = {.kind = LETTER_MEMBER,
+				.space = governed->space->cookie,
+				.cluster = governed->cluster,
+				.past = member->past};
+
+	memcpy(letter.endpoint.address, member->is.address, sizeof(letter.endpoint.address));
+	letter.endpoint.port = member->is.port;
+	post(&letter, NULL, 0);
+}
+
 static bool can_go(const struct session *session)
 {
 	return settled && all_goes && session_is_quiet(session) && session->space->cookie;
@@ -155,6 +177,7 @@ static void hand_over_the_rest(void)
 		if (!space->closing)
 			post_space(space);
 	space_stop_listening();
+	governed_each_past(post_member);
 	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++)
 		if (all_goes && upstreams[id] && upstream_is_idle(upstreams[id]) &&
 		    !upstreams[id]->owner)
@@ -237,6 +260,9 @@ static bool adopt(const struct letter *letter, const int *descriptors, int count
 		session_publish(session);
 		session_work(session);
 		return true;
+	case LETTER_MEMBER:
+		return space && governed_adopt(space, letter->cluster, letter->endpoint.address,
+					       letter->endpoint.port, &letter->past);
 	case LETTER_WAYPOINT:
 		return waypoint_set(letter->waypoint);
 	default:

@@ -72,8 +72,11 @@ int main(int count, char **arguments)
 	is_first = !settings_shared->prepared;
 	if (is_first)
 		maps_reset();
-	if (!handover_take(arguments[2]) && !is_first)
-		maps_reset(); /* the gate before this one has died */
+	if (!handover_take(arguments[2]) && !is_first) {
+		say("the gate before this one has ended without handing over: what it counted and "
+		    "whom it had ejected is forgotten");
+		maps_reset();
+	}
 	if (control_listen(arguments[2]))
 		return 1;
 	puts("ready");

@@ -37,10 +37,11 @@ static void eject(struct governed *governed, struct member *member, enum kmesh_e
 	}
 	stat_ejection(why);
 	tell(governed, member, "is ejected");
-	member->ejected = true;
-	member->ejected_at = loop_now;
-	if ((uint64_t)member->times * rules->base_ms < (uint64_t)rules->max_ms + rules->base_ms)
-		member->times++;
+	member->past.ejected = true;
+	member->past.ejected_at = loop_now;
+	if ((uint64_t)member->past.times * rules->base_ms <
+	    (uint64_t)rules->max_ms + rules->base_ms)
+		member->past.times++;
 	governed->ejected++;
 	governed->stale = true;
 }
@@ -49,7 +50,7 @@ static void eject(struct governed *governed, struct member *member, enum kmesh_e
 static void count(struct governed *governed, struct member *member, uint32_t *row, uint32_t most,
 		  enum kmesh_ejection why)
 {
-	if (++*row != most || member->ejected)
+	if (++*row != most || member->past.ejected)
 		return;
 	eject(governed, member, why);
 	*row = 0;
@@ -60,15 +61,15 @@ static void count_status(struct governed *governed, struct member *member, unsig
 	const struct kmesh_http_cluster *rules = &governed->rules;
 
 	if (status / 100 != 5) {
-		member->failures = member->gateway_failures = 0;
+		member->past.failures = member->past.gateway_failures = 0;
 		return;
 	}
 	if (status >= 502 && status <= 504)
-		count(governed, member, &member->gateway_failures, rules->consecutive_gateway,
+		count(governed, member, &member->past.gateway_failures, rules->consecutive_gateway,
 		      KMESH_EJECTED_GATEWAY);
 	else
-		member->gateway_failures = 0;
-	count(governed, member, &member->failures, rules->consecutive_5xx, KMESH_EJECTED_5XX);
+		member->past.gateway_failures = 0;
+	count(governed, member, &member->past.failures, rules->consecutive_5xx, KMESH_EJECTED_5XX);
 }
 
 void outlier_answered(struct upstream *upstream, unsigned int status)
@@ -89,8 +90,8 @@ void outlier_failed(struct governed *governed, const __be32 *address, __be16 por
 	if (!member)
 		return;
 	if (governed->rules.flags & KMESH_CLUSTER_SPLIT)
-		count(governed, member, &member->local_failures, governed->rules.consecutive_local,
-		      KMESH_EJECTED_LOCAL);
+		count(governed, member, &member->past.local_failures,
+		      governed->rules.consecutive_local, KMESH_EJECTED_LOCAL);
 	else
 		count_status(governed, member, 503);
 }
@@ -98,9 +99,9 @@ void outlier_failed(struct governed *governed, const __be32 *address, __be16 por
 static void give_back(struct governed *governed, struct member *member)
 {
 	tell(governed, member, "is used again");
-	member->ejected = false;
-	member->returned_at = loop_now;
-	member->failures = member->gateway_failures = member->local_failures = 0;
+	member->past.ejected = false;
+	member->past.returned_at = loop_now;
+	member->past.failures = member->past.gateway_failures = member->past.local_failures = 0;
 	governed->ejected--;
 	governed->stale = true;
 }
@@ -109,15 +110,15 @@ static void give_back(struct governed *governed, struct member *member)
 static void look_at(struct governed *governed, struct member *member)
 {
 	const struct kmesh_http_cluster *rules = &governed->rules;
-	uint64_t out = (uint64_t)rules->base_ms * member->times;
+	uint64_t out = (uint64_t)rules->base_ms * member->past.times;
 
 	if (out > rules->max_ms)
 		out = rules->max_ms;
-	if (member->ejected && loop_now - member->ejected_at >= out)
+	if (member->past.ejected && loop_now - member->past.ejected_at >= out)
 		give_back(governed, member);
-	else if (!member->ejected && member->times &&
-		 loop_now - member->returned_at >= rules->interval_ms)
-		member->times--;
+	else if (!member->past.ejected && member->past.times &&
+		 loop_now - member->past.returned_at >= rules->interval_ms)
+		member->past.times--;
 }
 
 void outlier_interval(struct governed *governed)

@@ -48,7 +48,7 @@ def _serve_one(peer: socket.socket, name: str) -> None:
         try:
             while _answer(peer, stream, name):
                 pass
-        except OSError:
+        except (OSError, ValueError):  # the latter: a body was cut off
             pass
 
 
@@ -100,8 +100,9 @@ def _answer(peer: socket.socket, stream: BinaryIO, name: str) -> bool:
         start = f"HTTP/1.1 200 OK\r\nx-backend: {name}\r\ncontent-length: 5\r\n\r\n".encode()
         peer.sendall(start + b"right" + start + b"wrong")
         return True
-    if what == "chunked":
-        _chunked(peer, name, target, body(int(argument)))
+    if what in ("chunked", "drip"):
+        in_parts = _chunked if what == "chunked" else _drip
+        in_parts(peer, name, target, body(int(argument)))
         return True
     answers = {"size": lambda: body(int(argument)), "echo": lambda: received}
     _respond(peer, name, target, answers.get(what, lambda: b"")(), method, closes=what == "close")
@@ -178,3 +179,12 @@ def _chunked(peer: socket.socket, name: str, target: str, content: bytes) -> Non
         part = content[at : at + 5000]
         peer.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
     peer.sendall(b"0\r\n\r\n")
+
+
+def _drip(peer: socket.socket, name: str, target: str, content: bytes) -> None:
+    """A response in a few pieces, with pauses."""
+    head = f"HTTP/1.1 200 OK\r\nx-backend: {name}\r\nx-target: {target}\r\ncontent-length: {len(content)}\r\n\r\n"
+    whole, step = head.encode() + content, max(1, (len(head) + len(content)) // 4)
+    for at in range(0, len(whole), step):
+        peer.sendall(whole[at : at + step])
+        time.sleep(0.01)

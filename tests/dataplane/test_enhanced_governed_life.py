@@ -153,6 +153,26 @@ def test_an_idle_connection_counts_for_the_next_gate_too(
     assert servers.accepted == 2  # the first had served three
 
 
+def test_who_is_ejected_is_so_for_the_next_gate_too(
+    shared_stage: Stage, servers: Backend, tmp_path: Path
+) -> None:
+    """And how often it has failed in a row, of who is not."""
+    side, name = OfGate(shared_stage), servers.name
+    ports = [servers.start("a"), servers.start("b")]
+    install(shared_stage, [cluster(name, ports, outlier=OUT)])
+    first = ask(side, *[f"/{name}/status/500"] * 3)  # in turn: one has failed twice, the other once
+    assert first == ["500"] * 3
+    assert side.seen()["out"] == 1
+    old = next_gate(shared_stage, tmp_path)
+    wait_for(lambda: is_gone(old), "the old gate has ended")
+    assert side.seen()["out"] == 1
+    served = servers.served()
+    assert ask(side, *[f"/{name}/status/500"] * 2) == ["500", "nobody"]
+    out, other = sorted(served, key=lambda one: -served[one])
+    assert servers.served() == {out: 2, other: 2}
+    assert side.seen()["out"] == 2
+
+
 def test_who_waits_is_served_by_the_gate_that_goes(
     shared_stage: Stage, servers: Backend, tmp_path: Path
 ) -> None:

@@ -72,7 +72,7 @@ void shim_pass(uint64_t milliseconds)
 
 int shim_is_ejected(uint32_t index)
 {
-	return governed.members[index].ejected;
+	return governed.members[index].past.ejected;
 }
 
 uint32_t shim_count(uint32_t which)
