@@ -178,8 +178,10 @@ def _connections(asked: Asked, view: View) -> Iterator[Json]:
     policies = list(view.policies.copy().values())
     found: Counter[tuple[bool, str | None, str, str]] = Counter()
     for workload in view.workloads.copy().values():
-        mine = [one for one in policies if one.applies_to(workload)]
-        for target, at in _targets(workload, asked):
+        targets = list(_targets(workload, asked))
+        # Of a mesh's workloads few are the service's: the others' policies are not looked for.
+        mine = [one for one in policies if targets and one.applies_to(workload)]
+        for target, at in targets:
             decision = decide(mine, _connection(asked, at, target, mine))
             http = ", ".join(sorted(one.key for one in mine if one.needs_http))
             found[decision.allowed, decision.policy, decision.reason, http] += 1

@@ -266,3 +266,28 @@ def test_rules_are_made_into_tables_for_the_request_s_own_route_alone(
     assert ask(view, "/other")["http"]["allowed"] is False
     assert set(sizes[::2]) == {200}
     assert max(sizes[1::2]) < 100, sizes
+
+
+def test_policies_are_looked_for_on_the_service_s_own_workloads_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a mesh of many workloads and policies takes seconds: each is held against each."""
+    looked = []
+    applies_to = Policy.applies_to
+
+    def note(policy: Policy, workload: Workload) -> bool:
+        looked.append(workload.uid)
+        return applies_to(policy, workload)
+
+    match = Match(namespaces=(StringMatch(StringKind.EXACT, "bank"),))
+    policy = Policy(
+        name="no-bank", namespace="shop", scope=PolicyScope.NAMESPACE, action=Action.DENY,
+        groups=(((match,),),),
+    )  # fmt: skip
+    view = picture(HTTP, policy)
+    others = tuple(replace(POD, uid=f"other-{number}", services={}) for number in range(20))
+    view.take(Update(workloads=others))
+    monkeypatch.setattr(Policy, "applies_to", note)
+    (connections,) = ask(view, "/a", namespace="bank")["connections"]
+    assert (connections["policy"], connections["endpoints"]) == ("shop/no-bank", 1)
+    assert looked == [POD.uid]
