@@ -32,6 +32,7 @@ _TOOLS = {
 }
 TOP = Path(__file__).resolve().parents[2]
 _SECONDS = 240
+_EMPTY_SECONDS = 5  # until killed processes have left their control groups
 
 
 def why_not() -> str | None:
@@ -219,14 +220,21 @@ def _child_of(parent: int) -> int | None:
     return None
 
 
+def _removed(parent: Path) -> bool:
+    """Remove a cgroup and those below it, as far as nobody is in them; whether all are gone."""
+    below = (each for each in parent.rglob("*") if each.is_dir())
+    for path in (*sorted(below, reverse=True), parent):
+        with suppress(OSError):
+            path.rmdir()
+    return not parent.exists()
+
+
 def _remove_cgroups() -> None:
     """What the runtime made for containers that are no more, in every hierarchy."""
     for parent in Path("/sys/fs/cgroup").glob("**/k8s.io"):
-        for path in sorted((each for each in parent.rglob("*") if each.is_dir()), reverse=True):
-            with suppress(OSError):
-                path.rmdir()
-        with suppress(OSError):
-            parent.rmdir()
+        deadline = time.monotonic() + _EMPTY_SECONDS
+        while not _removed(parent) and time.monotonic() < deadline:
+            time.sleep(0.1)  # processes that were killed are about to leave
     for name in ("kmesh-gate", "kmesh-waypoint"):  # the daemon's, which ended with the namespace
         for path in Path("/sys/fs/cgroup").glob(f"**/{name}"):
             with suppress(OSError):  # somebody is in it: another daemon's, on the host itself
