@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from ci.demo import tell
 from ci.demo.mesh_story import check
+from ci.demo.near_story import tell_near
 from ci.demo.pods import Pods
 from ci.demo.stage import KMESH, KMESHCTL, DemoError, Stage
+from ci.demo.talker import Talker, tell_race
 
 _FILE = Path(__file__).with_name("shop.yaml")
 _SERVERS = {
@@ -27,9 +28,9 @@ _SERVERS = {
 }
 _ENVOY = KMESH.with_name("envoy")
 _SHOP, _PORT = "10.96.0.10:80", 8080
+_DIRECT = f"{_SERVERS['shop']}:{_PORT}"
 _LARGE = 1 << 20
 _ROUNDS = 500
-_PATIENCE = 30.0  # seconds
 # Method, path, headers, bytes of the body; and who is to answer.
 _REQUESTS: tuple[tuple[str, str, dict[str, str], int, str], ...] = (
     ("GET", "/", {}, 0, "shop"),
@@ -50,29 +51,6 @@ _WAYS = {
 Json = dict[str, Any]
 
 
-class _Client:
-    """A managed process in the client's namespace."""
-
-    def __init__(self, stage: Stage, pods: Pods) -> None:
-        run = [str(KMESH), "exec", "--netns", str(pods.client), "--"]
-        self._process = stage.start_talking([*run, sys.executable, "-m", "ci.demo.client"])
-
-    def __call__(self, do: str, *arguments: object) -> Any:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps({"do": do, "with": arguments}) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline() or '{"error": "it ended"}')
-        if "error" in answer:
-            raise DemoError(f"the client: {answer['error']}")
-        return answer["result"]
-
-    def end(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(timeout=_PATIENCE)
-
-
 def tell_requests(stage: Stage) -> Json:
     """Tell it.
 
@@ -90,14 +68,16 @@ def tell_requests(stage: Stage) -> Json:
         f"leaves this machine. What is routed stands in ci/demo/{_FILE.name}."
     )
     stage.start_daemon()
-    client = _Client(stage, pods)
+    client = Talker(stage, pods.client)
     requests = _one_connection(stage, client)
     compared = _compare(client, pods.start_sidecars(_ENVOY) if _ENVOY.exists() else {})
     client.end()
+    stage.stop_daemon()
+    near = tell_near(stage, pods, _DIRECT)
     status = stage.stop_daemon()
     left = [str(path) for path in stage.leftovers()]
-    check(status == 0 and not left, "the daemon ended, and nothing of it is left", f"left: {left}")
-    return {"mode": "enhanced", "requests": requests, "comparison": compared}
+    check(not status and not left, "the daemon ended, and nothing of it is left", f"left: {left}")
+    return {"mode": "enhanced", "requests": requests, "comparison": compared, "near": near}
 
 
 def _asked(request: tuple[str, str, dict[str, str], int, str]) -> Json:
@@ -105,7 +85,7 @@ def _asked(request: tuple[str, str, dict[str, str], int, str]) -> Json:
     return {"method": method, "path": path, "headers": headers, "size": size, "host": "shop"}
 
 
-def _one_connection(stage: Stage, client: _Client) -> list[Json]:
+def _one_connection(stage: Stage, client: Talker) -> list[Json]:
     tell.step("One keep-alive connection to the shop")
     stage.run([str(KMESHCTL), "monitoring", "--accesslog", "on"])
     for request in _REQUESTS[:4]:  # upstream connections are made by the first that needs them
@@ -191,17 +171,8 @@ def _table(rows: list[Json]) -> None:
             tell.output([f"  {row['reason']}"])
 
 
-def _compare(client: _Client, sidecars: Json) -> Json:
+def _compare(client: Talker, sidecars: Json) -> Json:
     tell.step("How fast")
-    places = {"direct": f"{_SERVERS['shop']}:{_PORT}", **sidecars, "routed": _SHOP}
+    places = {"direct": _DIRECT, **sidecars, "routed": _SHOP}
     took = client("race", places, _asked(_REQUESTS[0]), _ROUNDS)
-    ratios = {name: one / took["direct"] for name, one in took.items()}
-    tell.say(f"{_ROUNDS} requests GET / each way, taking turns; medians, with a client in Python:")
-    for name, words in _WAYS.items():
-        if name in took:
-            tell.output([f"{words:<34} {took[name]:>6.0f} µs  {ratios[name]:5.2f} x direct"])
-    return {
-        "requests": _ROUNDS,
-        "us": {name: round(one, 1) for name, one in took.items()},
-        "of_direct": {name: round(one, 3) for name, one in ratios.items()},
-    }
+    return {"requests": _ROUNDS, **tell_race(took, _WAYS, rounds=_ROUNDS)}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ci.bench.proxy import http_proxy
-from ci.demo.stage import Stage
+from ci.demo.stage import KMESH, Stage
 
 _CLIENT = "10.244.1.1"
 _SIDECAR = 15001
@@ -35,6 +35,13 @@ class Pods:
             says="up",
             log="servers.log",
         )
+
+    def start_managed(self, name: str, port: int) -> None:
+        """One more server at the first one's address, whose namespace is managed from now on."""
+        enter = [str(KMESH), "exec", "--netns", f"/run/netns/{self._names[1]}", "--"]
+        place = f"{name}={self._server}:{port}"
+        argv = [*enter, sys.executable, "-m", "ci.demo.server", place]
+        self._stage.start_helper(f"the server {name}", argv, says="up", log=f"{name}.log")
 
     def _join(self, *ends: Sequence[str]) -> None:
         client, server = self._names

@@ -81,7 +81,9 @@ def test_requests_of_one_connection_are_told_one_by_one(
     assert seen["requests"][-1]["body_bytes"] == 1 << 20
     assert set(seen["comparison"]["us"]) >= {"direct", "routed"}
     assert all(row["us"] > 0 and row["route"].startswith("demo/shop/") for row in seen["requests"])
+    assert seen["near"].get("past_tcp") == 500, seen["near"]
     assert "How fast" in told
+    assert "past TCP" in told
     assert "\033" not in told
     assert leftovers() <= before
 
