@@ -243,7 +243,7 @@ def test_a_start_that_fails_leaves_serving_what_served(
     daemon.kill()
     fewer = tmp_path / "objects"
     shutil.copytree(objects, fewer)
-    shutil.rmtree(fewer / "accelerate")
+    shutil.rmtree(fewer / "bypass")
     node.environment["KMESH_OBJECTS"] = str(fewer)
     failed = node.daemon("--acceleration")
     assert failed.wait() == 1
