@@ -58,7 +58,8 @@ class Known:
         self.source = view.source
         self._services = view.services.copy()
         self._workloads = view.workloads.copy()
-        self._policies = view.policies.copy()
+        by_key = view.policies.copy().items()
+        self._policies = [policy for _, policy in sorted(by_key, key=lambda each: each[0])]
         self._failed = dict(view.failed)
 
     # Addresses.
@@ -151,5 +152,4 @@ class Known:
 
     def policies(self, workload: Workload) -> list[Policy]:
         """The authorization policies that govern connections to a workload, by key."""
-        found = self._policies.items()
-        return [policy for _, policy in sorted(found) if policy.applies_to(workload)]
+        return [policy for policy in self._policies if policy.applies_to(workload)]
