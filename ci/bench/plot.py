@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-_WIDTH, _LABEL, _BAR, _GAP, _HEAD = 760, 190, 18, 22, 30
+_WIDTH, _LABEL, _BAR, _GAP, _HEAD = 800, 190, 18, 22, 30
 _COLOURS = {"direct": "#8a8f98", "one Envoy": "#c98b8b", "two Envoys": "#b55d5d"}
 _OURS = "#3f7cac"
 
@@ -26,7 +26,7 @@ def _group(rows: Sequence[Row], top: int) -> list[str]:
     parts = [f'<text x="8" y="{top + 18}" class="t">{escape(title)}</text>']
     for number, row in enumerate(rows):
         y = top + _HEAD + number * _GAP
-        width = (_WIDTH - _LABEL - 230) * row["requests/s"] / most
+        width = (_WIDTH - _LABEL - 270) * row["requests/s"] / most
         colour = _COLOURS.get(row["way"], _OURS)
         told = (
             f"{row['requests/s']:,.0f}/s, {row['of two Envoys']:.1f} x two Envoys,"
