@@ -267,15 +267,10 @@ class Ways:
 
     def _start_bypass(self, stage: Stage, path: DataPath) -> int:
         """A server of the same kind that is managed, as both ends on one node are; its port."""
-        accelerator = Accelerator.open(
-            _OBJECTS, pins=self._stage.pins / "bypass", enhanced=path.maps
-        )
+        accelerator = Accelerator.open(_OBJECTS, pins=self._stage.pins / "bypass", enhanced=path)
         self._stack.callback(accelerator.destroy)
-        for gate in path.gates:
-            accelerator.enroll_gate(gate)
         cgroup = stage.cgroup("bypass-server")
         accelerator.enroll_cgroup(cgroup)
-        path.let_clients_through()
         self.servers.append(self._start_nginx(_PORT + 1, cgroup=cgroup))
         return _PORT + 1
 

@@ -23,6 +23,7 @@ from runtime.errors import KmeshError
 from runtime.kernel import features
 from runtime.kernel.bpffs import PINS
 from runtime.kernel.cgroup import cgroup2_root
+from runtime.kernel.datapath import DataPath
 from runtime.kernel.links import Links
 from runtime.kernel.percpu import total
 from runtime.kernel.sockets import socket_pin
@@ -77,7 +78,7 @@ class Accelerator:
         *,
         pins: Path = PINS,
         high_water: int = HIGH_WATER,
-        enhanced: Mapping[str, BpfMap] | None = None,
+        enhanced: DataPath | None = None,
     ) -> Accelerator:
         """Load the programs over what is pinned, or anew, and put them where others run already.
 
@@ -85,7 +86,7 @@ class Accelerator:
             objects: the directory that holds `accelerate/accelerate.bpf.o`, or the bypass's.
             pins: a directory of a BPF file system, which its owner keeps locked.
             high_water: bytes that may wait for a reader before its sender is left to TCP.
-            enhanced: the enhanced path's maps by name, where that path runs: then requests and
+            enhanced: the enhanced path with its gate, where that path runs: then requests and
                 responses of its clients are short-cut too. None beside the compat path.
 
         Raises:
@@ -101,12 +102,14 @@ class Accelerator:
         opened = BpfObject(path)
         self = cls(opened, home=home, tables=tables)
         try:
-            self._load(opened, enhanced or {})
+            self._load(opened, enhanced.maps if enhanced else {})
             self._retire_others()
             self._set(enabled=True, high_water=high_water)
             self._links.prune()
             for scope in self._links.scopes():
                 self._links.turn_over(scope, self._programs(scope.kind))
+            if enhanced:
+                self._follow_requests(enhanced)
         except BaseException:
             self.close()
             raise
@@ -136,6 +139,12 @@ class Accelerator:
         for name in own:
             if name not in adopted:
                 maps[name].pin(self._tables / name)
+
+    def _follow_requests(self, path: DataPath) -> None:
+        """Those of the gate's connections to endpoints; what comes home needs its order kept."""
+        path.let_clients_through()
+        for gate in path.gates:
+            self._links.attach(_GATE, gate, self._programs(_GATE))
 
     def _of_compat(self) -> dict[str, Path]:
         """The compat path's maps that the programs look into (accelerate.h), where pinned."""
@@ -179,15 +188,6 @@ class Accelerator:
     def cgroups(self) -> list[Path]:
         """The cgroups that are enrolled."""
         return self._links.cgroups(_CGROUP)
-
-    def enroll_gate(self, cgroup: Path) -> None:
-        """Follow the connections of the enhanced path's gate to endpoints. Idempotent.
-
-        Raises:
-            CgroupError: there is no such cgroup.
-            BpfError: the kernel refused.
-        """
-        self._links.attach(_GATE, cgroup, self._programs(_GATE))
 
     def follow_namespaces(self, *, follow: bool) -> bool:
         """Follow the connections of the network namespaces that the data path manages, or no longer.

@@ -108,13 +108,10 @@ class Acceleration:
 
     def _open(self, objects: Path, *, must: bool) -> None:
         try:
-            maps = None if self._beside == "compat" else self._path.maps
-            self._accelerator = Accelerator.open(objects, pins=self._pins, enhanced=maps)
+            enhanced = None if self._beside == "compat" else self._path
+            self._accelerator = Accelerator.open(objects, pins=self._pins, enhanced=enhanced)
             for cgroup in self._path.cgroups:
                 self._accelerator.enroll_cgroup(cgroup)
-            for gate in self._path.gates:
-                self._path.let_clients_through()
-                self._accelerator.enroll_gate(gate)
             self._follow_namespaces(follow=bool(self._path.namespaces))
         except KmeshError as error:
             self._accelerator, self._reason = None, str(error)

@@ -99,10 +99,7 @@ class Stage:
 
     def accelerate(self) -> Path:
         """The cgroup of backends whose connections from the gate are short-cut."""
-        self.accelerator = Accelerator.open(self.objects, pins=self.pins, enhanced=self.path.maps)
-        self.path.let_clients_through()
-        for gate in self.path.gates:
-            self.accelerator.enroll_gate(gate)
+        self.accelerator = Accelerator.open(self.objects, pins=self.pins, enhanced=self.path)
         backends = self.world.cgroup()
         self.accelerator.enroll_cgroup(backends)
         return backends
