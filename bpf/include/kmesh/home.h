@@ -8,6 +8,7 @@
 #define KMESH_HOME_H
 
 #include <kmesh/client.h>
+#include <kmesh/compiler.h>
 #include <kmesh/flow_control.h>
 #include <kmesh/http/response_table.h>
 #include <kmesh/stat.h>
@@ -52,10 +53,13 @@ static __always_inline __u32 kmesh_whole_status(const __u8 *data, const __u8 *en
 
 	for (kmesh_counter i = 0; i < KMESH_HOME_HEAD; i++) {
 		__u32 entry, is_digit;
+		__u64 cell;
 
 		if (data + i + 1 > end)
 			break;
-		entry = kmesh_response_table[(state << 8 | data[i]) & (KMESH_RESPONSE_CELLS - 1)];
+		cell = state << 8 | data[i];
+		KMESH_MASK(cell, KMESH_RESPONSE_CELLS - 1);
+		entry = kmesh_response_table[cell];
 		is_digit = entry >> 8 & 1;
 		length = length * (1 + 9 * is_digit) + (data[i] & 15) * is_digit;
 		state = entry & 255;

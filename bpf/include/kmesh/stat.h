@@ -3,6 +3,7 @@
 #ifndef KMESH_STAT_H
 #define KMESH_STAT_H
 
+#include <kmesh/compiler.h>
 #include <kmesh/gate.h>
 #include <kmesh/stat_types.h>
 
@@ -85,7 +86,7 @@ static __always_inline void kmesh_count_response(const struct kmesh_upstream *up
 	struct kmesh_route_stat *stat = bpf_map_lookup_elem(&route_stats, &number);
 
 	/* The verifier knows nothing of a quotient, and clang would compare the dividend. */
-	asm volatile("%0 &= 7" : "+r"(class));
+	KMESH_MASK(class, 7);
 	if (!stat || class >= KMESH_STAT_CLASSES)
 		return;
 	bucket = kmesh_stat_bucket(took);

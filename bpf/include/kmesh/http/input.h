@@ -17,6 +17,7 @@ struct kmesh_http_input {
 #ifdef __bpf__
 
 #include <bpf/bpf_helpers.h>
+#include <kmesh/compiler.h>
 
 typedef void kmesh_http_graph; /* the inner map */
 
@@ -26,8 +27,7 @@ static __always_inline const struct kmesh_http_cell *kmesh_http_cell_of(kmesh_ht
 	return bpf_map_lookup_elem(graph, &number);
 }
 
-/* In assembly, or clang moves it away from where the verifier needs it. */
-#define KMESH_HTTP_MASK(value, mask) asm volatile("%0 &= %1" : "+r"(value) : "i"(mask))
+#define KMESH_HTTP_MASK(value, mask) KMESH_MASK(value, mask)
 
 /*
  * if (left op right) goto label. The verifier walks on without the jump first, and puts the jump on
