@@ -15,6 +15,7 @@ import pytest
 
 from runtime.kernel.accelerate import remove
 from tests.dataplane.enhanced_stage import PORT, Stage
+from tests.dataplane.redirects import skip_where_redirects_are_broken
 from tests.dataplane.test_enhanced_faults import (  # noqa: F401 - run here too
     test_a_client_that_leaves_with_a_request_outstanding_takes_its_upstream_along,
     test_an_endpoint_that_ends_before_its_response,
@@ -47,6 +48,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module")
 def shared_stage(all_objects: Path, gate_program: Path) -> Iterator[Stage]:
+    skip_where_redirects_are_broken()
     with Stage(all_objects, gate_program, accelerated=True) as made:
         yield made
 

@@ -17,6 +17,7 @@ from runtime.bpf.attach import AttachType, attached_to_map, detach_from_map
 from runtime.kernel.fionread import counts_rightly
 from runtime.kernel.home import bring_home, goes_home, send_by_gate
 from tests.dataplane.enhanced_stage import PORT, Stage
+from tests.dataplane.redirects import skip_where_redirects_are_broken
 from tests.dataplane.test_enhanced_faults import (  # noqa: F401 - run here too
     test_an_endpoint_that_ends_before_its_response,
     test_an_endpoint_that_ends_within_its_response_ends_the_clients_connection,
@@ -48,6 +49,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module")
 def shared_stage(all_objects: Path, gate_program: Path) -> Iterator[Stage]:
+    skip_where_redirects_are_broken()
     with Stage(all_objects, gate_program) as made:
         bring_home(made.path, all_objects)
         yield made

@@ -16,10 +16,10 @@ import pytest
 from runtime.kernel.home import bring_home
 from runtime.tables.http_ports import Target
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
-from tests.dataplane.home_loads import skip_where_home_is_refused
 from tests.dataplane.http_backend import body
 from tests.dataplane.raw_server import HOST, RawServer
 from tests.dataplane.raw_server import PORT as SERVED
+from tests.dataplane.redirects import skip_where_redirects_are_broken
 from tests.dataplane.world import VIP4
 
 pytestmark = pytest.mark.root
@@ -54,7 +54,7 @@ def shared_stage(
     request: pytest.FixtureRequest, all_objects: Path, gate_program: Path
 ) -> Iterator[Stage]:
     if request.param == "home":
-        skip_where_home_is_refused()
+        skip_where_redirects_are_broken()
     with Stage(all_objects, gate_program) as made:
         made.way_home = request.param  # type: ignore[attr-defined]
         if request.param == "home":

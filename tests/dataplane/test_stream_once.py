@@ -21,7 +21,6 @@ from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import BpfObject
 from runtime.tables.enhanced_layout import Upstream
 from tests.dataplane.accelerate_stage import enter_new_netns, fork, result
-from tests.dataplane.home_loads import skip_where_home_is_refused
 
 pytestmark = pytest.mark.root
 
@@ -171,15 +170,8 @@ def _scenario(let: Let, objects: Path, segments: list[tuple[int, int]]) -> None:
         assert client.recv(100) == b""
 
 
-@pytest.fixture(params=LET, ids=lambda let: let.file.partition("/")[0])
-def let(request: pytest.FixtureRequest) -> Let:
-    made: Let = request.param
-    if made.file.startswith("home/"):
-        skip_where_home_is_refused()
-    return made
-
-
 @pytest.mark.parametrize("segments", SEGMENTS.values(), ids=SEGMENTS.keys())
+@pytest.mark.parametrize("let", LET, ids=lambda let: let.file.partition("/")[0])
 def test_bytes_that_come_again_are_not_read_again(
     let: Let, all_objects: Path, segments: list[tuple[int, int]]
 ) -> None:
