@@ -112,7 +112,7 @@ static __always_inline bool goes_home(struct sk_msg_md *msg, struct kmesh_upstre
 	__u64 client = upstream->client;
 	__u32 status;
 
-	if (!slot || !kmesh_home_is_open(slot) || bpf_map_lookup_elem(&taken_heads, &number))
+	if (!slot || !kmesh_is_ready(slot) || bpf_map_lookup_elem(&taken_heads, &number))
 		return false; /* the last: there is an access log */
 	status = whole_status(msg);
 	if (!status || bpf_msg_redirect_hash(msg, &clients, &client, BPF_F_INGRESS) != SK_PASS)

@@ -46,6 +46,7 @@ static __always_inline bool take_slot(struct kmesh_client *client, __u32 first_r
 	slot->cookie = client->cookie;
 	slot->sock = client->sock;
 	slot->first_received = first_received;
+	slot->homed_at = -1; /* none has */
 	return true;
 }
 

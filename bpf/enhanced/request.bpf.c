@@ -11,6 +11,7 @@
 #include <kmesh/flow_control.h>
 #include <kmesh/http/maps.h>
 #include <kmesh/http/pieces.h>
+#include <kmesh/respond.h>
 #include <kmesh/route.h>
 #include <kmesh/servers.h>
 #include <kmesh/stat.h>
@@ -24,13 +25,6 @@ static __always_inline int pass(__u32 why)
 {
 	kmesh_count(why);
 	return SK_PASS;
-}
-
-static __always_inline struct kmesh_client *client_of(struct sk_msg_md *msg)
-{
-	struct bpf_sock *sk = msg->sk;
-
-	return sk ? bpf_sk_storage_get(&client_states, sk, 0, 0) : NULL;
 }
 
 static __always_inline struct kmesh_slot *slot_of(const struct kmesh_client *client)
@@ -72,7 +66,7 @@ static __always_inline bool is_idle(const struct kmesh_client *client,
 __noinline int kmesh_read_piece(struct sk_msg_md *msg)
 {
 	const struct kmesh_http_input in = {.data = msg->data, .end = msg->data_end};
-	struct kmesh_client *client = client_of(msg);
+	struct kmesh_client *client = kmesh_client_of(msg);
 	const struct kmesh_http_grammar *grammar;
 
 	grammar = client ? kmesh_http_grammar_of(client->port.grammar) : NULL;
@@ -86,7 +80,7 @@ __noinline int kmesh_read_piece(struct sk_msg_md *msg)
 __noinline int kmesh_match_piece(struct sk_msg_md *msg)
 {
 	const struct kmesh_http_input in = {.data = msg->data, .end = msg->data_end};
-	struct kmesh_client *client = client_of(msg);
+	struct kmesh_client *client = kmesh_client_of(msg);
 	int verdict = KMESH_HTTP_MORE;
 	void *graph;
 
@@ -253,18 +247,24 @@ static __always_inline bool redirect(struct sk_msg_md *msg, struct kmesh_upstrea
 	return true;
 }
 
+static __always_inline bool is_head(const struct sk_msg_md *msg)
+{
+	const __u8 *data = msg->data;
+
+	return data + 4 <= (const __u8 *)msg->data_end && data[0] == 'H' && data[1] == 'E' &&
+	       data[2] == 'A' && data[3] == 'D';
+}
+
 static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_client *client,
 				   struct kmesh_slot *slot, __u32 id, __u32 flags)
 {
 	struct kmesh_upstream *upstream = bpf_map_lookup_elem(&gate_upstreams, &id);
-	const __u8 *data = msg->data;
 
 	if (!upstream)
 		return pass(KMESH_QUEUE_FULL);
 	upstream->client = client->cookie;
 	upstream->slot = client->slot;
-	if (data + 4 <= (const __u8 *)msg->data_end && data[0] == 'H' && data[1] == 'E' &&
-	    data[2] == 'A' && data[3] == 'D')
+	if (is_head(msg))
 		flags |= KMESH_REQUEST_HEAD;
 	upstream->flags = flags;
 	kmesh_describe_request(msg, upstream, client->stat);
@@ -280,25 +280,53 @@ static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_cli
 	return SK_PASS;
 }
 
-static __always_inline bool find_route(struct kmesh_client *client, __u32 index, __u64 *cluster)
+/* Its cluster, if the kernel may choose the endpoint; or its answer, in the client's state. */
+static __always_inline __u32 find_route(struct kmesh_client *client, __u32 index, __u64 *cluster)
 {
 	struct kmesh_route_key key = {.table = client->port.table, .route = index};
-	struct kmesh_route *route = bpf_map_lookup_elem(&http_routes, &key);
+	struct kmesh_route *route;
+	__u32 kind;
 
-	if (!route || route->kind != KMESH_ROUTE_FORWARD)
-		return false;
-	*cluster = kmesh_route_cluster(route);
+	if (index == KMESH_HTTP_NO_ROUTE || index == KMESH_HTTP_NO_VHOST) {
+		client->stat = KMESH_STAT_UNROUTED;
+		client->answer = KMESH_ANSWER_NO_ROUTE;
+		return KMESH_ROUTE_ANSWER;
+	}
+	route = bpf_map_lookup_elem(&http_routes, &key);
+	if (!route)
+		return 0;
+	kind = route->kind;
 	client->stat = route->stat;
-	return bpf_map_lookup_elem(&http_routes, &key) == route;
+	client->answer = route->answer;
+	if (kind == KMESH_ROUTE_FORWARD)
+		*cluster = kmesh_route_cluster(route);
+	else
+		kind = route->answer ? KMESH_ROUTE_ANSWER : 0;
+	return bpf_map_lookup_elem(&http_routes, &key) == route ? kind : 0;
+}
+
+/* A response to HEAD is without its body, and one for the access log is the gate's. */
+static __always_inline int answer(struct sk_msg_md *msg, const struct kmesh_client *client,
+				  const struct kmesh_slot *slot)
+{
+	int verdict;
+
+	if (!kmesh_answers_here() || is_logged() || is_head(msg) ||
+	    !kmesh_respond(msg, client, slot, &verdict))
+		return pass(KMESH_NOT_ROUTED);
+	return verdict;
 }
 
 static __always_inline int send_request(struct sk_msg_md *msg, struct kmesh_client *client,
 					struct kmesh_slot *slot)
 {
 	struct kmesh_choice choice = {};
-	__u32 id = 0, flags = KMESH_REQUEST_HELD;
+	__u32 id = 0, flags = KMESH_REQUEST_HELD, kind;
 
-	if (!find_route(client, client->outcome.route, &choice.cluster) || kmesh_pick(&choice))
+	kind = find_route(client, client->outcome.route, &choice.cluster);
+	if (kind == KMESH_ROUTE_ANSWER)
+		return answer(msg, client, slot);
+	if (!kind || kmesh_pick(&choice))
 		return pass(KMESH_NOT_ROUTED);
 	if (!find_held(client, &choice.endpoint, msg->size, &id)) {
 		if (!find_upstream(client, &choice.endpoint, msg->size, &id))
@@ -312,12 +340,18 @@ static __always_inline int send_request(struct sk_msg_md *msg, struct kmesh_clie
 SEC("sk_msg")
 int kmesh_read_request(struct sk_msg_md *msg)
 {
-	struct kmesh_client *client = client_of(msg);
+	struct kmesh_client *client = kmesh_client_of(msg);
 	struct kmesh_slot *slot;
 	__u32 size = msg->size;
 
 	slot = client ? slot_of(client) : NULL;
-	if (!slot || !is_idle(client, slot))
+	if (!slot)
+		return pass(KMESH_NOT_IDLE);
+	if (slot->taken != slot->done || kmesh_comes_before_home(slot)) {
+		slot->pipelines = 1;
+		return pass(KMESH_NOT_IDLE);
+	}
+	if (!is_idle(client, slot))
 		return pass(KMESH_NOT_IDLE);
 	if (is_paused())
 		return pass(KMESH_PASSED_PAUSED);

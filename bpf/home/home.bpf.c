@@ -96,7 +96,7 @@ int kmesh_come_home(struct __sk_buff *skb)
 		return SK_PASS;
 	keep_order(skb, upstream);
 	slot = kmesh_home_slot(upstream, number);
-	if (!slot || !is_read(upstream, skb->cb[0]) || !is_on() || !kmesh_home_is_open(slot) ||
+	if (!slot || !is_read(upstream, skb->cb[0]) || !is_on() || !kmesh_is_ready(slot) ||
 	    bpf_map_lookup_elem(&taken_heads, &number))
 		goto pass; /* the last: there is an access log */
 	status = whole_status(skb);

@@ -21,7 +21,7 @@ import click
 
 from ci.bench.measure import Result, median_row, show
 from ci.bench.plot import draw
-from ci.bench.ways import BODIES, PLACES, Way, Ways, compile_all
+from ci.bench.ways import PATHS, PLACES, Way, Ways, compile_all
 from runtime import ui
 
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
@@ -30,6 +30,7 @@ _QUICK = (
     ("loopback", "0 B", 16),
     ("loopback", "0 B", 128),
     ("loopback", "10 MB", 16),
+    ("loopback", "no endpoint", 16),
     ("veth", "0 B", 16),
 )
 _CONNECTIONS = (1, 16, 128)
@@ -89,7 +90,7 @@ def _read(told: str, url: str) -> tuple[float, float, int]:
 
 def _once(ways: Ways, name: str, *, body: str, connections: int, seconds: int) -> dict[str, float]:
     way = ways.ways[name]
-    url = f"http://{way.host}:{way.port}/{BODIES[body]}"
+    url = f"http://{way.host}:{way.port}/{PATHS[body]}"
     load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s", url]
     before = _cpu_us(ways, way)
     done = subprocess.run(ways.inside(way, load), check=True, capture_output=True, text=True)
@@ -129,7 +130,7 @@ def measure(*, rounds: int, full: bool = False, seconds: int = 1) -> Result:
         full: every body, number of connections and place, and not a few of them.
         seconds: how long each run takes.
     """
-    cells = [(place, body, n) for place in PLACES for body in BODIES for n in _CONNECTIONS]
+    cells = [(place, body, n) for place in PLACES for body in PATHS for n in _CONNECTIONS]
     rows: list[Mapping[str, Any]] = []
     compile_all()
     for place in PLACES:

@@ -10,8 +10,16 @@ def _address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def http_proxy(listens: tuple[str, int], target: tuple[str, int]) -> dict[str, Any]:
-    """An HTTP proxy with one route, no log and no filter but the router."""
+def http_proxy(
+    listens: tuple[str, int], target: tuple[str, int], *, answers: str = ""
+) -> dict[str, Any]:
+    """An HTTP proxy with one route, no log and no filter but the router.
+
+    Args:
+        listens: its address and port.
+        target: where the route leads.
+        answers: a path that it answers itself, if any.
+    """
     types = "type.googleapis.com/envoy.extensions.filters"
     router = {
         "name": "envoy.filters.http.router",
@@ -20,7 +28,12 @@ def http_proxy(listens: tuple[str, int], target: tuple[str, int]) -> dict[str, A
             "suppress_envoy_headers": True,
         },
     }
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "0s"}}
+    routes: list[dict[str, Any]] = [
+        {"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "0s"}}
+    ]
+    if answers:
+        direct = {"status": 200, "body": {"inline_string": "here"}}
+        routes.insert(0, {"match": {"path": answers}, "direct_response": direct})
     manager = {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
@@ -28,7 +41,7 @@ def http_proxy(listens: tuple[str, int], target: tuple[str, int]) -> dict[str, A
             "stat_prefix": "bench",
             "http_filters": [router],
             "route_config": {
-                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]
+                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]
             },
         },
     }

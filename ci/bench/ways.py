@@ -32,6 +32,7 @@ from runtime.kernel.http_ports import HttpPorts
 from runtime.kernel.netns import netns_cookie
 from runtime.launch.gate import GatePlace, ensure_gate, running, stop_gate
 from runtime.model.http import (
+    DirectResponse,
     Forward,
     PathKind,
     PathMatch,
@@ -47,6 +48,9 @@ from runtime.tables.http_ports import Target
 from runtime.tables.services import ServiceTables
 
 BODIES = {"0 B": 0, "1 KB": 1024, "100 KB": 100 << 10, "10 MB": 10 << 20}
+# What is asked for: a body, or what a route answers without an endpoint.
+ANSWER = "answer"
+PATHS = {**{name: str(size) for name, size in BODIES.items()}, "no endpoint": ANSWER}
 PLACES = ("loopback", "veth")
 _CLIENT, _SERVER, _PORT, _NEAR, _FAR = "10.244.0.1", "10.244.0.11", 8080, 15001, 15002
 _COMPAT, _ENHANCED = "10.96.0.10", "10.96.0.20"
@@ -68,6 +72,7 @@ http {{
   server {{
     listen {host}:{port} backlog=4096;
     location /0 {{ return 200 ""; }}
+    location /answer {{ return 200 "here"; }}
     location /1024 {{ return 200 "{kilobyte}"; }}
     location / {{ root {path}/files; }}
   }}
@@ -105,8 +110,14 @@ def _mesh() -> Update:
 
 def _routes() -> RouteTable:
     action = Forward((WeightedCluster("web", 1),))
-    route = Route(match=RouteMatch(PathMatch(PathKind.PREFIX, "/")), action=action)
-    return RouteTable(name="web", virtual_hosts=(VirtualHost("all", ("*",), (route,)),))
+    routes = (
+        Route(
+            match=RouteMatch(PathMatch(PathKind.EXACT, f"/{ANSWER}")),
+            action=DirectResponse(200, b"here"),
+        ),
+        Route(match=RouteMatch(PathMatch(PathKind.PREFIX, "/")), action=action),
+    )
+    return RouteTable(name="web", virtual_hosts=(VirtualHost("all", ("*",), routes),))
 
 
 def _into(cgroup: Path | None) -> list[str]:
@@ -216,7 +227,7 @@ class Ways:
         self, name: str, listens: tuple[str, int], target: tuple[str, int], *, far: bool
     ) -> int:
         config = self._stage.path / f"{name}.json"
-        config.write_text(json.dumps(http_proxy(listens, target)))
+        config.write_text(json.dumps(http_proxy(listens, target, answers=f"/{ANSWER}")))
         argv = [
             str(BIN / "envoy"),
             "-c",
@@ -269,6 +280,7 @@ class Ways:
         """A server of the same kind that is managed, as both ends on one node are; its port."""
         accelerator = Accelerator.open(_OBJECTS, pins=self._stage.pins / "bypass", enhanced=path)
         self._stack.callback(accelerator.destroy)
+        path.answer_here(answers=True)
         cgroup = stage.cgroup("bypass-server")
         accelerator.enroll_cgroup(cgroup)
         self.servers.append(self._start_nginx(_PORT + 1, cgroup=cgroup))

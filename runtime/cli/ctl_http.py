@@ -18,9 +18,12 @@ def http_lines(facts: Json | None) -> Iterator[tuple[str, str]]:
         return
     taken = facts["taken"]
     passed = [one for one in facts["passed"] if one["count"]]
-    total = taken + sum(one["count"] for one in passed)
+    answered = facts["answered"]
+    total = taken + answered + sum(one["count"] for one in passed)
     share = f", {100 * taken / total:.1f} % of what clients sent" if total else ""
     yield "requests", f"{taken} sent by the kernel{share}"
+    if answered:
+        yield "", f"- {answered} answered by the kernel itself, without an endpoint"
     past = facts["past_tcp"]
     if any(past.values()):
         yield (

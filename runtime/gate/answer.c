@@ -3,22 +3,6 @@
 #include "gate.h"
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-
-/* RFC 9110, 5.6.7; made once a second. */
-static const char *date(void)
-{
-	static char text[40];
-	static time_t made;
-	time_t now = time(NULL);
-	struct tm parts;
-
-	if (now != made && gmtime_r(&now, &parts)) {
-		strftime(text, sizeof(text), "%a, %d %b %Y %H:%M:%S GMT", &parts);
-		made = now;
-	}
-	return text;
-}
 
 /* RFC 9110, 6.4.1: whatever is said of their length, these have no content. */
 static bool has_no_content(int status)
@@ -54,7 +38,7 @@ size_t answer_write(char *text, size_t size, int status, const char *reason,
 		length = strlen(own);
 	}
 	snprintf(line, sizeof(line), "HTTP/1.1 %d %s\r\ndate: %s\r\n", status,
-		 status_phrase(status), date());
+		 status_phrase(status), clock_date());
 	add_text(text, size, &at, line);
 	if (reply && reply->location) {
 		add_text(text, size, &at, "location: ");

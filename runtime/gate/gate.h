@@ -37,6 +37,7 @@ void loop_add(struct watch *watch, uint32_t events);
 void loop_set(struct watch *watch, uint32_t events); /* 0: not even for errors */
 void loop_remove(struct watch *watch);		     /* and closes */
 void loop_release(struct watch *watch);		     /* and leaves the descriptor open */
+void loop_after(uint64_t time, void (*task)(void));  /* the next such task; ms */
 void loop_free_later(void *memory); /* when no event of this round can name it any more */
 /* `settle` comes after each round of events, `tick` twice a second. */
 void loop_run(void (*tick)(void), void (*settle)(void));
@@ -308,6 +309,11 @@ void exchange_abandon(struct exchange *exchange);
 #define GATE_ANSWER 24576 /* bytes of an answer, at most */
 size_t answer_write(char *text, size_t size, int status, const char *reason,
 		    const struct reply *reply, bool head, bool closes);
+
+/* clock.c */
+int clock_open(void);
+const char *clock_date(void);
+void clock_tick(void);
 
 /* phrase.c */
 const char *status_phrase(int status);

@@ -92,6 +92,36 @@ void loop_stop(void)
 	stopped = true;
 }
 
+static uint64_t later_at;
+static void (*later)(void);
+
+void loop_after(uint64_t time, void (*task)(void))
+{
+	if (later && time > later_at)
+		time = later_at;
+	later_at = time;
+	later = task;
+}
+
+static int patience(void)
+{
+	if (!later)
+		return TICK_MS;
+	if (later_at <= loop_now)
+		return 1;
+	return later_at - loop_now < TICK_MS ? later_at - loop_now + 1 : TICK_MS;
+}
+
+static void do_later(void)
+{
+	void (*task)(void) = later;
+
+	if (!task || loop_now <= later_at)
+		return;
+	later = NULL; /* it may ask for more */
+	task();
+}
+
 /* The first word of a watch is overwritten when it is freed later: `ready` tells, not `fd`. */
 void loop_run(void (*tick)(void), void (*settle)(void))
 {
@@ -99,7 +129,7 @@ void loop_run(void (*tick)(void), void (*settle)(void))
 	uint64_t ticked = loop_now;
 
 	while (!stopped) {
-		int count = epoll_wait(epoll, events, ROUND, TICK_MS);
+		int count = epoll_wait(epoll, events, ROUND, patience());
 
 		look_at_clock();
 		for (int i = 0; i < count; i++) {
@@ -112,6 +142,7 @@ void loop_run(void (*tick)(void), void (*settle)(void))
 			ticked = loop_now;
 			tick();
 		}
+		do_later();
 		settle();
 		bury();
 	}

@@ -19,6 +19,7 @@ static void tick(void)
 {
 	static uint32_t ticks;
 
+	clock_tick();
 	upstreams_tick();
 	sessions_tick();
 	spaces_tick();
@@ -67,7 +68,7 @@ int main(int count, char **arguments)
 	have_many_descriptors();
 	loop_init();
 	log_path(arguments[2]);
-	if (maps_open(arguments[1]) || enrolled_open(arguments[1]) || stat_open())
+	if (maps_open(arguments[1]) || enrolled_open(arguments[1]) || stat_open() || clock_open())
 		return 1;
 	is_first = !settings_shared->prepared;
 	if (is_first)

@@ -57,6 +57,7 @@ static struct open_map maps[] = {
 	{&route_stats, "route_stats", -1},
 	{&gate_stat, "gate_stat", -1},
 	{&taken_heads, "taken_heads", -1},
+	{&http_clock, "http_clock", -1},
 };
 
 int gate_bpf(int command, union bpf_attr *attributes)

@@ -12,7 +12,8 @@
 
 #define DRAIN_SECONDS 5
 #define HOME_MS	      1000
-#define STALLED_TICKS 4 /* then it is looked into whether a request was lost */
+#define ANSWER_MS     200 /* no redirect to a client is under way for longer */
+#define STALLED_TICKS 4	  /* then it is looked into whether a request was lost */
 
 struct session *sessions[KMESH_SLOTS];
 uint32_t session_count;
@@ -239,6 +240,29 @@ static void catch_up(struct session *session)
 		return;
 	if (!session->exchange && session_slot(session)->by_gate)
 		session_work(session);
+}
+
+static void catch_up_all(void)
+{
+	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++) {
+		struct session *session = sessions[slot];
+
+		if (session && !session->draining && !session->exchange &&
+		    !session_kernel_is_busy(session))
+			catch_up(session);
+	}
+}
+
+/* Nor is anything said to a client that did not wait for such a response, until it is there. */
+bool session_may_answer(const struct session *session)
+{
+	const struct kmesh_slot *slot = session_slot(session);
+	uint64_t from = slot->homed_ns / 1000000 + ANSWER_MS;
+
+	if (!__atomic_load_n(&slot->pipelines, __ATOMIC_ACQUIRE) || loop_now > from)
+		return true;
+	loop_after(from, catch_up_all);
+	return false;
 }
 
 void sessions_tick(void)

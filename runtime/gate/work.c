@@ -15,7 +15,7 @@ static bool is_open(const struct session *session)
 		return false;
 	if (session->exchange)
 		return exchange_wants_request(session->exchange);
-	return !session_kernel_is_busy(session);
+	return !session_kernel_is_busy(session) && session_may_answer(session);
 }
 
 /* Whether there are such bytes already. */

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -31,7 +32,7 @@ LINKS = "links"
 # enum kmesh_gate_counter (bpf/include/kmesh/gate_types.h)
 COUNTERS = (
     "taken", "not_idle", "not_whole", "not_routed", "no_upstream", "upstream_full", "no_slot", "paused", "home",
-    "shortened",
+    "shortened", "answered",
 )  # fmt: skip
 _CGROUP, _NETNS, GATE = "cgroup", "netns", "gate"  # kinds of scopes
 
@@ -254,6 +255,10 @@ class DataPath:
         """From now on a program lets everything through to clients, in the order of redirects."""
         let_through = self._open.by_name("kmesh_let_through")
         attach_to_map(let_through.fd, self._map("clients").fd, AttachType.SK_SKB_STREAM_VERDICT)
+
+    def answer_here(self, *, answers: bool) -> None:
+        """Have the kernel give answers without an endpoint, to clients that take redirects; or the gate."""
+        self._map("answers_here").update(struct.pack("=I", 0), struct.pack("=I", answers))
 
     def release_gate(self, cgroup: Path) -> None:
         self._links.release(GATE, cgroup)

@@ -27,6 +27,7 @@ from runtime.tables.enhanced_layout import (
     RouteKey,
     SlotKey,
 )
+from runtime.tables.http_answers import ANSWER
 from runtime.tables.http_authorization import Decision
 from runtime.tables.http_cases import split
 from runtime.tables.http_digest import digest
@@ -236,8 +237,8 @@ class HttpPorts:
                 table, compiled.rough, stats, compiled.slots, gate_chooses=gate_chooses
             )
         self.stats.hold(rows.number, stats)
-        self._write(compiled, rows)
-        value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0)
+        answers = self._write(compiled, rows)
+        value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0, answers)
         return Written(value, rows.waypoint, rows.decisions)
 
     def point(
@@ -287,13 +288,17 @@ class HttpPorts:
             del self._ports[key]
             self._decisions.pop(key, None)
 
-    def _write(self, compiled: CompiledRoutes, rows: RouteRows) -> None:
+    def _write(self, compiled: CompiledRoutes, rows: RouteRows) -> int:
+        """The number of its answers."""
         keys = b"".join(RouteKey(rows.number, index).pack() for index in range(len(rows.rows)))
         if keys:
             self._maps["http_routes"].update_batch(keys, b"".join(rows.rows))
         put_set(self._maps, compiled)
         if rows.texts:
             add_inner(self._maps["http_texts"], rows.number, rows.texts, TEXT_CELL, INNER)
+        answers = digest(b"answers", rows.answers)
+        add_inner(self._maps["http_answers"], answers, rows.answers, ANSWER.size, INNER)
+        return answers
 
     def sweep(self) -> None:
         """Remove what no port points at."""
@@ -301,6 +306,7 @@ class HttpPorts:
         keep_sets(self._maps, [HttpSet(port.grammar, port.graph) for port in ports])
         tables = {port.table for port in ports}
         keep_inner(self._maps["http_texts"], tables)
+        keep_inner(self._maps["http_answers"], {port.answers for port in ports})
         self.stats.keep(tables)
         gone = [
             key

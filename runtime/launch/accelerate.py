@@ -37,6 +37,8 @@ NEEDS = (
 SOME_NEED = {
     "sockmap.splice.read": "relays that splice(2) from sockets (Go's io.Copy, HAProxy) would stall",
 }
+# Beside the enhanced path: without it the gate gives every answer that needs no endpoint.
+RESPOND = "sockmap.respond"
 HINT = "--acceleration turns it on where no such program runs"
 
 
@@ -97,6 +99,8 @@ class Acceleration:
         self._beside = name
         self._accelerator: Accelerator | None = None
         self._unfit = ""  # network namespaces, and why
+        self._unanswered = "not on this path"
+        findings = list(findings)
         on, self._reason = accelerate_decision(findings, wanted=wanted, path=name)
         if wanted and not on:
             raise _refusal(self._reason)
@@ -104,7 +108,15 @@ class Acceleration:
             self._open(objects, must=bool(wanted))
         if self._accelerator is None:
             remove(pins)  # a daemon before this one may have had it
+        if name != "compat":
+            self._unanswered = lacks({each.capability: each for each in findings}, RESPOND)
+            path.answer_here(answers=self._answers)
         _log.info("%s", self.in_words())
+
+    @property
+    def _answers(self) -> bool:
+        """Whether the kernel gives answers that need no endpoint."""
+        return self._accelerator is not None and not self._unanswered
 
     def _open(self, objects: Path, *, must: bool) -> None:
         try:
@@ -167,10 +179,13 @@ class Acceleration:
         facts: dict[str, Any] = {"on": self._accelerator is not None, "reason": self._reason}
         if self._accelerator is not None:
             facts |= {"namespaces": self._unfit, **asdict(self._accelerator.counters())}
+            facts |= {"answers": self._answers, "unanswered": self._unanswered}
         return facts
 
     def in_words(self) -> str:
         state = "on" if self._accelerator is not None else "off"
+        if self._answers:
+            state += ", answers by the kernel"
         return f"same-node acceleration: {state}" + (f" ({self._reason})" if self._reason else "")
 
     def close(self) -> None:

@@ -160,6 +160,7 @@ class HttpSeen:
         passed = self._passed()
         return {
             "taken": passed.get("taken", 0),
+            "answered": passed.get("answered", 0),
             "past_tcp": {
                 "requests": passed.get("shortened", 0),
                 "responses": passed.get("home", 0),

@@ -76,6 +76,24 @@ class BucketKey(NamedTuple):
         return cls._make(_BUCKET_KEY.unpack(data))
 
 
+_CLOCK = Struct("=QI4x64s")
+
+
+class Clock(NamedTuple):
+    """struct kmesh_clock, 80 bytes."""
+
+    until: int
+    current: int
+    dates: bytes  # 64 bytes
+
+    def pack(self) -> bytes:
+        return _CLOCK.pack(self.until, self.current, self.dates)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Clock:
+        return cls._make(_CLOCK.unpack(data))
+
+
 _CLUSTER = Struct("=II16I16I")
 
 
@@ -411,19 +429,20 @@ class HttpOutcome(NamedTuple):
         return cls._make(_HTTP_OUTCOME.unpack(data))
 
 
-_HTTP_PORT = Struct("=QQQQ")
+_HTTP_PORT = Struct("=QQQQQ")
 
 
 class HttpPort(NamedTuple):
-    """struct kmesh_http_port, 32 bytes."""
+    """struct kmesh_http_port, 40 bytes."""
 
     grammar: int
     graph: int
     table: int
     waypoint: int
+    answers: int
 
     def pack(self) -> bytes:
-        return _HTTP_PORT.pack(self.grammar, self.graph, self.table, self.waypoint)
+        return _HTTP_PORT.pack(self.grammar, self.graph, self.table, self.waypoint, self.answers)
 
     @classmethod
     def unpack(cls, data: bytes) -> HttpPort:
@@ -546,7 +565,7 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=IIII16Q16II4xIIIIIIIIIIIIQ4I4I")
+_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4I")
 
 
 class Route(NamedTuple):
@@ -559,6 +578,7 @@ class Route(NamedTuple):
     clusters: tuple[int, ...]
     weights: tuple[int, ...]
     flags: int
+    answer: int
     text: int
     text_size: int
     matched: int
@@ -584,6 +604,7 @@ class Route(NamedTuple):
             *self.clusters,
             *self.weights,
             self.flags,
+            self.answer,
             self.text,
             self.text_size,
             self.matched,
@@ -625,8 +646,9 @@ class Route(NamedTuple):
             flat[47],
             flat[48],
             flat[49],
-            flat[50:54],
-            flat[54:58],
+            flat[50],
+            flat[51:55],
+            flat[55:59],
         )
 
 
@@ -747,11 +769,11 @@ class SessionKey(NamedTuple):
         return cls._make(_SESSION_KEY.unpack(data))
 
 
-_SLOT = Struct("=QIIII16s2s2xIIIIIQI4x")
+_SLOT = Struct("=QIIII16s2s2xIIIIIQIIQI4x")
 
 
 class Slot(NamedTuple):
-    """struct kmesh_slot, 80 bytes."""
+    """struct kmesh_slot, 96 bytes."""
 
     cookie: int
     taken: int
@@ -767,6 +789,9 @@ class Slot(NamedTuple):
     by_gate: int
     sock: int
     first_received: int
+    homed_at: int
+    homed_ns: int
+    pipelines: int
 
     def pack(self) -> bytes:
         return _SLOT.pack(
@@ -784,6 +809,9 @@ class Slot(NamedTuple):
             self.by_gate,
             self.sock,
             self.first_received,
+            self.homed_at,
+            self.homed_ns,
+            self.pipelines,
         )
 
     @classmethod
@@ -942,20 +970,23 @@ class MapLayout(NamedTuple):
 
 
 MAPS = {
+    "answers_here": MapLayout(type=2, flags=0, max_entries=1),
     "barred": MapLayout(type=9, flags=0, max_entries=1024),
     "client_states": MapLayout(type=24, flags=1, max_entries=0),
     "clients": MapLayout(type=18, flags=0, max_entries=65536),
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
     "free_slots": MapLayout(type=22, flags=0, max_entries=65536),
     "frontends": MapLayout(type=1, flags=1, max_entries=131072),
-    "gate_counters": MapLayout(type=6, flags=0, max_entries=10),
+    "gate_counters": MapLayout(type=6, flags=0, max_entries=11),
     "gate_sessions": MapLayout(type=1, flags=1, max_entries=65536),
     "gate_settings": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
     "gate_stat": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
     "gates": MapLayout(type=1, flags=1, max_entries=4096),
+    "http_answers": MapLayout(type=13, flags=0, max_entries=4096),
     "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
+    "http_clock": MapLayout(type=2, flags=1024, max_entries=1),
     "http_clusters": MapLayout(type=1, flags=1, max_entries=65536),
     "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
     "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
@@ -987,15 +1018,15 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "715fc74d17fc1ea3e048b6fb92b44cfc3db18d97aaa16c012f3045149f2ab3fc"
+DIGEST = "cf4da70be58d5defc0b3f585461914ac24040b394204bdedd2df62cea7a822c0"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
-    "client_states": "ce986420736748e4d4f3caaceccfe486bb93e42100559a631ff8ffb3d1372a01",
-    "clients": "8fb1760f4bb55231f4cfb60e7bb4851ee1786f3791b045d6a0c9bf12f0ba3df9",
-    "introductions": "983e89cc5e0631a4359c3bb492c41c6314711caf2f4b9caba67f576be8f20527",
+    "client_states": "5b539b2c312c230fcff42a738845701b789da076f607e901ce4d94d2032bdd05",
+    "clients": "1ca98ddfe80672c23b0099a404813a6faac86b79f3210915755f7290dcbf6170",
+    "introductions": "18048da1c0da01d3c4328fd750f90e67c2386e8f5dcdad92587fa8307b39e72c",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
-    "sockets": "98537ba2a5d56824af4b7d46e8addaf2608bfca25eda3d4b4a84b92862a0aad5",
+    "sockets": "01d416ae502506d88a571f7ad522eb84324865c0ca4a6b923877985831203014",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
-    "upstreams": "8e539f992c8a679bd72ae825b16b1921bba5a43ecb355fbb66c89f2f33c836ae",
+    "upstreams": "61a0bbe826ccc1dfa8c1098695a487f1f4c874517c29ebcd704a41afe8251c54",
 }

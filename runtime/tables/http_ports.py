@@ -26,6 +26,7 @@ from runtime.model.http import (
 from runtime.model.mesh import IPAddress
 from runtime.tables.enhanced_layout import Cluster, Endpoint, SlotKey
 from runtime.tables.enhanced_layout import Route as Row
+from runtime.tables.http_answers import Answers
 from runtime.tables.http_authorization import Decision
 from runtime.tables.http_cases import Cases
 from runtime.tables.http_conditions import Name
@@ -50,6 +51,7 @@ MOST_HASHES = 4
 HTTP_CLUSTER = 1 << 63  # in the number of each cluster of routes, and of no service's
 MOST_WEIGHT = (1 << CLASSES) - 1
 _CLASS_SHIFT = 24
+_ABORTED = b"fault filter abort"  # runtime/gate/route.c, govern()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def _why_not_forwarded(action: Forward) -> str | None:
 
 _NOBODY = (0,) * MOST_CLUSTERS
 _NO_HASH = (0,) * MOST_HASHES
-_NOTHING = Row(0, 0, 0, 0, _NOBODY, _NOBODY, *(0,) * 14, _NO_HASH, _NO_HASH)
+_NOTHING = Row(0, 0, 0, 0, _NOBODY, _NOBODY, *(0,) * 15, _NO_HASH, _NO_HASH)
 
 
 class _Rows:
@@ -109,6 +111,7 @@ class _Rows:
         self, *, limit_first: bool, slots: Mapping[Name, int], gate_chooses: Collection[str]
     ) -> None:
         self.texts = Texts()
+        self.answers = Answers()
         self._gate_chooses = gate_chooses
         self._slots = slots
         self._flags = LIMIT_FIRST if limit_first else 0
@@ -123,7 +126,20 @@ class _Rows:
             case DirectResponse(status, body):
                 row = _NOTHING._replace(kind=ANSWER, status=status)
                 row = row._replace(text=self.texts.place(body), text_size=len(body))
-        return self._governed(row, route.abort, route.rate_limit)
+        row = self._governed(row, route.abort, route.rate_limit)
+        return row._replace(answer=self._answer(route))
+
+    def _answer(self, route: Route) -> int:
+        """What every request of a route is answered with, if that is always the same."""
+        abort = route.abort
+        if route.rate_limit is not None:
+            return 0
+        if abort is not None:
+            always = abort.numerator >= abort.denominator
+            return self.answers.place(abort.status, _ABORTED) if always else 0
+        if isinstance(route.action, DirectResponse):
+            return self.answers.place(route.action.status, route.action.body)
+        return 0
 
     def _hashes(self, action: Forward) -> tuple[tuple[int, ...], tuple[int, ...]]:
         room = (0,) * (MOST_HASHES - len(action.hash_policies))
@@ -195,6 +211,7 @@ class RouteRows:
     rows: tuple[bytes, ...]
     waypoint: Mapping[int, str]
     texts: bytes = b""
+    answers: bytes = b""
     origin: tuple[int | None, ...] = ()
     decisions: tuple[Decision | None, ...] = ()
 
@@ -275,6 +292,7 @@ def case_rows(
         rows=tuple(rows),
         waypoint=waypoint,
         texts=texts,
+        answers=made.answers.pack(),
         origin=cases.origin,
         decisions=cases.decisions,
     )

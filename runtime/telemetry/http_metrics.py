@@ -85,6 +85,11 @@ class HttpMetrics(Collector):
         yield CounterMetricFamily(
             "kmesh_http_taken", "Requests that the kernel sent.", value=passed.get("taken", 0)
         )
+        yield CounterMetricFamily(
+            "kmesh_http_answered",
+            "Requests that the kernel answered itself, without an endpoint.",
+            value=passed.get("answered", 0),
+        )
         family = CounterMetricFamily(
             "kmesh_http_passed", "Messages that the kernel left to the gate.", labels=["reason"]
         )

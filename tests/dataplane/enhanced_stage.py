@@ -100,6 +100,7 @@ class Stage:
     def accelerate(self) -> Path:
         """The cgroup of backends whose connections from the gate are short-cut."""
         self.accelerator = Accelerator.open(self.objects, pins=self.pins, enhanced=self.path)
+        self.path.answer_here(answers=True)
         backends = self.world.cgroup()
         self.accelerator.enroll_cgroup(backends)
         return backends

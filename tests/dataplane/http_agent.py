@@ -214,6 +214,20 @@ def read(number: int, method: str = "GET") -> list[Any]:
     return _clients[number].response(method)
 
 
+def raw(number: int, method: str = "GET") -> str:
+    """A whole response in its bytes."""
+    stream, found = _clients[number].stream, b""
+    while not found.endswith(b"\r\n\r\n"):
+        line = stream.readline()
+        if not line:
+            return found.decode("latin-1")
+        found += line
+    length = found.lower().partition(b"content-length: ")[2].split()[:1]
+    if length and method != "HEAD":
+        found += stream.read(int(length[0]))
+    return found.decode("latin-1")
+
+
 def head(number: int) -> str:
     """The first line of a head, which is read to its end."""
     found = http_backend.read_head(_clients[number].stream)
@@ -282,6 +296,26 @@ def pipeline(host: str, port: int, targets: list[str], extra: dict[str, Any]) ->
     answers = [client.response() for _ in targets]
     client.close()
     return answers
+
+
+def overlap(host: str, port: int, targets: list[str], connections: int, seed: int) -> list[str]:
+    """Requests without waiting for responses, a moment after each other; responses not in their order."""
+    draw, wrong = random.Random(seed), []
+    heads = [request(target) for target in targets]
+    for _ in range(connections):
+        client = Client(host, port)
+        alone = [client.ask(target)[0] for target in targets]
+        for _ in range(4):
+            for head in heads:
+                client.sock.sendall(head)
+                until = time.perf_counter() + draw.random() * 100e-6
+                while time.perf_counter() < until:
+                    pass
+            told = [client.response()[0] for _ in targets]
+            if told != alone:
+                wrong.append(str(told))
+        client.close()
+    return wrong
 
 
 def slow_reader(host: str, port: int, target: str, pause: float) -> list[Any]:
@@ -382,10 +416,10 @@ def pid() -> int:
 COMMANDS = {
     function.__name__: function
     for function in (
-        serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, head, take, many,
+        serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, raw, head, take, many,
         at_end, block, whole, rest,
         ask_many, statuses, record, recorded, connections,
-        pieces, pipeline, slow_reader, storm, load, pid,
+        pieces, pipeline, overlap, slow_reader, storm, load, pid,
     )
 }  # fmt: skip
 

@@ -34,7 +34,8 @@ def _service(port: int) -> str:
         f"endpoints: [{{addresses: [{_ADDRESS}]}}]\n"
         "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: near}\n"
         "spec:\n  parentRefs: [{group: '', kind: Service, name: near, port: 80}]\n"
-        "  rules:\n  - backendRefs: [{name: near, port: 80}]\n"
+        "  rules:\n  - matches: [{path: {type: PathPrefix, value: /near}}]\n"
+        "    backendRefs: [{name: near, port: 80}]\n"
     )
 
 
@@ -63,6 +64,12 @@ def test_from_off_to_on_and_off_again(mesh: Mesh) -> None:  # noqa: F811 - the f
     assert before > 10
     assert f"past TCP: {before} of these, and " in mesh.node.kmeshctl("status")
 
+    for _ in range(4):
+        assert client("ask", number, "/no/route")[0] == 404
+    # The first came behind a response past TCP: that is the gate's.
+    assert mesh.status()["telemetry"]["http"]["answered"] == 3
+    assert "3 answered by the kernel itself" in mesh.node.kmeshctl("status")
+
     mesh.daemon.kill()
     _ask(client, number, 10)
     mesh.start("--acceleration")
@@ -73,6 +80,9 @@ def test_from_off_to_on_and_off_again(mesh: Mesh) -> None:  # noqa: F811 - the f
     mesh.daemon.kill()
     mesh.start("--no-acceleration")
     _ask(client, number, 10)
+    for _ in range(4):
+        assert client("ask", number, "/no/route")[0] == 404
+    assert mesh.status()["telemetry"]["http"]["answered"] == 3
     assert not _servers(mesh.node)
     assert "not accelerated: turned off" in mesh.node.kmeshctl("status")
     assert mesh.daemon.terminate() == 0

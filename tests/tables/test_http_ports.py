@@ -29,6 +29,8 @@ from runtime.model.http import (
 )
 from runtime.tables.enhanced_layout import Cluster, Endpoint, SlotKey
 from runtime.tables.enhanced_layout import Route as Row
+from runtime.tables.http_answers import ANSWER as ANSWERS
+from runtime.tables.http_answers import DATE, MOST_ANSWERS
 from runtime.tables.http_ports import (
     ANSWER,
     FORWARD,
@@ -142,3 +144,62 @@ def test_a_cluster_holds_every_endpoint_once_with_all_of_its_weight(
         assert sorted(key.slot & 0xFFFFFF for key, _ in here) == list(range(cluster.counts[kind]))
         assert sum(e.weight for _, e in here) == cluster.weights[kind]
         assert all(1 << kind <= e.weight < 2 << kind for _, e in here)
+
+
+def _answer_of(route: Route) -> bytes:
+    """What the kernel answers a route's requests with, as the response that it is; nothing if it does not."""
+    rows = route_rows(
+        RouteTable(name="t", virtual_hosts=(VirtualHost("v", ("*",), (route,)),)),
+        {},
+    )
+    number = Row.unpack(rows.rows[0]).answer
+    if not number:
+        return b""
+    size, date, status, text = ANSWERS.unpack_from(rows.answers, number * ANSWERS.size)
+    assert text[date : date + DATE] == bytes(DATE)
+    assert int(text.split(b" ")[1]) == status
+    return bytes(text[:date] + text[date + DATE : size])
+
+
+def test_an_answer_that_is_always_the_same_is_the_kernels() -> None:
+    found = _answer_of(Route(match=MATCH, action=DirectResponse(403, b"no")))
+    assert found == (
+        b"HTTP/1.1 403 Forbidden\r\ndate: \r\ncontent-length: 2\r\ncontent-type: text/plain\r\n\r\nno"
+    )
+    empty = _answer_of(Route(match=MATCH, action=DirectResponse(204)))
+    assert empty == b"HTTP/1.1 204 No Content\r\ndate: \r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Route(match=MATCH, action=DirectResponse(403, b"x" * 1000)),
+        Route(match=MATCH, action=DirectResponse(301)),
+        Route(match=MATCH, action=DirectResponse(201)),
+        Route(match=MATCH, action=Redirect(https=True)),
+        Route(match=MATCH, action=A),
+    ],
+)
+def test_an_answer_that_depends_on_the_request_or_is_long_is_the_gates(route: Route) -> None:
+    assert _answer_of(route) == b""
+
+
+def test_no_route_is_the_first_answer_of_every_table() -> None:
+    rows = route_rows(RouteTable(name="t", virtual_hosts=()), {})
+    size, _, status, text = ANSWERS.unpack_from(rows.answers)
+    assert (status, len(rows.answers)) == (404, ANSWERS.size)
+    assert text[:size].endswith(b"\r\ncontent-length: 0\r\n\r\n")
+
+
+def test_each_answer_is_there_once_and_there_is_a_bound() -> None:
+    routes = [
+        Route(match=MATCH, action=DirectResponse(403, str(number % 2000).encode()))
+        for number in range(3000)
+    ]
+    rows = route_rows(
+        RouteTable(name="t", virtual_hosts=(VirtualHost("v", ("*",), tuple(routes)),)), {}
+    )
+    numbers = [Row.unpack(row).answer for row in rows.rows]
+    assert len(rows.answers) == MOST_ANSWERS * ANSWERS.size
+    assert numbers[:MOST_ANSWERS] == [*range(1, MOST_ANSWERS), 0]
+    assert numbers[2000:2010] == numbers[:10]

@@ -34,7 +34,7 @@ struct kmesh_client {
 	__u32 first; /* sequence number of its first byte */
 	/* From one step to the next with a message. */
 	__u32 stat;
-	__u32 pad;
+	__u32 answer; /* which of the port's */
 	struct kmesh_http_port port;
 	struct kmesh_http_head head;
 	struct kmesh_http_reading reading;
@@ -109,6 +109,13 @@ static __always_inline bool kmesh_remember_client(struct bpf_sock_addr *ctx,
 	client->netns = netns;
 	client->service = *service;
 	return true;
+}
+
+static __always_inline struct kmesh_client *kmesh_client_of(struct sk_msg_md *msg)
+{
+	struct bpf_sock *sk = msg->sk;
+
+	return sk ? bpf_sk_storage_get(&client_states, sk, 0, 0) : NULL;
 }
 
 static __always_inline void kmesh_forget_client(struct bpf_sock_addr *ctx)

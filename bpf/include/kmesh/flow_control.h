@@ -37,8 +37,21 @@ struct sock_common {
 	volatile unsigned char skc_state;
 } KMESH_CORE;
 
+struct list_head {
+	struct list_head *next;
+} KMESH_CORE;
+
+struct wait_queue_head {
+	struct list_head head;
+} KMESH_CORE;
+
+typedef struct {
+	struct wait_queue_head wq;
+} KMESH_CORE socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
 	int sk_wmem_queued;
 	int sk_sndbuf;
 	struct {
@@ -113,6 +126,16 @@ static __always_inline int kmesh_waits_for_more(__u64 reader)
 	struct sock *sk = (void *)(long)reader;
 
 	return BPF_CORE_READ(sk, sk_rcvlowat) > 1;
+}
+
+/* Somebody waits for the socket's lock, which the program's caller has: to redirect to it, maybe.
+ */
+static __always_inline int kmesh_is_waited_for(__u64 socket)
+{
+	struct sock *sk = (void *)(long)socket;
+
+	return BPF_CORE_READ(sk, sk_lock.wq.head.next) !=
+	       __builtin_preserve_access_index(&sk->sk_lock.wq.head);
 }
 
 /* The number of the byte that a socket's owner will write next. */

@@ -66,6 +66,9 @@ struct kmesh_slot {
 	/* the kernel's */
 	__u64 sock;	      /* where the kernel keeps the client's socket */
 	__u32 first_received; /* sequence number of the first byte for the client */
+	__u32 homed_at;	      /* `responded` when a response last went home */
+	__u64 homed_ns;	      /* when that was, CLOCK_MONOTONIC; 0: never */
+	__u32 pipelines;      /* the client does not wait for responses: no more of them go home */
 	__u32 pad1;
 };
 
@@ -140,6 +143,7 @@ struct kmesh_http_port {
 	__u64 graph;
 	__u64 table;
 	__u64 waypoint; /* the cluster of its waypoint's instances (the loader writes); 0: none */
+	__u64 answers;	/* what it answers without an endpoint, a digest of it (http_answers) */
 };
 
 struct kmesh_route_key {
@@ -183,8 +187,8 @@ struct kmesh_route {
 	__u64 clusters[KMESH_ROUTE_CLUSTERS];
 	__u32 weights[KMESH_ROUTE_CLUSTERS];
 	__u32 flags;
-	__u32 pad;
-	__u32 text; /* where it begins */
+	__u32 answer; /* which of the port's answers every request gets; 0: none, or not always */
+	__u32 text;   /* where it begins */
 	__u32 text_size;
 	__u32 matched;
 	/* A fault: `abort_share` of `abort_of` requests get this status. */
@@ -202,6 +206,31 @@ struct kmesh_route {
 	/* What of a request chooses the endpoint, in order; 0: nothing more. */
 	__u32 hash[KMESH_ROUTE_HASHES];	     /* kind, place << 8, KMESH_HASH_TERMINAL */
 	__u32 hash_name[KMESH_ROUTE_HASHES]; /* of a cookie: where its name is in the texts */
+};
+
+/*
+ * A response without an endpoint that is the same each time but for its date. The kernel gives it
+ * where it may (bpf/include/kmesh/respond.h), else the gate, in the same bytes.
+ */
+#define KMESH_ANSWER_NO_ROUTE 0 /* the first of each port: no route takes the request */
+#define KMESH_ANSWER_MOST     1008
+#define KMESH_DATE	      29 /* bytes of a date (RFC 9110, 5.6.7) */
+#define KMESH_DATE_ROOM	      32
+
+struct kmesh_answer {
+	__u32 size;
+	__u32 date; /* where the date is in it */
+	__u32 status;
+	__u32 pad;
+	__u8 text[KMESH_ANSWER_MOST];
+};
+
+/* The time of day, which programs cannot ask for: the gate's. */
+struct kmesh_clock {
+	__u64 until; /* ns, CLOCK_MONOTONIC: after it this is not the time any more */
+	__u32 current;
+	__u32 pad;
+	__u8 dates[2 * KMESH_DATE_ROOM]; /* the one that is not `current` may be being written */
 };
 
 /*
@@ -301,6 +330,7 @@ enum kmesh_gate_counter {
 	KMESH_WENT_HOME,	  /* responses that went from the kernel to the client */
 	KMESH_REQUESTS_SHORTENED, /* requests taken that went past TCP, to an endpoint of this node
 				   */
+	KMESH_ANSWERED, /* requests that the kernel answered itself, without an endpoint */
 	KMESH_GATE_COUNTERS,
 };
 

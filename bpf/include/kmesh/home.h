@@ -11,11 +11,11 @@
 #include <kmesh/compiler.h>
 #include <kmesh/flow_control.h>
 #include <kmesh/http/response_table.h>
+#include <kmesh/ready.h>
 #include <kmesh/stat.h>
 
-#define KMESH_HOME_HEAD	   1024 /* a longer head goes by the gate */
-#define KMESH_HOME_WHOLE   65536
-#define KMESH_HOME_WAITING (256 * 1024)
+#define KMESH_HOME_HEAD	 1024 /* a longer head goes by the gate */
+#define KMESH_HOME_WHOLE 65536
 
 /* The slot of the client whose request it has, if the kernel may do without the gate. */
 static __always_inline struct kmesh_slot *kmesh_home_slot(const struct kmesh_upstream *upstream,
@@ -29,21 +29,9 @@ static __always_inline struct kmesh_slot *kmesh_home_slot(const struct kmesh_ups
 	slot = bpf_map_lookup_elem(&gate_slots, &upstream->slot);
 	if (!slot || slot->cookie != upstream->client || slot->upstream != number)
 		return NULL;
-	if (slot->taken == slot->done || !slot->open || slot->by_gate)
+	if (slot->taken == slot->done || !slot->open || slot->by_gate || slot->pipelines)
 		return NULL;
 	return slot;
-}
-
-/* It has read all that the gate sent, takes what is redirected to it, and reads. */
-static __always_inline bool kmesh_home_is_open(const struct kmesh_slot *slot)
-{
-	struct tcp_sock *tp = (void *)(long)slot->sock;
-	struct sock *sk = (void *)(long)slot->sock;
-
-	return BPF_CORE_READ(tp, copied_seq) - slot->first_received == slot->responded &&
-	       BPF_CORE_READ(sk, __sk_common.skc_state) == BPF_TCP_ESTABLISHED &&
-	       kmesh_never_blocks(slot->sock) && !kmesh_waits_for_more(slot->sock) &&
-	       !kmesh_has_layer(slot->sock) && kmesh_waiting(slot->sock) < KMESH_HOME_WAITING;
 }
 
 /* Of a whole response of `size` bytes with nothing after it: its status, else 0. */
@@ -77,6 +65,8 @@ static __always_inline void kmesh_gone_home(const struct kmesh_upstream *upstrea
 					    struct kmesh_slot *slot, __u32 status, __u32 size)
 {
 	kmesh_count_response(upstream, status, size);
+	slot->homed_at = slot->responded;
+	slot->homed_ns = bpf_ktime_get_ns();
 	asm volatile("" ::: "memory");
 	slot->done += 1;
 	kmesh_count(KMESH_WENT_HOME);

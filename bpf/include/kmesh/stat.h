@@ -76,13 +76,13 @@ static __always_inline __u32 kmesh_stat_bucket(__u64 ns)
 	return bits < KMESH_STAT_BUCKETS ? bits : KMESH_STAT_BUCKETS - 1;
 }
 
-/* A response that the gate does not see; all of it was there at once. */
-static __always_inline void kmesh_count_response(const struct kmesh_upstream *upstream,
-						 __u32 status, __u32 size)
+/* A request that the gate does not see the response of; all of it was there at once. */
+static __always_inline void kmesh_count_served(__u32 number, __u64 since, __u32 asked, __u32 status,
+					       __u32 size)
 {
 	static const __u16 codes[KMESH_STAT_CODES] = KMESH_STAT_CODE_LIST;
-	__u32 number = upstream->stat, class = status / 100, bucket;
-	__u64 took = bpf_ktime_get_ns() - upstream->since;
+	__u32 class = status / 100, bucket;
+	__u64 took = bpf_ktime_get_ns() - since;
 	struct kmesh_route_stat *stat = bpf_map_lookup_elem(&route_stats, &number);
 
 	/* The verifier knows nothing of a quotient, and clang would compare the dividend. */
@@ -93,7 +93,7 @@ static __always_inline void kmesh_count_response(const struct kmesh_upstream *up
 	if (bucket >= KMESH_STAT_BUCKETS)
 		return;
 	__sync_fetch_and_add(&stat->requests[KMESH_BY_KERNEL * KMESH_STAT_CLASSES + class], 1);
-	__sync_fetch_and_add(&stat->request_bytes[KMESH_BY_KERNEL], upstream->size);
+	__sync_fetch_and_add(&stat->request_bytes[KMESH_BY_KERNEL], asked);
 	__sync_fetch_and_add(&stat->response_bytes[KMESH_BY_KERNEL], size);
 	__sync_fetch_and_add(&stat->head_ns, took);
 	__sync_fetch_and_add(&stat->end_ns, took);
@@ -102,6 +102,12 @@ static __always_inline void kmesh_count_response(const struct kmesh_upstream *up
 	for (__u32 i = 0; i < KMESH_STAT_CODES; i++)
 		if (codes[i] == status)
 			__sync_fetch_and_add(&stat->codes[i], 1);
+}
+
+static __always_inline void kmesh_count_response(const struct kmesh_upstream *upstream,
+						 __u32 status, __u32 size)
+{
+	kmesh_count_served(upstream->stat, upstream->since, upstream->size, status, size);
 }
 
 static __always_inline void kmesh_keep_head(struct sk_msg_md *msg, __u32 upstream)
