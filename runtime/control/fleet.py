@@ -16,6 +16,7 @@ from runtime.server.client import Client
 STATUS_PORT = 15200
 _SELECTOR = "app=kmesh"
 _AT_ONCE = 8
+BEST = "enhanced"  # the mode than which there is no better one
 
 Json = Mapping[str, Any]
 
@@ -116,4 +117,7 @@ def _of_status(status: Json) -> Iterator[tuple[str, Any]]:
     yield "pods", enrolment.get("governed", status["counts"]["managed_pods"])
     failed = [f"{each['path']} failed to start: {each['reason']}" for each in status["demotions"]]
     not_ready = [f"not ready: {status['not_ready']}"] if status["not_ready"] else []
-    yield "why", [*not_ready, *failed, *status["reasons"]]
+    # Where the user's word alone keeps a node from more, no reason of the prober's would say so.
+    asked = status["wanted"] == status["mode"] != BEST and not status["reasons"]
+    chosen = [f"mode {status['wanted']} was asked for"] if asked else []
+    yield "why", [*not_ready, *failed, *status["reasons"], *chosen]

@@ -20,6 +20,7 @@ from runtime.server.http import Reply, serve_tcp
 from tests.cluster_api.fake import FakeApi
 
 STATUS = {
+    "wanted": "auto",
     "mode": "compat",
     "version": "0.1.0",
     "ready": True,
@@ -103,6 +104,18 @@ def test_every_node_has_a_row_whatever_is_wrong_there() -> None:
     assert (without["mode"], without["why"]) == (None, ["no daemon runs there"])
     table = run("nodes").output
     assert all(f"\n{name} " in table for name in "abc")
+
+
+@pytest.mark.usefixtures("api")
+@pytest.mark.parametrize(
+    ("wanted", "why"), [("compat", ["mode compat was asked for"]), ("auto", [])]
+)
+def test_a_mode_that_was_asked_for_is_the_reason_why_not_more(
+    wanted: str, why: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STATUS, "wanted", wanted)
+    monkeypatch.setitem(STATUS, "reasons", [])
+    assert ask("nodes")[0]["why"] == why
 
 
 @pytest.mark.usefixtures("api")
