@@ -337,22 +337,11 @@ static __always_inline int send_request(struct sk_msg_md *msg, struct kmesh_clie
 	return send_to(msg, client, slot, id, flags);
 }
 
-SEC("sk_msg")
-int kmesh_read_request(struct sk_msg_md *msg)
+static __always_inline int take(struct sk_msg_md *msg, struct kmesh_client *client,
+				struct kmesh_slot *slot)
 {
-	struct kmesh_client *client = kmesh_client_of(msg);
-	struct kmesh_slot *slot;
 	__u32 size = msg->size;
 
-	slot = client ? slot_of(client) : NULL;
-	if (!slot)
-		return pass(KMESH_NOT_IDLE);
-	if (slot->taken != slot->done || kmesh_comes_before_home(slot)) {
-		slot->pipelines = 1;
-		return pass(KMESH_NOT_IDLE);
-	}
-	if (!is_idle(client, slot))
-		return pass(KMESH_NOT_IDLE);
 	if (is_paused())
 		return pass(KMESH_PASSED_PAUSED);
 	if (!kmesh_find_http_port(&client->service, &client->port))
@@ -369,6 +358,24 @@ int kmesh_read_request(struct sk_msg_md *msg)
 	if (match_head(msg, client) != KMESH_HTTP_OK)
 		return pass(KMESH_NOT_ROUTED);
 	return send_request(msg, client, slot);
+}
+
+SEC("sk_msg")
+int kmesh_read_request(struct sk_msg_md *msg)
+{
+	struct kmesh_client *client = kmesh_client_of(msg);
+	struct kmesh_slot *slot;
+
+	slot = client ? slot_of(client) : NULL;
+	if (!slot)
+		return pass(KMESH_NOT_IDLE);
+	if (slot->taken != slot->done)
+		slot->pipelines = 1;
+	else if (kmesh_comes_before_home(slot))
+		slot->doubted_ns = slot->homed_ns;
+	else if (is_idle(client, slot))
+		return take(msg, client, slot);
+	return pass(KMESH_NOT_IDLE);
 }
 
 /*

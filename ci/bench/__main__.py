@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ci.bench import accelerate, enhanced, images, probe, restart, sync, traffic
+from ci.bench import accelerate, chosen, enhanced, images, probe, restart, sync, traffic
 from ci.bench.measure import Result, as_json, show
 from runtime import ui
 
@@ -27,6 +27,8 @@ _ALL = {
     "restart": restart.measure,
     "traffic": traffic.measure,
     "enhanced": enhanced.measure,
+    "chosen": chosen.measure,
+    "changed": chosen.measure_changes,
     "accelerate": _accelerate,
 }
 
@@ -36,7 +38,7 @@ _ALL = {
 @click.option("--rounds", default=3, show_default=True, help="How often each is run.")
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def bench(only: str | None, rounds: int, output: str) -> None:
-    """Measure prober, pipeline, sync and restart, what a request costs, and same-node acceleration.
+    """Measure prober, pipeline, sync and restart, requests, changes of endpoints, and same-node acceleration.
 
     `python -m ci.bench.enhanced --full` measures HTTP requests at every size and number of connections.
 

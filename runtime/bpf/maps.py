@@ -203,11 +203,11 @@ class BpfMap:
     def delete_batch(self, keys: bytes | bytearray) -> None:
         """Remove many keys, n * key_size bytes; keys that are not there are passed over."""
         offset, size = 0, self.key_size
+        array = (ctypes.c_char * len(keys)).from_buffer(bytearray(keys))
         while offset < len(keys):
-            rest = bytearray(keys[offset:])
-            count = ctypes.c_uint32(len(rest) // size)
-            array = (ctypes.c_char * len(rest)).from_buffer(rest)
-            result = lib().bpf_map_delete_batch(self.fd, array, ctypes.byref(count), None)
+            count = ctypes.c_uint32((len(keys) - offset) // size)
+            rest = ctypes.byref(array, offset)
+            result = lib().bpf_map_delete_batch(self.fd, rest, ctypes.byref(count), None)
             if result == 0:
                 return
             if result != -errno.ENOENT:

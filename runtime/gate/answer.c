@@ -29,7 +29,7 @@ size_t answer_write(char *text, size_t size, int status, const char *reason,
 		    const struct reply *reply, bool head, bool closes)
 {
 	const char *body = reply && reply->body ? reply->body : "";
-	size_t length = *body ? reply->body_size : 0, at = 0;
+	size_t length = reply && reply->body ? reply->body_size : 0, at = 0;
 	char line[512], own[256];
 
 	if (!length && reason) {

@@ -2,6 +2,7 @@
 /* Governed clusters, by namespace: what is known of each, and its rules as the maps have them. */
 #include "govern.h"
 #include "maps.h"
+#include "roster.h"
 #include "stat.h"
 #include <arpa/inet.h>
 #include <inttypes.h>
@@ -10,65 +11,115 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUCKETS	     1024
+#define FEW	     1024
 #define ATTEMPTS     4 /* to read rules that are being replaced */
 #define KEPT_SECONDS 60
+#define OLD_MS	     500 /* rules that have been replaced hold no longer */
 #define WORD	     128 /* no endpoint takes more to tell */
 
-static struct governed *buckets[BUCKETS];
+static struct governed *few[FEW], **buckets = few;
+static uint32_t bucket_count = FEW, count_of_all;
 
 static struct governed **bucket_of(const struct space *space, uint64_t cluster)
 {
-	return &buckets[(cluster ^ space->cookie * 0x9e3779b97f4a7c15) % BUCKETS];
+	uint64_t hash = (cluster ^ space->cookie * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
+
+	return &buckets[(hash ^ hash >> 32) & (bucket_count - 1)];
+}
+
+/* Namespaces and clusters may be many: a bucket never has more than about one. */
+static void make_room(void)
+{
+	struct governed **before = buckets, *one;
+	uint32_t count = bucket_count;
+
+	if (count_of_all++ < count)
+		return;
+	buckets = calloc(count * 2ull, sizeof(*buckets));
+	if (!buckets)
+		abort();
+	bucket_count = count * 2;
+	for (uint32_t i = 0; i < count; i++) {
+		while ((one = before[i])) {
+			struct governed **bucket = bucket_of(one->space, one->cluster);
+
+			before[i] = one->chain;
+			one->chain = *bucket;
+			*bucket = one;
+		}
+	}
+	if (before != few)
+		free(before);
 }
 
 struct member *governed_member(struct governed *governed, const __be32 *address, __be16 port)
 {
-	for (uint32_t i = 0; i < governed->rules.member_count; i++) {
-		struct member *member = &governed->members[i];
+	uint32_t found =
+		governed->roster ? roster_find(governed->roster, address, port) : NO_MEMBER;
 
-		if (member->is.port == port &&
-		    !memcmp(member->is.address, address, sizeof(member->is.address)))
-			return member;
-	}
-	return NULL;
+	return found == NO_MEMBER ? NULL : &governed->members[found];
 }
 
-/* What an endpoint that stays has done is not forgotten. */
-static struct member *read_members(struct governed *governed,
-				   const struct kmesh_http_cluster *rules)
+static struct member *make_members(const struct roster *roster)
 {
-	struct member *members = calloc(rules->member_count + 1, sizeof(*members));
-	struct kmesh_http_member_key key = {.set = rules->members};
+	struct member *members = calloc(roster->count + 1ull, sizeof(*members));
 
 	if (!members)
 		abort();
-	for (key.place = 0; key.place < rules->member_count; key.place++) {
-		const struct kmesh_http_member *found = gate_map_lookup(&http_members, &key);
-		const struct member *before;
+	for (uint32_t i = 0; i < roster->group_count; i++) {
+		const struct group *group = &roster->groups[i];
 
-		if (!found) {
-			free(members);
-			return NULL;
+		for (uint32_t j = group->first; j < group->first + group->count; j++) {
+			members[j].is = &roster->members[j];
+			members[j].group = i;
 		}
-		before = governed_member(governed, found->address, found->port);
-		if (before)
-			members[key.place] = *before;
-		members[key.place].is = *found;
 	}
 	return members;
 }
 
-static void take_members(struct governed *governed, struct member *members,
-			 const struct kmesh_http_cluster *rules)
+static bool has_past(const struct member *member)
 {
-	free(governed->members);
-	governed->members = members;
+	static const struct member_past nothing;
+
+	return memcmp(&member->past, &nothing, sizeof(nothing));
+}
+
+/* What an endpoint that stays has done is not forgotten. */
+static void take_roster(struct governed *governed, struct roster *roster)
+{
+	struct roster *old = governed->roster;
+	struct member *before = governed->members;
+
+	governed->roster = roster;
+	governed->members = make_members(roster);
+	governed->ejected = governed->known = 0;
+	roster->users++;
+	for (uint32_t i = 0; old && i < old->count; i++) {
+		struct member *member;
+
+		if (!before[i].active && !has_past(&before[i]))
+			continue;
+		member = governed_member(governed, before[i].is->address, before[i].is->port);
+		if (!member)
+			continue;
+		member->active = before[i].active;
+		member->past = before[i].past;
+		governed->ejected += member->past.ejected;
+		governed->known += !!member->past.times;
+	}
+	free(before);
+	if (old)
+		old->users--;
+	sets_prepare(governed);
+}
+
+static void take(struct governed *governed, struct roster *roster,
+		 const struct kmesh_http_cluster *rules)
+{
 	governed->rules = *rules;
-	governed->ejected = 0;
-	for (uint32_t i = 0; i < rules->member_count; i++)
-		governed->ejected += members[i].past.ejected;
 	governed->stale = true;
+	if (roster != governed->roster)
+		take_roster(governed, roster);
 }
 
 /* The rules that hold now; false: there are none. */
@@ -89,6 +140,8 @@ static struct governed *find(struct space *space, uint64_t cluster)
 	for (found = *bucket; found; found = found->chain)
 		if (found->space == space && found->cluster == cluster)
 			return found;
+	make_room();
+	bucket = bucket_of(space, cluster);
 	found = calloc(1, sizeof(*found));
 	if (!found)
 		abort();
@@ -110,13 +163,17 @@ struct governed *governed_of(struct space *space, uint64_t cluster)
 	governed = find(space, cluster);
 	governed->used = loop_now;
 	for (int i = 0; i < ATTEMPTS && memcmp(&rules, &governed->rules, sizeof(rules)); i++) {
-		struct member *members = read_members(governed, &rules);
+		bool wait = !governed->roster || loop_now - governed->held > OLD_MS;
+		struct roster *roster = roster_of(rules.members, rules.member_count, wait);
 
-		if (members)
-			take_members(governed, members, &rules);
+		if (roster && !roster_is_whole(roster))
+			return governed; /* as it was, until all is read */
+		if (roster)
+			take(governed, roster, &rules);
 		else if (!read_rules(cluster, &rules))
-			break; /* what was known is still better than nothing */
+			return governed; /* what was known is still better than nothing */
 	}
+	governed->held = loop_now;
 	return governed;
 }
 
@@ -125,15 +182,17 @@ static void discard(struct governed **at)
 	struct governed *governed = *at;
 
 	*at = governed->chain;
+	count_of_all--;
+	if (governed->roster)
+		governed->roster->users--;
+	sets_discard(governed);
 	free(governed->members);
-	free(governed->sets);
-	free(governed->order);
 	free(governed);
 }
 
 void governed_forget(struct space *space)
 {
-	for (int i = 0; i < BUCKETS; i++) {
+	for (uint32_t i = 0; i < bucket_count; i++) {
 		struct governed **at = &buckets[i];
 
 		while (*at) {
@@ -148,19 +207,15 @@ void governed_forget(struct space *space)
 /* Nobody uses it, and nothing is remembered of its endpoints. */
 static bool is_over(const struct governed *governed)
 {
-	if (governed->users || loop_now - governed->used < KEPT_SECONDS * 1000)
-		return false;
-	for (uint32_t i = 0; i < governed->rules.member_count; i++)
-		if (governed->members[i].past.times)
-			return false;
-	return true;
+	return !governed->users && !governed->known &&
+	       loop_now - governed->used >= KEPT_SECONDS * 1000;
 }
 
 void governed_tick(void)
 {
 	uint32_t ejected = 0;
 
-	for (int i = 0; i < BUCKETS; i++) {
+	for (uint32_t i = 0; i < bucket_count; i++) {
 		struct governed **at = &buckets[i];
 
 		while (*at) {
@@ -172,18 +227,17 @@ void governed_tick(void)
 				at = &(*at)->chain;
 		}
 	}
+	rosters_tick();
 	if (!handing_over)
 		stat_ejected(ejected);
 }
 
 void governed_each_past(void (*call)(const struct governed *governed, const struct member *member))
 {
-	static const struct member_past nothing;
-
-	for (int i = 0; i < BUCKETS; i++)
+	for (uint32_t i = 0; i < bucket_count; i++)
 		for (const struct governed *one = buckets[i]; one; one = one->chain)
 			for (uint32_t j = 0; j < one->rules.member_count; j++)
-				if (memcmp(&one->members[j].past, &nothing, sizeof(nothing)))
+				if (has_past(&one->members[j]))
 					call(one, &one->members[j]);
 }
 
@@ -192,13 +246,16 @@ bool governed_adopt(struct space *space, uint64_t cluster, const __be32 *address
 {
 	struct governed *governed = governed_of(space, cluster);
 	struct member *member = governed ? governed_member(governed, address, port) : NULL;
+	bool changed;
 
 	if (!member)
 		return false;
-	governed->ejected += past->ejected;
-	governed->ejected -= member->past.ejected;
-	governed->stale = true;
+	changed = member->past.ejected != past->ejected;
+	governed->ejected += past->ejected - member->past.ejected;
+	governed->known += !!past->times - !!member->past.times;
 	member->past = *past;
+	if (changed)
+		sets_changed(governed, member);
 	return true;
 }
 
@@ -207,7 +264,7 @@ uint32_t governed_count(uint32_t *ejected, uint32_t *pending)
 	uint32_t count = 0;
 
 	*ejected = *pending = 0;
-	for (int i = 0; i < BUCKETS; i++) {
+	for (uint32_t i = 0; i < bucket_count; i++) {
 		for (struct governed *one = buckets[i]; one; one = one->chain) {
 			count++;
 			*ejected += one->ejected;
@@ -224,17 +281,18 @@ size_t governed_tell(char *text, size_t size)
 	size_t at = 0;
 
 	text[0] = 0;
-	for (int i = 0; i < BUCKETS; i++) {
+	for (uint32_t i = 0; i < bucket_count; i++) {
 		for (const struct governed *one = buckets[i]; one; one = one->chain) {
 			for (uint32_t j = 0; one->ejected && j < one->rules.member_count; j++) {
 				const struct member *member = &one->members[j];
 
 				if (!member->past.ejected || size - at < WORD)
 					continue;
-				inet_ntop(AF_INET6, member->is.address, address, sizeof(address));
+				inet_ntop(AF_INET6, member->is->address, address, sizeof(address));
 				at += snprintf(text + at, size - at,
 					       " %016" PRIx64 "/[%s]:%u/%" PRIu64, one->cluster,
-					       address, ntohs(member->is.port), one->space->cookie);
+					       address, ntohs(member->is->port),
+					       one->space->cookie);
 			}
 		}
 	}

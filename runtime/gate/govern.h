@@ -9,8 +9,7 @@
 #define KMESH_GATE_GOVERN_H
 
 #include "gate.h"
-
-#define NO_SET 0xffffffff
+#include "roster.h"
 
 /* What outlier detection knows of an endpoint; the next gate is told. */
 struct member_past {
@@ -24,19 +23,25 @@ struct member_past {
 };
 
 struct member {
-	struct kmesh_http_member is;
+	const struct kmesh_http_member *is;
 	uint32_t active; /* requests */
-	uint32_t set;	 /* that it may be chosen from now; NO_SET: none */
+	uint32_t group;	 /* of the roster's */
 	struct member_past past;
 };
 
-/* Endpoints of which one is chosen. */
+static inline bool member_is_healthy(const struct member *member)
+{
+	return member->is->flags & KMESH_MEMBER_HEALTHY && !member->past.ejected;
+}
+
+/* Endpoints of which one is chosen, by weights that others do not have. */
 struct set {
-	double share; /* of requests */
+	double share, until; /* of requests, and with those of the sets before it */
 	uint32_t first, count;
-	uint64_t total; /* of their weights */
+	const uint64_t *weights; /* sums.h */
+	uint64_t before, total;	 /* of them */
+	uint32_t each;		 /* what every one weighs; 0: they differ */
 	uint32_t turn;
-	bool alike; /* they weigh the same */
 };
 
 struct governed {
@@ -44,17 +49,21 @@ struct governed {
 	struct space *space;
 	uint64_t cluster;
 	struct kmesh_http_cluster rules;
-	struct member *members;
+	struct roster *roster;
+	struct member *members; /* as many as the roster has, in its order */
 	uint32_t connections, pending, requests;
 	uint32_t ejected; /* members */
+	uint32_t known;	  /* members whose ejections are remembered */
 	uint32_t users;	  /* pools and exchanges */
 	uint64_t used;	  /* when it was asked for */
+	uint64_t held;	  /* when the rules were the maps' */
 	uint64_t interval_began;
-	/* elect.c: made anew when an endpoint's health has changed */
-	bool stale;
+	/* sets.c */
+	uint64_t *weights; /* sums.h: of healthy members */
+	uint32_t *healthy; /* how many, by group */
+	bool stale;	   /* the sets are made anew */
 	struct set *sets;
 	uint32_t set_count;
-	uint32_t *order; /* members, set by set */
 };
 
 /* govern.c: NULL: the gate does not govern this cluster. */
@@ -68,6 +77,12 @@ bool governed_adopt(struct space *space, uint64_t cluster, const __be32 *address
 		    const struct member_past *past);
 size_t governed_tell(char *text, size_t size); /* who is ejected: words, as many as fit */
 uint32_t governed_count(uint32_t *ejected, uint32_t *pending); /* of all clusters together */
+
+/* sets.c */
+void sets_prepare(struct governed *governed); /* it has other members */
+void sets_discard(struct governed *governed);
+void sets_changed(struct governed *governed, const struct member *member); /* ejected, or back */
+void sets_arrange(struct governed *governed); /* where they are stale */
 
 /* elect.c: false: there is no endpoint to be had. */
 bool elect(struct governed *governed, const struct kmesh_endpoint *avoid,

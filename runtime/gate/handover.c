@@ -122,8 +122,8 @@ static void post_member(const struct governed *governed, const struct member *me
 				.cluster = governed->cluster,
 				.past = member->past};
 
-	memcpy(letter.endpoint.address, member->is.address, sizeof(letter.endpoint.address));
-	letter.endpoint.port = member->is.port;
+	memcpy(letter.endpoint.address, member->is->address, sizeof(letter.endpoint.address));
+	letter.endpoint.port = member->is->port;
 	post(&letter, NULL, 0);
 }
 

@@ -13,7 +13,7 @@ static void tell(const struct governed *governed, const struct member *member, c
 	char text[INET6_ADDRSTRLEN];
 
 	say("cluster %016llx: endpoint [%s]:%u %s", (unsigned long long)governed->cluster,
-	    inet_ntop(AF_INET6, member->is.address, text, sizeof(text)), ntohs(member->is.port),
+	    inet_ntop(AF_INET6, member->is->address, text, sizeof(text)), ntohs(member->is->port),
 	    what);
 }
 
@@ -41,9 +41,9 @@ static void eject(struct governed *governed, struct member *member, enum kmesh_e
 	member->past.ejected_at = loop_now;
 	if ((uint64_t)member->past.times * rules->base_ms <
 	    (uint64_t)rules->max_ms + rules->base_ms)
-		member->past.times++;
+		governed->known += !member->past.times++;
 	governed->ejected++;
-	governed->stale = true;
+	sets_changed(governed, member);
 }
 
 /* One more failure in a row; an endpoint that is out is not ejected again. */
@@ -103,7 +103,7 @@ static void give_back(struct governed *governed, struct member *member)
 	member->past.returned_at = loop_now;
 	member->past.failures = member->past.gateway_failures = member->past.local_failures = 0;
 	governed->ejected--;
-	governed->stale = true;
+	sets_changed(governed, member);
 }
 
 /* Who has been in for an interval stays out less long the next time. */
@@ -118,7 +118,7 @@ static void look_at(struct governed *governed, struct member *member)
 		give_back(governed, member);
 	else if (!member->past.ejected && member->past.times &&
 		 loop_now - member->past.returned_at >= rules->interval_ms)
-		member->past.times--;
+		governed->known -= !--member->past.times;
 }
 
 void outlier_interval(struct governed *governed)
@@ -126,6 +126,8 @@ void outlier_interval(struct governed *governed)
 	if (loop_now - governed->interval_began < governed->rules.interval_ms)
 		return;
 	governed->interval_began = loop_now;
+	if (!governed->ejected && !governed->known)
+		return;
 	for (uint32_t i = 0; i < governed->rules.member_count; i++)
 		look_at(governed, &governed->members[i]);
 }

@@ -12,8 +12,10 @@
 
 #define DRAIN_SECONDS 5
 #define HOME_MS	      1000
-#define ANSWER_MS     200 /* no redirect to a client is under way for longer */
-#define STALLED_TICKS 4	  /* then it is looked into whether a request was lost */
+/* For so long a redirect to a client may be under way; and one that was about to be done. */
+#define ANSWER_MS	  200
+#define ANSWER_DOUBTED_MS 3
+#define STALLED_TICKS	  4 /* then it is looked into whether a request was lost */
 
 struct session *sessions[KMESH_SLOTS];
 uint32_t session_count;
@@ -28,7 +30,9 @@ bool session_kernel_is_busy(const struct session *session)
 {
 	const struct kmesh_slot *slot = session_slot(session);
 
-	return __atomic_load_n(&slot->taken, __ATOMIC_ACQUIRE) != slot->done;
+	uint32_t done = __atomic_load_n(&slot->done, __ATOMIC_ACQUIRE);
+
+	return __atomic_load_n(&slot->taken, __ATOMIC_ACQUIRE) != done;
 }
 
 /* The upstream that has it. */
@@ -257,11 +261,16 @@ static void catch_up_all(void)
 bool session_may_answer(const struct session *session)
 {
 	const struct kmesh_slot *slot = session_slot(session);
-	uint64_t from = slot->homed_ns / 1000000 + ANSWER_MS;
+	bool pipelines = __atomic_load_n(&slot->pipelines, __ATOMIC_ACQUIRE);
+	uint64_t homed = slot->homed_ns, until = homed / 1000000;
 
-	if (!__atomic_load_n(&slot->pipelines, __ATOMIC_ACQUIRE) || loop_now > from)
+	if (!homed || (!pipelines && slot->doubted_ns != homed))
 		return true;
-	loop_after(from, catch_up_all);
+	/* Rounded up, that several wait for one time. */
+	until = pipelines ? (until + ANSWER_MS) | 31 : (until + ANSWER_DOUBTED_MS) | 3;
+	if (loop_now > until)
+		return true;
+	loop_after(until, catch_up_all);
 	return false;
 }
 

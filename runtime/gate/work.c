@@ -128,6 +128,14 @@ static bool moves_blindly(struct session *session)
 	}
 }
 
+/* It has taken a request that comes before these bytes, since it was asked. */
+static void wait_for_kernel(struct session *session, size_t length)
+{
+	buffer_append(&session->in, chunk, length);
+	session->partial = false; /* it is looked at again */
+	loop_set(&session->watch, session->watch.events & ~EPOLLIN);
+}
+
 static bool step(struct session *session)
 {
 	size_t length, used;
@@ -138,6 +146,10 @@ static bool step(struct session *session)
 		length = receive(session);
 		if (!length)
 			return false;
+		if (!session->exchange && !is_open(session)) {
+			wait_for_kernel(session, length);
+			return false;
+		}
 		if (!session->partial) {
 			used = take(session, chunk, length);
 			if (!session->closing)

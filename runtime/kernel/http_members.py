@@ -29,7 +29,7 @@ class ClusterRows:
             for key, value in self._map.items()
         }
         self._sets: dict[int, int] = {}  # how many members are there, by number
-        for key in self._members.keys():  # noqa: SIM118  (a map of the kernel's)
+        for key, _ in self._members.items():  # noqa: PERF102  (these come in batches)
             member = HttpMemberKey.unpack(key)
             self._sets[member.set] = max(self._sets.get(member.set, 0), member.place + 1)
         self._users = Counter(row.members for row in self._rows.values())  # rows, by set
@@ -74,9 +74,8 @@ class ClusterRows:
         if not members or self._users[number]:
             return
         self._sets[number] = len(members)
-        keys = (HttpMemberKey(number, index).pack() for index in range(len(members)))
         try:
-            self._members.update_batch(b"".join(keys), b"".join(members))
+            self._members.update_batch(_keys(number, len(members)), b"".join(members))
         except Exception:
             self._remove(number)
             raise
@@ -88,7 +87,9 @@ class ClusterRows:
             self._remove(number)
 
     def _remove(self, number: int) -> None:
-        for index in range(self._sets.pop(number, 0)):
-            key = HttpMemberKey(number, index).pack()
-            if self._members.lookup(key) is not None:  # not all of it may have been written
-                self._members.delete(key)
+        """Not all of it may have been written."""
+        self._members.delete_batch(_keys(number, self._sets.pop(number, 0)))
+
+
+def _keys(number: int, count: int) -> bytes:
+    return b"".join(HttpMemberKey(number, place).pack() for place in range(count))

@@ -84,6 +84,7 @@ class HttpPorts:
         self._ports = {key: HttpPort.unpack(value) for key, value in maps["http_ports"].items()}
         self._clusters: dict[int, dict[bytes, bytes]] = {}  # slots, by the number of the cluster
         self._installed: dict[int, bytes] = {}
+        self._answers: set[int] = set()  # in use when it was last swept
         self._rows = ClusterRows(maps)
         self._adopt_clusters()
 
@@ -306,7 +307,10 @@ class HttpPorts:
         keep_sets(self._maps, [HttpSet(port.grammar, port.graph) for port in ports])
         tables = {port.table for port in ports}
         keep_inner(self._maps["http_texts"], tables)
-        keep_inner(self._maps["http_answers"], {port.answers for port in ports})
+        # A program may be between looking an answer up and giving it: those last in use stay as well.
+        answers = {port.answers for port in ports}
+        keep_inner(self._maps["http_answers"], answers | self._answers)
+        self._answers = answers
         self.stats.keep(tables)
         gone = [
             key

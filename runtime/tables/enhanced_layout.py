@@ -769,11 +769,11 @@ class SessionKey(NamedTuple):
         return cls._make(_SESSION_KEY.unpack(data))
 
 
-_SLOT = Struct("=QIIII16s2s2xIIIIIQIIQI4x")
+_SLOT = Struct("=QIIII16s2s2xIIIIIQIIQQI4x")
 
 
 class Slot(NamedTuple):
-    """struct kmesh_slot, 96 bytes."""
+    """struct kmesh_slot, 104 bytes."""
 
     cookie: int
     taken: int
@@ -791,6 +791,7 @@ class Slot(NamedTuple):
     first_received: int
     homed_at: int
     homed_ns: int
+    doubted_ns: int
     pipelines: int
 
     def pack(self) -> bytes:
@@ -811,6 +812,7 @@ class Slot(NamedTuple):
             self.first_received,
             self.homed_at,
             self.homed_ns,
+            self.doubted_ns,
             self.pipelines,
         )
 
@@ -1018,7 +1020,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "cf4da70be58d5defc0b3f585461914ac24040b394204bdedd2df62cea7a822c0"
+DIGEST = "d1998f1bf55a65af901efeae72881b87a8102b84e7ac8e2dcc29204323841dc4"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

@@ -318,6 +318,40 @@ def overlap(host: str, port: int, targets: list[str], connections: int, seed: in
     return wrong
 
 
+def ask_beside_reader(host: str, port: int, target: str, count: int) -> None:
+    """One request after the other, while another thread tries to read whatever there may be."""
+    client, head, sizes = Client(host, port), request(target), []
+    client.ask(target)
+    client.sock.sendall(head)
+    size = len(client.sock.recv(65536))
+    bare = client.sock.dup()
+    bare.setblocking(False)  # with a timeout Python would wait before it reads
+    read, at_end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        while not at_end.is_set():
+            try:
+                sizes.append(len(bare.recv(65536)))
+                read.set()
+            except BlockingIOError:
+                pass
+
+    sys.setswitchinterval(20e-6)  # they are to be at it at the same time
+    thread = threading.Thread(target=work)
+    thread.start()
+    for _ in range(count):
+        read.clear()
+        client.sock.sendall(head)
+        if not read.wait(WAIT):
+            break
+    at_end.set()
+    thread.join()
+    bare.close()
+    client.close()
+    if sizes != [size] * count:
+        raise RuntimeError(f"{len(sizes)} of {count} responses")
+
+
 def slow_reader(host: str, port: int, target: str, pause: float) -> list[Any]:
     client = Client(host, port)
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
@@ -419,7 +453,7 @@ COMMANDS = {
         serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, raw, head, take, many,
         at_end, block, whole, rest,
         ask_many, statuses, record, recorded, connections,
-        pieces, pipeline, overlap, slow_reader, storm, load, pid,
+        pieces, pipeline, overlap, slow_reader, ask_beside_reader, storm, load, pid,
     )
 }  # fmt: skip
 

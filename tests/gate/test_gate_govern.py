@@ -7,67 +7,23 @@ What they should be is written here a second time, from what Envoy documents
 
 from __future__ import annotations
 
-import ctypes
-import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
-from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runtime.compile.gate import FLAGS, LLHTTP_INCLUDE, include_options
-from runtime.model.http import Cluster, Endpoints, HttpEndpoint, OutlierDetection
+from runtime.model.http import Cluster, HttpEndpoint, OutlierDetection
 from runtime.model.mesh import Locality
-from runtime.tables.http_govern import govern
+from tests.gate.governed import Governed, endpoint
 
-SHIM = Path(__file__).with_name("govern_shim.c")
-CHECKOUT = SHIM.parents[2]
 CAUSE_5XX, CAUSE_GATEWAY, CAUSE_LOCAL, REFUSED = range(4)
-
-
-class Governed:
-    """The gate's code, with one cluster at a time."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        library.shim_share.restype = ctypes.c_double
-        library.shim_pass.argtypes = [ctypes.c_uint64]
-        self.code = library
-
-    def make(self, cluster: Cluster, *endpoints: HttpEndpoint, overprovisioning: int = 140) -> None:
-        found = Endpoints(name="c", endpoints=endpoints, overprovisioning_percent=overprovisioning)
-        governed = govern(cluster, found)
-        assert governed
-        self.code.shim_make(governed.row.pack(), b"".join(governed.members))
-
-    def answer(self, *statuses: int, endpoint: int = 0) -> None:
-        for status in statuses:
-            self.code.shim_answer(endpoint, status)
-
-    def is_out(self, endpoint: int = 0) -> bool:
-        return bool(self.code.shim_is_ejected(endpoint))
 
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Governed:
-    target = tmp_path_factory.mktemp("govern") / "govern.so"
-    sources = [
-        SHIM,
-        *(CHECKOUT / "runtime/gate" / one for one in ("elect.c", "outlier.c", "hash.c")),
-    ]
-    subprocess.run(
-        ["gcc", *FLAGS, "-Wno-unused-parameter", "-Wno-sign-compare",
-         "-Wno-missing-field-initializers", *include_options(CHECKOUT), "-isystem", str(LLHTTP_INCLUDE),
-         "-shared", "-fPIC", "-o", str(target), *map(str, sources)],
-        check=True, cwd=CHECKOUT,
-    )  # fmt: skip
-    return Governed(ctypes.CDLL(str(target)))
-
-
-def endpoint(number: int, **extra: object) -> HttpEndpoint:
-    return HttpEndpoint(address=ip_address(f"10.0.0.{number + 1}"), port=80, **extra)  # type: ignore[arg-type]
+    return Governed.compile(tmp_path_factory.mktemp("govern") / "govern.so")
 
 
 @st.composite
