@@ -132,9 +132,9 @@ def _skipped(rows: Sequence[Row]) -> Iterator[str]:
     """Which kernels skip tests for a reason."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        for each in row["tests"].values():
-            for why in each.get("reasons", ()):
-                found.setdefault(why, []).append(_short(row))
+        told = (why for each in row["tests"].values() for why in each.get("reasons", ()))
+        for why in dict.fromkeys(told):  # paths may share one
+            found.setdefault(why, []).append(_short(row))
     if found:
         yield "What is skipped; anywhere else that is a failure (`ci/matrix/skips.list`):"
         yield ""
