@@ -12,6 +12,7 @@ from hypothesis import given
 from runtime.model.http import RouteTable
 from tests.dataplane.answer_worlds import answering, port
 from tests.dataplane.enhanced_stage import PORT, Stage
+from tests.dataplane.redirects import skip_where_redirects_are_broken
 from tests.dataplane.test_enhanced_answers import (  # noqa: F401 - a fixture
     Told,
     of_envoy,
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module")
 def shared_stage(all_objects: Path, gate_program: Path) -> Iterator[Stage]:
+    skip_where_redirects_are_broken()
     with Stage(all_objects, gate_program, accelerated=True) as made:
         yield made
 
