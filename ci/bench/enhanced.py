@@ -21,7 +21,7 @@ import click
 
 from ci.bench.measure import Result, median_row, show
 from ci.bench.plot import draw
-from ci.bench.ways import PATHS, PLACES, Way, Ways, compile_all
+from ci.bench.ways import LEAN, PATHS, PLACES, Way, Ways, compile_all
 from runtime import ui
 
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
@@ -32,6 +32,7 @@ _QUICK = (
     ("loopback", "10 MB", 16),
     ("loopback", "no endpoint", 16),
     ("veth", "0 B", 16),
+    (LEAN, "0 B", 16),
 )
 _CONNECTIONS = (1, 16, 128)
 
@@ -78,23 +79,24 @@ def _memory_kb(way: Way) -> int:
     return total
 
 
-def _read(told: str, url: str) -> tuple[float, float, int]:
+def _read(told: str, name: str) -> tuple[float, float, int]:
     """Requests a second, the median latency in microseconds, and requests."""
+    if lean := re.fullmatch(r"(\d+) ([\d.]+) ([\d.]+)\n", told):
+        return int(lean[1]) / float(lean[2]), float(lean[3]), int(lean[1])
     rate = re.search(r"Requests/sec:\s+([\d.]+)", told)
     median = re.search(r"50%\s+([\d.]+)(us|ms|s|m)\b", told)
     number = re.search(r"(\d+) requests in", told)
     if not (rate and median and number) or "Non-2xx" in told or "Socket errors" in told:
-        raise RuntimeError(f"wrk to {url}: {told}")
+        raise RuntimeError(f"{name}: {told}")
     return float(rate[1]), float(median[1]) * _UNITS[median[2]], int(number[1])
 
 
 def _once(ways: Ways, name: str, *, body: str, connections: int, seconds: int) -> dict[str, float]:
     way = ways.ways[name]
-    url = f"http://{way.host}:{way.port}/{PATHS[body]}"
-    load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s", url]
+    load = ways.load(way, PATHS[body], connections=connections, seconds=seconds)
     before = _cpu_us(ways, way)
-    done = subprocess.run(ways.inside(way, load), check=True, capture_output=True, text=True)
-    rate, median, number = _read(done.stdout, url)
+    done = subprocess.run(load, check=True, capture_output=True, text=True)
+    rate, median, number = _read(done.stdout, name)
     return {
         "requests/s": rate,
         "p50 us": median,
@@ -130,11 +132,13 @@ def measure(*, rounds: int, full: bool = False, seconds: int = 1) -> Result:
         full: every body, number of connections and place, and not a few of them.
         seconds: how long each run takes.
     """
-    cells = [(place, body, n) for place in PLACES for body in PATHS for n in _CONNECTIONS]
+    every = [(place, body, n) for place in PLACES for body in PATHS for n in _CONNECTIONS]
+    every += [(LEAN, "0 B", n) for n in _CONNECTIONS]
+    cells = every if full else _QUICK
     rows: list[Mapping[str, Any]] = []
     compile_all()
-    for place in PLACES:
-        chosen = [cell for cell in (cells if full else _QUICK) if cell[0] == place]
+    for place in (*PLACES, LEAN):
+        chosen = [cell for cell in cells if cell[0] == place]
         if not chosen:
             continue
         with Ways(place) as ways:

@@ -52,6 +52,7 @@ BODIES = {"0 B": 0, "1 KB": 1024, "100 KB": 100 << 10, "10 MB": 10 << 20}
 ANSWER = "answer"
 PATHS = {**{name: str(size) for name, size in BODIES.items()}, "no endpoint": ANSWER}
 PLACES = ("loopback", "veth")
+LEAN = "loopback, lean ends"  # a server and a client that do as little as can be (lean.c)
 _CLIENT, _SERVER, _PORT, _NEAR, _FAR = "10.244.0.1", "10.244.0.11", 8080, 15001, 15002
 _COMPAT, _ENHANCED = "10.96.0.10", "10.96.0.20"
 _PATIENCE = 30.0
@@ -133,11 +134,16 @@ def compile_all() -> None:
 
 
 class Ways:
-    """A context manager; `ways` by name, direct first."""
+    """A context manager; `ways` by name, direct first.
+
+    Args:
+        place: one of `PLACES`, or `LEAN`.
+    """
 
     def __init__(self, place: str) -> None:
         self._across = place == "veth"
         self._stage = Stage()
+        self._lean: Path | None = Path("lean") if place == LEAN else None  # below the stage's path
         self._stack = ExitStack()
         self.ways: dict[str, Way] = {}
         self.servers: list[int] = []
@@ -176,6 +182,14 @@ class Ways:
         """A client's command, in its namespace and cgroup."""
         return [*_into(way.cgroup), *self._stage.inside(argv)]
 
+    def load(self, way: Way, path: str, *, connections: int, seconds: int) -> list[str]:
+        """What has so many connections ask one after the other; wrk, or the lean client."""
+        if self._lean:
+            where = (way.host, str(way.port), str(connections), str(seconds))
+            return self.inside(way, [str(self._lean), "load", *where])
+        options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s"]
+        return self.inside(way, ["wrk", *options, f"http://{way.host}:{way.port}/{path}"])
+
     def _ip(self, *arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
@@ -204,10 +218,17 @@ class Ways:
         path.chmod(0o755)
         for size in BODIES.values():
             (path / "files" / str(size)).write_bytes(b"x" * size)
-        return self._start_nginx(_PORT)
+        if self._lean:
+            self._lean = path / self._lean
+            source = CHECKOUT / "ci/bench/lean.c"
+            subprocess.run(["clang", "-O2", "-o", self._lean, source], check=True)
+        return self._start_one(_PORT)
 
-    def _start_nginx(self, port: int, *, cgroup: Path | None = None) -> int:
+    def _start_one(self, port: int, *, cgroup: Path | None = None) -> int:
         path = self._stage.path
+        if self._lean:
+            argv = [str(self._lean), "serve", _SERVER, str(port)]
+            return self._start([*_into(cgroup), *argv], far=True)
         config = path / f"nginx-{port}.conf"
         config.write_text(_NGINX.format(path=path, host=_SERVER, port=port, kilobyte="x" * 1024))
         return self._start([*_into(cgroup), "nginx", "-p", path, "-c", config], far=True)
@@ -283,7 +304,7 @@ class Ways:
         path.answer_here(answers=True)
         cgroup = stage.cgroup("bypass-server")
         accelerator.enroll_cgroup(cgroup)
-        self.servers.append(self._start_nginx(_PORT + 1, cgroup=cgroup))
+        self.servers.append(self._start_one(_PORT + 1, cgroup=cgroup))
         return _PORT + 1
 
     def wait(self, name: str) -> None:

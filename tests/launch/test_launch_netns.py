@@ -121,7 +121,7 @@ def test_kmesh_exec_in_a_namespace(node: Node, pod: Pod) -> None:
     assert set(run.stdout.split()) == SERVED, run.stderr
     assert node.ask("status")["managed"] == []
     assert node.kmesh("exec", "--netns", "/nowhere", "--", "true").returncode == 2
-    with Command(node, managed(["sh", "-c", "echo up; sleep 60"], "--netns", str(pod.path))):
+    with Command(node, managed(["sh", "-c", "echo up; exec sleep 60"], "--netns", str(pod.path))):
         assert node.kmesh("exec", "--netns", str(pod.path), "--", "true").returncode == 0
         assert answers(pod) == SERVED  # who ended first does not take it from the other
 
