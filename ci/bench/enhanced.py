@@ -87,7 +87,7 @@ def _read(told: str, name: str) -> tuple[float, float, int]:
     median = re.search(r"50%\s+([\d.]+)(us|ms|s|m)\b", told)
     number = re.search(r"(\d+) requests in", told)
     if not (rate and median and number) or "Non-2xx" in told or "Socket errors" in told:
-        raise RuntimeError(f"{name}: {told}")
+        raise RuntimeError(f"{name}: wrk says {told}")
     return float(rate[1]), float(median[1]) * _UNITS[median[2]], int(number[1])
 
 

@@ -48,5 +48,9 @@ def test_what_wrk_says_is_read_with_its_units() -> None:
 
 @pytest.mark.parametrize("flaw", ["Non-2xx or 3xx responses: 1", "Socket errors: connect 1"])
 def test_a_run_with_errors_does_not_count(flaw: str) -> None:
-    with pytest.raises(RuntimeError, match="wrk"):
-        _read(_TOLD + flaw, "")
+    with pytest.raises(RuntimeError, match="direct: wrk says"):
+        _read(_TOLD + flaw, "direct")
+
+
+def test_what_the_lean_client_says_is_read_too() -> None:
+    assert _read("3000 1.500 71.8\n", "") == (2000.0, 71.8, 3000)
