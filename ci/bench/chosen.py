@@ -25,17 +25,13 @@ from typing import Any, Self
 
 import click
 
+from ci.bench.gate import OBJECTS, compile_all, into, start_gate
 from ci.bench.measure import Result, median_row, show
-from ci.bench.stage import CHECKOUT, Stage
+from ci.bench.stage import Stage
 from runtime import ui
-from runtime.compile.gate import compile_gate
-from runtime.compile.tree import compile_tree
-from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.gate import Gate
 from runtime.kernel.http_ports import HttpPorts
-from runtime.kernel.netns import netns_cookie
-from runtime.launch.gate import GatePlace, ensure_gate, running, stop_gate
 from runtime.model.http import (
     Balancer,
     CircuitBreakers,
@@ -76,7 +72,6 @@ _FIRST = int(IPv4Address("127.1.0.0"))
 _CONNECTIONS = 16
 _REQUESTS = 200  # one after the other; of those that fail a fifth of the endpoints at most
 _OTHER = 202  # says the server at the next port
-_OBJECTS, _GATE = CHECKOUT / "build/all", CHECKOUT / "build/gate/kmesh-gate"
 _NGINX = """
 daemon off; worker_processes 1; worker_rlimit_nofile 65536; pid {path}/nginx.pid; error_log stderr;
 events {{ worker_connections 65000; }}
@@ -133,23 +128,12 @@ class Chosen:
             config.write_text(_NGINX.format(path=stage.path, port=_PORT, other=_PORT + 1))
             self._script.write_text(_USERS)
             stage.start(["nginx", "-p", stage.path, "-c", config])
-            path = DataPath.open(_OBJECTS, pins=stage.pins, path="enhanced")
+            path = DataPath.open(OBJECTS, pins=stage.pins, path="enhanced")
             stack.callback(path.destroy)
-            place = GatePlace(
-                program=_GATE,
-                socket=stage.path / "gate.sock",
-                log=stage.path / "gate.log",
-                cgroup=cgroup2_root() / f"{stage.name}-gate",
-            )
-            stack.callback(stop_gate, path, place)
-            ensure_gate(path, place)
-            netns = Path("/run/netns") / stage.name
-            with Gate(place.socket) as gate:
-                gate.add_space(netns_cookie(netns, objects=_OBJECTS), netns)
+            self._gate, self._socket = start_gate(stage, stack, path, "chosen")
             self._ports = HttpPorts(path.maps)
             self._cgroup = stage.cgroup("client")
             path.enroll_cgroup(self._cgroup)
-            self._gate = running(place) or 0
             self._stack = stack.pop_all()
         return self
 
@@ -204,7 +188,7 @@ class Chosen:
             subprocess.Popen(
                 self._as_client(*_curl("", number)), stdout=subprocess.PIPE, text=True
             ) as asking,
-            Gate(self._stage.path / "gate.sock") as gate,
+            Gate(self._socket) as gate,
         ):
             longest = 0.0
             while asking.poll() is None:
@@ -215,8 +199,7 @@ class Chosen:
             return _told(asking.stdout.read()), longest
 
     def _as_client(self, *argv: str) -> list[str]:
-        enter = ["sh", "-c", f'echo 0 > {self._cgroup}/cgroup.procs; exec "$@"', "sh"]
-        return [*enter, *self._stage.inside(argv)]
+        return [*into(self._cgroup), *self._stage.inside(argv)]
 
     def _run(self, *argv: str) -> str:
         command = self._as_client(*argv)
@@ -246,7 +229,7 @@ def _requests(kind: str, size: int, seconds: int) -> dict[str, float]:
 
 def measure(*, rounds: int, seconds: int = 2) -> Result:
     """Requests to clusters of each kind and size; see `ci.bench`."""
-    _compile()
+    compile_all()
     runs: dict[tuple[str, int], list[dict[str, float]]] = {}
     for kind in list(CLUSTERS) * rounds:
         turn = {size: _requests(kind, size, seconds) for size in SIZES}
@@ -290,7 +273,7 @@ def _change(chosen: Chosen, size: int, name: str) -> dict[str, float]:
 
 def measure_changes(*, rounds: int) -> Result:
     """A change of the endpoints, and ejections, at each size; see `ci.bench`."""
-    _compile()
+    compile_all()
     names = (f"web-{number}" for number in count())
     runs: dict[int, list[dict[str, float]]] = {size: [] for size in SIZES}
     with Chosen() as chosen:
@@ -298,11 +281,6 @@ def measure_changes(*, rounds: int) -> Result:
             runs[size].append(_change(chosen, size, next(names)))
     rows = [{"endpoints": size, **median_row(each)} for size, each in runs.items()]
     return Result("changed", "changes of a cluster that the gate chooses in, by endpoints", rows)
-
-
-def _compile() -> None:
-    compile_tree(CHECKOUT / "bpf", _OBJECTS, unshipped=True)
-    compile_gate(CHECKOUT, _GATE)
 
 
 @click.command()

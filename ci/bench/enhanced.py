@@ -19,9 +19,10 @@ from typing import Any
 
 import click
 
+from ci.bench.gate import compile_all
 from ci.bench.measure import Result, median_row, show
 from ci.bench.plot import draw
-from ci.bench.ways import LEAN, PATHS, PLACES, Way, Ways, compile_all
+from ci.bench.ways import LEAN, PATHS, PLACES, Way, Ways
 from runtime import ui
 
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}

@@ -19,18 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ci.bench.gate import OBJECTS, into, start_gate
 from ci.bench.proxy import http_proxy
 from ci.bench.stage import BIN, CHECKOUT, Stage
-from runtime.compile.gate import compile_gate
-from runtime.compile.tree import compile_tree
 from runtime.kernel.accelerate import Accelerator
-from runtime.kernel.cgroup import cgroup2_root
 from runtime.kernel.datapath import DataPath
-from runtime.kernel.gate import Gate
 from runtime.kernel.home import bring_home
 from runtime.kernel.http_ports import HttpPorts
-from runtime.kernel.netns import netns_cookie
-from runtime.launch.gate import GatePlace, ensure_gate, running, stop_gate
 from runtime.model.http import (
     DirectResponse,
     Forward,
@@ -61,7 +56,6 @@ _NAMES = {
     "home": "enhanced, in the kernel",
     "bypass": "enhanced, past TCP",
 }
-_OBJECTS, _GATE = CHECKOUT / "build/all", CHECKOUT / "build/gate/kmesh-gate"
 
 _NGINX = """
 daemon off; worker_processes 1; pid {path}/nginx-{port}.pid; error_log stderr;
@@ -121,18 +115,6 @@ def _routes() -> RouteTable:
     return RouteTable(name="web", virtual_hosts=(VirtualHost("all", ("*",), routes),))
 
 
-def _into(cgroup: Path | None) -> list[str]:
-    """What runs a command in a cgroup."""
-    enter = ["sh", "-c", f'echo 0 > {cgroup}/cgroup.procs; exec "$@"', "sh"]
-    return enter if cgroup else []
-
-
-def compile_all() -> None:
-    """The objects, with those that no image carries yet, and the gate."""
-    compile_tree(CHECKOUT / "bpf", _OBJECTS, unshipped=True)
-    compile_gate(CHECKOUT, _GATE)
-
-
 class Ways:
     """A context manager; `ways` by name, direct first.
 
@@ -180,7 +162,7 @@ class Ways:
 
     def inside(self, way: Way, argv: Sequence[str]) -> list[str]:
         """A client's command, in its namespace and cgroup."""
-        return [*_into(way.cgroup), *self._stage.inside(argv)]
+        return [*into(way.cgroup), *self._stage.inside(argv)]
 
     def load(self, way: Way, path: str, *, connections: int, seconds: int) -> list[str]:
         """What has so many connections ask one after the other; wrk, or the lean client."""
@@ -228,10 +210,10 @@ class Ways:
         path = self._stage.path
         if self._lean:
             argv = [str(self._lean), "serve", _SERVER, str(port)]
-            return self._start([*_into(cgroup), *argv], far=True)
+            return self._start([*into(cgroup), *argv], far=True)
         config = path / f"nginx-{port}.conf"
         config.write_text(_NGINX.format(path=path, host=_SERVER, port=port, kilobyte="x" * 1024))
-        return self._start([*_into(cgroup), "nginx", "-p", path, "-c", config], far=True)
+        return self._start([*into(cgroup), "nginx", "-p", path, "-c", config], far=True)
 
     def _start_envoys(self) -> None:
         near, far = (_CLIENT if self._across else _SERVER, _NEAR), (_SERVER, _FAR)
@@ -260,7 +242,7 @@ class Ways:
         return self._start([*argv, "-l", "off"], far=far)
 
     def _open(self, path: str, name: str) -> DataPath:
-        opened = DataPath.open(_OBJECTS, pins=self._stage.pins / name, path=path)
+        opened = DataPath.open(OBJECTS, pins=self._stage.pins / name, path=path)
         self._stack.callback(opened.destroy)
         return opened
 
@@ -274,32 +256,20 @@ class Ways:
     def _start_enhanced(self, stage: Stage, home: str) -> None:
         """An enhanced path of its own for each way home of responses."""
         path = self._open("enhanced", home)
-        place = GatePlace(
-            program=_GATE,
-            socket=stage.path / f"{home}.sock",
-            log=stage.path / f"{home}.log",
-            cgroup=cgroup2_root() / f"{stage.name}-gate-{home}",
-        )
-        self._stack.callback(stop_gate, path, place)
-        ensure_gate(path, place)
+        pid, _ = start_gate(stage, self._stack, path, home)
         if home == "home":
-            bring_home(path, _OBJECTS)
-        netns = Path("/run/netns") / stage.name
-        with Gate(place.socket) as gate:
-            gate.add_space(netns_cookie(netns, objects=_OBJECTS), netns)
+            bring_home(path, OBJECTS)
         ports = HttpPorts(path.maps)
         port = self._start_bypass(stage, path) if home == "bypass" else _PORT
         ports.set_cluster("web", [Target(_SERVER, port)])
         ports.set_port(_ENHANCED, 80, _routes())
         cgroup = stage.cgroup(home)
         path.enroll_cgroup(cgroup)
-        pid = running(place)
-        assert pid
         self.ways[_NAMES[home]] = Way(_ENHANCED, 80, cgroup, (pid,))
 
     def _start_bypass(self, stage: Stage, path: DataPath) -> int:
         """A server of the same kind that is managed, as both ends on one node are; its port."""
-        accelerator = Accelerator.open(_OBJECTS, pins=self._stage.pins / "bypass", enhanced=path)
+        accelerator = Accelerator.open(OBJECTS, pins=self._stage.pins / "bypass", enhanced=path)
         self._stack.callback(accelerator.destroy)
         path.answer_here(answers=True)
         cgroup = stage.cgroup("bypass-server")

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 from runtime.cluster.api import NODES, PODS, Api
 from runtime.errors import KmeshError
+from runtime.probe.mode import PATHS
 from runtime.server.client import Client
 
 STATUS_PORT = 15200
 _SELECTOR = "app=kmesh"
 _AT_ONCE = 8
-BEST = "enhanced"  # the mode than which there is no better one
 
 Json = Mapping[str, Any]
 
@@ -118,6 +118,6 @@ def _of_status(status: Json) -> Iterator[tuple[str, Any]]:
     failed = [f"{each['path']} failed to start: {each['reason']}" for each in status["demotions"]]
     not_ready = [f"not ready: {status['not_ready']}"] if status["not_ready"] else []
     # Where the user's word alone keeps a node from more, no reason of the prober's would say so.
-    asked = status["wanted"] == status["mode"] != BEST and not status["reasons"]
+    asked = status["wanted"] == status["mode"] != PATHS[0] and not status["reasons"]
     chosen = [f"mode {status['wanted']} was asked for"] if asked else []
     yield "why", [*not_ready, *failed, *status["reasons"], *chosen]

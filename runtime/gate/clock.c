@@ -5,7 +5,6 @@
 #include <kmesh/gate.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #define SECOND_NS 1000000000ull
@@ -15,15 +14,10 @@ static struct kmesh_clock *clock_shared;
 
 int clock_open(void)
 {
-	void *shared = mmap(NULL, sizeof(*clock_shared), PROT_READ | PROT_WRITE, MAP_SHARED,
-			    gate_map_fd(&http_clock), 0);
-
-	if (shared == MAP_FAILED) {
+	clock_shared = gate_map_share(&http_clock, sizeof(*clock_shared));
+	if (!clock_shared)
 		say("cannot map the clock: %s", strerror(errno));
-		return -1;
-	}
-	clock_shared = shared;
-	return 0;
+	return clock_shared ? 0 : -1;
 }
 
 /* RFC 9110, 5.6.7; made once a second. */
@@ -49,6 +43,11 @@ static uint64_t nanoseconds(clockid_t which)
 	return now.tv_sec * SECOND_NS + now.tv_nsec;
 }
 
+uint64_t clock_ns(void)
+{
+	return nanoseconds(CLOCK_MONOTONIC);
+}
+
 /* Programs read what is current meanwhile: the other one is written, and theirs a second later. */
 void clock_tick(void)
 {
@@ -62,6 +61,5 @@ void clock_tick(void)
 	told = now / SECOND_NS;
 	memcpy(clock_shared->dates + next * KMESH_DATE_ROOM, text, KMESH_DATE);
 	__atomic_store_n(&clock_shared->current, next, __ATOMIC_RELEASE);
-	__atomic_store_n(&clock_shared->until, nanoseconds(CLOCK_MONOTONIC) + left + LATE_NS,
-			 __ATOMIC_RELEASE);
+	__atomic_store_n(&clock_shared->until, clock_ns() + left + LATE_NS, __ATOMIC_RELEASE);
 }

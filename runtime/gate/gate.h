@@ -312,6 +312,7 @@ size_t answer_write(char *text, size_t size, int status, const char *reason,
 
 /* clock.c */
 int clock_open(void);
+uint64_t clock_ns(void); /* CLOCK_MONOTONIC */
 const char *clock_date(void);
 void clock_tick(void);
 

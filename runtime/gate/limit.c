@@ -12,7 +12,6 @@
 #include "gate.h"
 #include "maps.h"
 #include <kmesh/gate.h>
-#include <time.h>
 
 uint32_t gate_random(void);
 
@@ -21,20 +20,12 @@ static bool falls_on(uint32_t share, uint32_t of)
 	return share && (share >= of || (uint64_t)gate_random() * of >> 32 < share);
 }
 
-static int64_t nanoseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
 bool limit_exceeded(const struct kmesh_route *route)
 {
 	const struct kmesh_bucket_key key = {.number = route->bucket};
 	unsigned __int128 interval = (unsigned __int128)route->limit_ms * 1000000;
 	unsigned __int128 filling = route->limit_most * interval / (route->limit_tokens ?: 1);
-	int64_t now = nanoseconds(), full, each = interval / (route->limit_tokens ?: 1);
+	int64_t now = clock_ns(), full, each = interval / (route->limit_tokens ?: 1);
 	struct kmesh_bucket *found, bucket;
 
 	if (!route->bucket || !falls_on(route->limit_share, route->limit_of))

@@ -123,7 +123,7 @@ uint32_t maps_identity(void)
 	return gate_bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes) ? 0 : info.id;
 }
 
-static void *share(const void *map, size_t size)
+void *gate_map_share(const void *map, size_t size)
 {
 	void *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, gate_map_fd(map), 0);
 
@@ -150,10 +150,11 @@ int maps_open(const char *pins)
 	for (size_t i = 0; i < sizeof(maps) / sizeof(*maps); i++)
 		if (open_one(pins, &maps[i]))
 			return -1;
-	slots_shared = share(&gate_slots, sizeof(*slots_shared) * KMESH_SLOTS);
-	upstreams_shared = share(&gate_upstreams, sizeof(*upstreams_shared) * KMESH_UPSTREAMS);
-	pools_shared = share(&pools, sizeof(*pools_shared) * KMESH_POOLS);
-	settings_shared = share(&gate_settings, 4096);
+	slots_shared = gate_map_share(&gate_slots, sizeof(*slots_shared) * KMESH_SLOTS);
+	upstreams_shared =
+		gate_map_share(&gate_upstreams, sizeof(*upstreams_shared) * KMESH_UPSTREAMS);
+	pools_shared = gate_map_share(&pools, sizeof(*pools_shared) * KMESH_POOLS);
+	settings_shared = gate_map_share(&gate_settings, 4096);
 	if (!slots_shared || !upstreams_shared || !pools_shared || !settings_shared) {
 		say("cannot map the shared tables: %s", strerror(errno));
 		return -1;

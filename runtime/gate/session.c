@@ -29,7 +29,6 @@ struct kmesh_slot *session_slot(const struct session *session)
 bool session_kernel_is_busy(const struct session *session)
 {
 	const struct kmesh_slot *slot = session_slot(session);
-
 	uint32_t done = __atomic_load_n(&slot->done, __ATOMIC_ACQUIRE);
 
 	return __atomic_load_n(&slot->taken, __ATOMIC_ACQUIRE) != done;

@@ -11,37 +11,20 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
 
 static struct kmesh_route_stat *stats_shared;
 static struct kmesh_gate_stat *gate_stat_shared;
 
 static const uint16_t codes[KMESH_STAT_CODES] = KMESH_STAT_CODE_LIST;
 
-static void *share(const void *map, size_t size)
-{
-	void *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, gate_map_fd(map), 0);
-
-	return shared == MAP_FAILED ? NULL : shared;
-}
-
 int stat_open(void)
 {
-	stats_shared = share(&route_stats, sizeof(*stats_shared) * KMESH_STATS);
-	gate_stat_shared = share(&gate_stat, sizeof(*gate_stat_shared));
+	stats_shared = gate_map_share(&route_stats, sizeof(*stats_shared) * KMESH_STATS);
+	gate_stat_shared = gate_map_share(&gate_stat, sizeof(*gate_stat_shared));
 	if (stats_shared && gate_stat_shared)
 		return 0;
 	say("cannot map the counters: %s", strerror(errno));
 	return -1;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000ull + now.tv_nsec;
 }
 
 static void add(__u64 *to, uint64_t value)
@@ -62,7 +45,7 @@ void stat_log_dropped(uint32_t lines)
 
 void stat_begin(struct measure *measure, uint32_t stat, uint8_t by)
 {
-	measure->since = now_ns();
+	measure->since = clock_ns();
 	measure->stat = stat;
 	measure->by = by;
 }
@@ -97,7 +80,7 @@ void stat_head(struct measure *measure, unsigned int status)
 {
 	if (measure->head_at)
 		return;
-	measure->head_at = now_ns();
+	measure->head_at = clock_ns();
 	measure->status = status;
 }
 
@@ -153,7 +136,7 @@ uint64_t stat_route_name(uint32_t stat)
 
 void stat_end(struct measure *measure, const struct session *session)
 {
-	uint64_t now = now_ns();
+	uint64_t now = clock_ns();
 
 	count(measure, now);
 	if (measure->line)

@@ -9,15 +9,16 @@ from __future__ import annotations
 from http import HTTPStatus
 from struct import Struct
 
-ANSWER = Struct("=III4x1008s")  # struct kmesh_answer
+from runtime.tables.http_texts import NO_CONTENT
+
 MOST = 1008  # KMESH_ANSWER_MOST
+ANSWER = Struct(f"=III4x{MOST}s")  # struct kmesh_answer
 MOST_ANSWERS = 1024  # of one table: each is a KiB of the kernel's memory
 DATE = 29  # KMESH_DATE
 # Those with a Location are made for the request; of some others Python and Envoy have other names.
 _STATUSES = frozenset(
     {200, 202, 204, 400, 401, 403, 404, 405, 406, 409, 410, 429, 500, 501, 502, 503, 504}
 )
-_NO_CONTENT = frozenset({204})
 
 
 class Answers:
@@ -53,10 +54,9 @@ def packed(status: int, body: bytes) -> bytes:
     """
     head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ndate: ".encode()
     text = head + bytes(DATE) + b"\r\n"
-    if status not in _NO_CONTENT:
-        text += f"content-length: {len(body)}\r\n".encode()
-        text += b"content-type: text/plain\r\n" if body else b""
-    text += b"\r\n"
-    if status not in _NO_CONTENT:
-        text += body
+    if status in NO_CONTENT:
+        text += b"\r\n"
+    else:
+        kind = b"content-type: text/plain\r\n" if body else b""
+        text += f"content-length: {len(body)}\r\n".encode() + kind + b"\r\n" + body
     return ANSWER.pack(len(text), len(head), status, text) if len(text) <= MOST else b""

@@ -9,7 +9,7 @@ CELL = 8  # bytes of an element of the map
 MOST_BODY = 4096
 STRIP_QUERY, PREFIX, PATH = 1, 2, 4  # KMESH_ROUTE_STRIP_QUERY and so on
 ALL = 0xFFFFFFFF  # KMESH_ROUTE_ALL
-_NO_CONTENT = frozenset({204, 304})
+NO_CONTENT = frozenset({204, 304})
 
 
 class Texts:
@@ -35,7 +35,7 @@ def why_no_body(status: int, body: bytes) -> str | None:
     """Why an answer with this body is not for us to give."""
     if len(body) > MOST_BODY:
         return f"direct_response.body: {len(body)} bytes, more than {MOST_BODY}"
-    if body and status in _NO_CONTENT:
+    if body and status in NO_CONTENT:
         return f"direct_response.body: a response {status} has none"
     return None
 

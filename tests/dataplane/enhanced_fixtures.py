@@ -12,6 +12,7 @@ import pytest
 from runtime.compile.gate import SANITIZE, compile_gate
 from runtime.compile.tree import compile_tree
 from tests.dataplane.enhanced_stage import Stage
+from tests.dataplane.redirects import skip_where_redirects_are_broken
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,14 @@ def gate_program(checkout: Path) -> Path:
 @pytest.fixture(scope="module")
 def shared_stage(all_objects: Path, gate_program: Path) -> Iterator[Stage]:
     with Stage(all_objects, gate_program) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def short_cut_stage(all_objects: Path, gate_program: Path) -> Iterator[Stage]:
+    """One whose endpoints are short-cut past TCP: to be a module's `shared_stage`."""
+    skip_where_redirects_are_broken()
+    with Stage(all_objects, gate_program, accelerated=True) as made:
         yield made
 
 

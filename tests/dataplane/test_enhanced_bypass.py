@@ -8,14 +8,11 @@ are short-cut (`shared_stage` is this module's).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from runtime.kernel.accelerate import remove
 from tests.dataplane.enhanced_stage import PORT, Stage
-from tests.dataplane.redirects import skip_where_redirects_are_broken
 from tests.dataplane.test_enhanced_faults import (  # noqa: F401 - run here too
     test_a_client_that_leaves_with_a_request_outstanding_takes_its_upstream_along,
     test_an_endpoint_that_ends_before_its_response,
@@ -47,10 +44,8 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module")
-def shared_stage(all_objects: Path, gate_program: Path) -> Iterator[Stage]:
-    skip_where_redirects_are_broken()
-    with Stage(all_objects, gate_program, accelerated=True) as made:
-        yield made
+def shared_stage(short_cut_stage: Stage) -> Stage:
+    return short_cut_stage
 
 
 def _counted(stage: Stage) -> tuple[int, int]:

@@ -6,10 +6,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 
 import pytest
 
@@ -28,7 +26,6 @@ from runtime.model.http import (
 from runtime.tables.http_stats import By
 from tests.dataplane.answer_worlds import port
 from tests.dataplane.enhanced_stage import A_AND_B, PORT, Stage
-from tests.dataplane.redirects import skip_where_redirects_are_broken
 from tests.dataplane.world import VIP4, wait_for
 
 pytestmark = pytest.mark.root
@@ -40,10 +37,8 @@ _STATUSES = (200, 202, 204, 400, 401, 403, 404, 405, 406, 409, 410, 429, 500, 50
 
 
 @pytest.fixture(scope="module")
-def shared_stage(all_objects: Path, gate_program: Path) -> Iterator[Stage]:
-    skip_where_redirects_are_broken()
-    with Stage(all_objects, gate_program, accelerated=True) as made:
-        yield made
+def shared_stage(short_cut_stage: Stage) -> Stage:
+    return short_cut_stage
 
 
 def _route(path: str, **about: object) -> Route:

@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 
 from runtime.model.http import RouteTable
 from tests.dataplane.answer_worlds import answering, port
 from tests.dataplane.enhanced_stage import PORT, Stage
-from tests.dataplane.redirects import skip_where_redirects_are_broken
 from tests.dataplane.test_enhanced_answers import (  # noqa: F401 - a fixture
     Told,
     of_envoy,
@@ -29,10 +25,8 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module")
-def shared_stage(all_objects: Path, gate_program: Path) -> Iterator[Stage]:
-    skip_where_redirects_are_broken()
-    with Stage(all_objects, gate_program, accelerated=True) as made:
-        yield made
+def shared_stage(short_cut_stage: Stage) -> Stage:
+    return short_cut_stage
 
 
 @pytest.fixture

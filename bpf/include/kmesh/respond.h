@@ -7,6 +7,7 @@
 #define KMESH_RESPOND_H
 
 #include <kmesh/client.h>
+#include <kmesh/compiler.h>
 #include <kmesh/ready.h>
 #include <kmesh/stat.h>
 
@@ -46,7 +47,7 @@ static __always_inline int kmesh_write_date(struct sk_msg_md *msg, __u32 where)
 	if (!clock)
 		return -1;
 	date = clock->dates + (clock->current & 1) * KMESH_DATE_ROOM;
-	asm volatile("%0 &= 255" : "+r"(where));
+	KMESH_MASK(where, 255);
 	at += where;
 	if (at + KMESH_DATE > (__u8 *)msg->data_end)
 		return -1;
