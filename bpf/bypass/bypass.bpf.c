@@ -106,18 +106,20 @@ static __always_inline __u32 whole_status(struct sk_msg_md *msg)
 
 /* The response to a request that the kernel sent: whether the client has it now. */
 static __always_inline bool goes_home(struct sk_msg_md *msg, struct kmesh_upstream *upstream,
-				      __u32 number)
+				      __u32 number, __u64 sender)
 {
 	struct kmesh_slot *slot = kmesh_home_slot(upstream, number);
-	__u64 client = upstream->client;
+	__u64 client = upstream->client, psock = kmesh_psock_of(sender);
 	__u32 status;
 
+	if (kmesh_holders(psock) != KMESH_HELD_BY_SENDER)
+		return false; /* it could not be told when it is done */
 	if (!slot || !kmesh_is_ready(slot) || bpf_map_lookup_elem(&taken_heads, &number))
 		return false; /* the last: there is an access log */
 	status = whole_status(msg);
 	if (!status || bpf_msg_redirect_hash(msg, &clients, &client, BPF_F_INGRESS) != SK_PASS)
 		return false; /* the second: it has just been closed */
-	kmesh_gone_home(upstream, slot, status, msg->size);
+	kmesh_gone_home(upstream, slot, status, msg->size, psock, sender);
 	return true;
 }
 
@@ -144,7 +146,7 @@ static __always_inline int answer(struct sk_msg_md *msg, struct bpf_sock *sk, st
 	if (!upstream || upstream->cookie != cookie)
 		return answer_by_gate(msg, end, is_read);
 	if (is_read && kmesh_settings_in_force() && sk->state == BPF_TCP_ESTABLISHED &&
-	    !kmesh_has_layer(end->self.sock) && goes_home(msg, upstream, number))
+	    !kmesh_has_layer(end->self.sock) && goes_home(msg, upstream, number, end->self.sock))
 		return SK_PASS;
 	upstream->flags |= KMESH_RESPONSE_PASSED;
 	return answer_by_gate(msg, end, is_read);

@@ -16,6 +16,7 @@
 #include <kmesh/servers.h>
 #include <kmesh/stat.h>
 #include <kmesh/stream.h>
+#include <kmesh/underway.h>
 
 char LICENSE[] SEC("license") = "GPL";
 

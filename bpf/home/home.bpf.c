@@ -105,7 +105,7 @@ int kmesh_come_home(struct __sk_buff *skb)
 	client = upstream->client;
 	if (bpf_sk_redirect_hash(skb, &clients, &client, BPF_F_INGRESS) != SK_PASS)
 		goto pass; /* it has just been closed */
-	kmesh_gone_home(upstream, slot, status, skb->len);
+	kmesh_gone_home(upstream, slot, status, skb->len, 0, 0);
 	return SK_PASS;
 pass:
 	upstream->flags |= KMESH_RESPONSE_PASSED;

@@ -207,6 +207,7 @@ struct session {
 	uint32_t by_gate;    /* responses to the kernel's requests that came by the gate */
 	uint32_t went_home;  /* the others, when they were last counted */
 	uint64_t home_since; /* when that was */
+	uint64_t arrived_ns; /* `homed_ns` of the last response that is known to be with the client */
 	uint64_t since;	     /* it is draining */
 	bool partial;	     /* `in` is the start of a head */
 	bool ended;	     /* the client sends no more */
@@ -312,6 +313,11 @@ size_t answer_write(char *text, size_t size, int status, const char *reason,
 
 /* clock.c */
 int clock_open(void);
+
+/* underway.c */
+int underway_open(const char *pins);
+/* Whether the last response that went home to a client may not be there yet. */
+bool underway(uint32_t slot);
 uint64_t clock_ns(void); /* CLOCK_MONOTONIC */
 const char *clock_date(void);
 void clock_tick(void);

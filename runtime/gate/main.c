@@ -68,7 +68,8 @@ int main(int count, char **arguments)
 	have_many_descriptors();
 	loop_init();
 	log_path(arguments[2]);
-	if (maps_open(arguments[1]) || enrolled_open(arguments[1]) || stat_open() || clock_open())
+	if (maps_open(arguments[1]) || enrolled_open(arguments[1]) || stat_open() || clock_open() ||
+	    underway_open(arguments[1]))
 		return 1;
 	is_first = !settings_shared->prepared;
 	if (is_first)

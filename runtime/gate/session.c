@@ -12,10 +12,8 @@
 
 #define DRAIN_SECONDS 5
 #define HOME_MS	      1000
-/* For so long a redirect to a client may be under way; and one that was about to be done. */
-#define ANSWER_MS	  200
-#define ANSWER_DOUBTED_MS 3
-#define STALLED_TICKS	  4 /* then it is looked into whether a request was lost */
+#define ASK_AGAIN_MS  1
+#define STALLED_TICKS 4 /* then it is looked into whether a request was lost */
 
 struct session *sessions[KMESH_SLOTS];
 uint32_t session_count;
@@ -257,20 +255,20 @@ static void catch_up_all(void)
 }
 
 /* Nor is anything said to a client that did not wait for such a response, until it is there. */
-bool session_may_answer(const struct session *session)
+bool session_may_answer(struct session *session)
 {
 	const struct kmesh_slot *slot = session_slot(session);
 	bool pipelines = __atomic_load_n(&slot->pipelines, __ATOMIC_ACQUIRE);
-	uint64_t homed = slot->homed_ns, until = homed / 1000000;
+	uint64_t homed = slot->homed_ns;
 
-	if (!homed || (!pipelines && slot->doubted_ns != homed))
+	if (session->arrived_ns == homed || (!pipelines && slot->doubted_ns != homed))
 		return true;
-	/* Rounded up, that several wait for one time. */
-	until = pipelines ? (until + ANSWER_MS) | 31 : (until + ANSWER_DOUBTED_MS) | 3;
-	if (loop_now > until)
-		return true;
-	loop_after(until, catch_up_all);
-	return false;
+	if (underway(session->slot)) {
+		loop_after(loop_now + ASK_AGAIN_MS, catch_up_all);
+		return false;
+	}
+	session->arrived_ns = homed;
+	return true;
 }
 
 void sessions_tick(void)

@@ -9,7 +9,7 @@ struct kmesh_slot *session_slot(const struct session *session);
 /* The upstream that has the request that the kernel took. */
 struct upstream *session_upstream_of_kernel(const struct session *session);
 bool session_may_end(struct session *session);
-bool session_may_answer(const struct session *session);
+bool session_may_answer(struct session *session);
 /* What it is to be woken for. */
 void session_watch(struct session *session);
 void session_ready(struct watch *watch, uint32_t events);

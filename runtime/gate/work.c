@@ -9,7 +9,7 @@
 static char chunk[GATE_CHUNK];
 
 /* Whether the next bytes of the client's may be looked at. */
-static bool is_open(const struct session *session)
+static bool is_open(struct session *session)
 {
 	if (session->closing || session->broken)
 		return false;
@@ -24,7 +24,7 @@ static bool has_more(const struct session *session)
 	return buffer_length(&session->in) && !session->partial;
 }
 
-static bool reads(const struct session *session)
+static bool reads(struct session *session)
 {
 	return session->draining || (!session->ended && is_open(session));
 }

@@ -28,6 +28,8 @@ _SOCKET_DIGESTS: Mapping[str, Mapping[str, str]] = {
     "compat": layout.SOCKET_DIGESTS,
     "enhanced": enhanced_layout.SOCKET_DIGESTS,
 }
+# Programs that the gate runs: pinned beside the maps that it is told.
+_ASKED = ("kmesh_ask_underway",)
 _CONFIG = ".rodata.config"
 _NETNS = "_netns"  # the twin of a program that asks for the network namespace
 _GATE = "_gate"  # for the gate's own cgroup
@@ -81,6 +83,13 @@ class Programs:
             return socket_pin(self._home, name, self._digests)
         return self._tables / name
 
+    def _pin_anew(self, program: Program) -> None:
+        """In one step: a gate may be starting."""
+        fresh = self._tables / f"{program.name}_new"
+        fresh.unlink(missing_ok=True)
+        program.pin(fresh)
+        fresh.rename(self._tables / program.name)
+
     def _load(self, opened: BpfObject) -> None:
         shared = [name for name in opened.maps() if not name.startswith(".")]
         for name in shared:
@@ -90,7 +99,8 @@ class Programs:
                 opened.reuse_map(name, self.maps[name].fd)
             elif name in self._sizes:
                 opened.set_max_entries(name, self._sizes[name])
-        opened.set_initial_value(_CONFIG, self._config)
+        if _CONFIG in opened.maps():
+            opened.set_initial_value(_CONFIG, self._config)
         opened.load()
         created = opened.maps()
         for name in shared:
@@ -98,6 +108,8 @@ class Programs:
                 created[name].pin(self._pin(name))
                 self._open_map(name)
         self._programs.update(opened.programs())
+        for name in set(_ASKED).intersection(opened.programs()):
+            self._pin_anew(self._programs[name])
 
     def _open_map(self, name: str) -> None:
         found = self.maps[name] = BpfMap.pinned(self._pin(name))

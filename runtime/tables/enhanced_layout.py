@@ -769,11 +769,11 @@ class SessionKey(NamedTuple):
         return cls._make(_SESSION_KEY.unpack(data))
 
 
-_SLOT = Struct("=QIIII16s2s2xIIIIIQIIQQI4x")
+_SLOT = Struct("=QIIII16s2s2xIIIIIQIIQQQQI4x")
 
 
 class Slot(NamedTuple):
-    """struct kmesh_slot, 104 bytes."""
+    """struct kmesh_slot, 120 bytes."""
 
     cookie: int
     taken: int
@@ -791,6 +791,8 @@ class Slot(NamedTuple):
     first_received: int
     homed_at: int
     homed_ns: int
+    homed_by: int
+    homed_from: int
     doubted_ns: int
     pipelines: int
 
@@ -812,6 +814,8 @@ class Slot(NamedTuple):
             self.first_received,
             self.homed_at,
             self.homed_ns,
+            self.homed_by,
+            self.homed_from,
             self.doubted_ns,
             self.pipelines,
         )
@@ -1020,7 +1024,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "d1998f1bf55a65af901efeae72881b87a8102b84e7ac8e2dcc29204323841dc4"
+DIGEST = "1ad0061a71d852e60acfe1f482c9f2f42a79fa213813f598ff00f35e88e53f0d"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

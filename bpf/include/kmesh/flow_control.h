@@ -59,6 +59,7 @@ struct sock {
 	} KMESH_CORE sk_backlog;
 	int sk_rcvlowat;
 	struct socket *sk_socket;
+	void *sk_user_data;
 } KMESH_CORE;
 
 struct inet_connection_sock {

@@ -68,6 +68,8 @@ struct kmesh_slot {
 	__u32 first_received; /* sequence number of the first byte for the client */
 	__u32 homed_at;	      /* `responded` when a response last went home */
 	__u64 homed_ns;	      /* when that was, CLOCK_MONOTONIC; 0: never */
+	__u64 homed_by;	      /* who sent it (kmesh/underway.h): what is kept of its socket */
+	__u64 homed_from;     /* and its socket; both 0 when nobody tells */
 	__u64 doubted_ns;     /* `homed_ns` when a request came that may have come before it */
 	__u32 pipelines;      /* the client does not wait for responses: none of them go home */
 	__u32 pad1;

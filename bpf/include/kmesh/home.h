@@ -13,6 +13,7 @@
 #include <kmesh/http/response_table.h>
 #include <kmesh/ready.h>
 #include <kmesh/stat.h>
+#include <kmesh/underway.h>
 
 #define KMESH_HOME_HEAD	 1024 /* a longer head goes by the gate */
 #define KMESH_HOME_WHOLE 65536
@@ -60,13 +61,15 @@ static __always_inline __u32 kmesh_whole_status(const __u8 *data, const __u8 *en
 	return (data[9] & 15) * 100 + (data[10] & 15) * 10 + (data[11] & 15);
 }
 
-/* The response is on its way, or will be as soon as the program ends. */
+/* The response is on its way, or will be as soon as the program ends; and who sends it. */
 static __always_inline void kmesh_gone_home(const struct kmesh_upstream *upstream,
-					    struct kmesh_slot *slot, __u32 status, __u32 size)
+					    struct kmesh_slot *slot, __u32 status, __u32 size,
+					    __u64 psock, __u64 sender)
 {
 	kmesh_count_response(upstream, status, size);
 	slot->homed_at = slot->responded;
 	slot->homed_ns = bpf_ktime_get_ns();
+	kmesh_name_sender(slot, psock, sender);
 	asm volatile("" ::: "memory");
 	slot->done += 1;
 	kmesh_count(KMESH_WENT_HOME);
