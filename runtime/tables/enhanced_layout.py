@@ -990,17 +990,17 @@ MAPS = {
     "gate_stat": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
     "gates": MapLayout(type=1, flags=1, max_entries=4096),
-    "http_answers": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_answers": MapLayout(type=13, flags=1, max_entries=65536),
     "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
     "http_clock": MapLayout(type=2, flags=1024, max_entries=1),
     "http_clusters": MapLayout(type=1, flags=1, max_entries=65536),
-    "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
-    "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_grammars": MapLayout(type=13, flags=1, max_entries=65536),
+    "http_graphs": MapLayout(type=13, flags=1, max_entries=65536),
     "http_members": MapLayout(type=1, flags=1, max_entries=262144),
-    "http_ports": MapLayout(type=1, flags=1, max_entries=131072),
-    "http_rings": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_ports": MapLayout(type=1, flags=1, max_entries=262144),
+    "http_rings": MapLayout(type=13, flags=1, max_entries=65536),
     "http_routes": MapLayout(type=1, flags=1, max_entries=1048576),
-    "http_texts": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_texts": MapLayout(type=13, flags=1, max_entries=65536),
     "idle": MapLayout(type=1, flags=1, max_entries=65536),
     "introductions": MapLayout(type=18, flags=0, max_entries=65536),
     "introductions_full": MapLayout(type=2, flags=0, max_entries=1),
@@ -1024,7 +1024,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "1ad0061a71d852e60acfe1f482c9f2f42a79fa213813f598ff00f35e88e53f0d"
+DIGEST = "079891f29eb18f85902429913efddb557e3c3d49a96a962a3d32c5eb69c567ba"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

@@ -144,7 +144,7 @@ struct kmesh_idle {
 struct kmesh_http_port {
 	__u64 grammar;
 	__u64 graph;
-	__u64 table;
+	__u64 table; /* 0: there is no room for it, nor for the others; all of it is a waypoint's */
 	__u64 waypoint; /* the cluster of its waypoint's instances (the loader writes); 0: none */
 	__u64 answers;	/* what it answers without an endpoint, a digest of it (http_answers) */
 };
