@@ -769,7 +769,7 @@ class SessionKey(NamedTuple):
         return cls._make(_SESSION_KEY.unpack(data))
 
 
-_SLOT = Struct("=QIIII16s2s2xIIIIIQIIQQQQI4x")
+_SLOT = Struct("=QIIII16s2s2xIIIIIIIQIIQQQQ")
 
 
 class Slot(NamedTuple):
@@ -782,11 +782,13 @@ class Slot(NamedTuple):
     chosen: int
     choice_address: bytes  # 16 bytes
     choice_port: bytes  # 2 bytes
+    pipelines: int
     open: int
     done: int
     answered: int
     responded: int
     by_gate: int
+    published: int
     sock: int
     first_received: int
     homed_at: int
@@ -794,7 +796,6 @@ class Slot(NamedTuple):
     homed_by: int
     homed_from: int
     doubted_ns: int
-    pipelines: int
 
     def pack(self) -> bytes:
         return _SLOT.pack(
@@ -805,11 +806,13 @@ class Slot(NamedTuple):
             self.chosen,
             self.choice_address,
             self.choice_port,
+            self.pipelines,
             self.open,
             self.done,
             self.answered,
             self.responded,
             self.by_gate,
+            self.published,
             self.sock,
             self.first_received,
             self.homed_at,
@@ -817,7 +820,6 @@ class Slot(NamedTuple):
             self.homed_by,
             self.homed_from,
             self.doubted_ns,
-            self.pipelines,
         )
 
     @classmethod
@@ -1024,15 +1026,15 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "1ad0061a71d852e60acfe1f482c9f2f42a79fa213813f598ff00f35e88e53f0d"
+DIGEST = "742df18dcc2616d30ba7a7a57a3625c18145b987ee7b04387e7d90be60ea57ab"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
-    "client_states": "5b539b2c312c230fcff42a738845701b789da076f607e901ce4d94d2032bdd05",
-    "clients": "1ca98ddfe80672c23b0099a404813a6faac86b79f3210915755f7290dcbf6170",
-    "introductions": "18048da1c0da01d3c4328fd750f90e67c2386e8f5dcdad92587fa8307b39e72c",
+    "client_states": "9ca1a0ee54c159812a7e5fcedff4903b0ca09f2272513724f334414f2cb2d67f",
+    "clients": "1171bd5f20017c70fdd65ff4807686d715f83ef65aa539ffab83627d57fd5a03",
+    "introductions": "21985172782d81ee5345ce04264ab3d151f3e3aa07c1543e085895a5a79cb10a",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
-    "sockets": "01d416ae502506d88a571f7ad522eb84324865c0ca4a6b923877985831203014",
+    "sockets": "054572530f16f7e9201f603ce7d337943e4fba5a7e9c07773f66815cf3ac7d3c",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
-    "upstreams": "61a0bbe826ccc1dfa8c1098695a487f1f4c874517c29ebcd704a41afe8251c54",
+    "upstreams": "a7108aaafe2dbf120bc13298113a2682e0cfb59385c2d091f4032929db9726ae",
 }
