@@ -284,6 +284,11 @@ def rest(number: int) -> str:
     return _clients[number].rest()
 
 
+def send_buffer(number: int, size: int) -> None:
+    """That it sends what it says in one message, though its kernel's default is less."""
+    _clients[number].sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
+
 def block(number: int) -> None:
     """Have its reads block, as those of most programs do."""
     _clients[number].sock.settimeout(None)
@@ -476,7 +481,7 @@ COMMANDS = {
     function.__name__: function
     for function in (
         serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, raw, head, take, many,
-        at_end, block, whole, rest, send_from_afar, bring,
+        at_end, block, whole, rest, send_from_afar, bring, send_buffer,
         ask_many, statuses, record, recorded, connections,
         pieces, pipeline, overlap, slow_reader, ask_beside_reader, storm, load, pid,
     )
