@@ -78,6 +78,7 @@ static __always_inline void enrol(struct bpf_sock_ops *ctx)
 	client->sock = kernel_socket(sk);
 	client->first = ctx->snd_una;
 	client->passed_at = -1; /* none was */
+	client->turn = bpf_get_prandom_u32();
 	if (!take_slot(client, ctx->rcv_nxt))
 		return;
 	key.netns = client->netns;

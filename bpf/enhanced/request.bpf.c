@@ -336,7 +336,7 @@ static __always_inline int send_request(struct sk_msg_md *msg, struct kmesh_clie
 	kind = find_route(client, client->outcome.route, &choice.cluster);
 	if (kind == KMESH_ROUTE_ANSWER)
 		return answer(msg, client, slot);
-	if (!kind || kmesh_pick(&choice))
+	if (!kind || kmesh_pick_in_turn(&choice, client->turn++))
 		return pass(KMESH_NOT_ROUTED);
 	if (!find_held(client, &choice.endpoint, msg->size, &id)) {
 		if (!find_upstream(client, &choice.endpoint, msg->size, &id))

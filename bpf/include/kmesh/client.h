@@ -38,7 +38,7 @@ struct kmesh_client {
 	/* From one step to the next with a message. */
 	__u32 stat;
 	__u32 answer; /* which of the port's */
-	__u32 pad;
+	__u32 turn;   /* of endpoints, one after the other from anywhere on */
 	struct kmesh_http_port port;
 	struct kmesh_http_head head;
 	struct kmesh_http_reading reading;
