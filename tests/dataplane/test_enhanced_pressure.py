@@ -39,7 +39,9 @@ CONNECTIONS, REQUESTS = (int(n) for n in os.environ.get("KMESH_PRESSURE", "200x2
 MOST = 10_000_000  # bytes of the largest bodies
 AT_ONCE = 50  # connections of a client process
 PAGE = 4096
-HANG = 5.0  # seconds without a byte; on a machine that is slow itself, many times what it takes then
+HANG = (
+    5.0  # seconds without a byte; on a machine that is slow itself, many times what it takes then
+)
 EMPTY = Ledger(
     free=65536, waiting=0, pools=0, idle=0, unread=0, upstreams=0, sessions=0, busy=0
 )  # KMESH_SLOTS
