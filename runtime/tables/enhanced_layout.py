@@ -925,7 +925,7 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4xQIIIIII")
+_UPSTREAM = Struct("=QQQQIIIIQIIIIII")
 
 
 class Upstream(NamedTuple):
@@ -938,6 +938,7 @@ class Upstream(NamedTuple):
     slot: int
     flags: int
     recalled: int
+    used: int
     since: int
     stat: int
     size: int
@@ -955,6 +956,7 @@ class Upstream(NamedTuple):
             self.slot,
             self.flags,
             self.recalled,
+            self.used,
             self.since,
             self.stat,
             self.size,
@@ -1024,7 +1026,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "1ad0061a71d852e60acfe1f482c9f2f42a79fa213813f598ff00f35e88e53f0d"
+DIGEST = "a5eb64708a375624b92922ae29c91e5fee1b24cbc89ed79cb581daf2915dfcaa"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
