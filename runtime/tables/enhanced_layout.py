@@ -927,7 +927,7 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4xQIIIIII")
+_UPSTREAM = Struct("=QQQQIIIIQIIIIII")
 
 
 class Upstream(NamedTuple):
@@ -940,6 +940,7 @@ class Upstream(NamedTuple):
     slot: int
     flags: int
     recalled: int
+    used: int
     since: int
     stat: int
     size: int
@@ -957,6 +958,7 @@ class Upstream(NamedTuple):
             self.slot,
             self.flags,
             self.recalled,
+            self.used,
             self.since,
             self.stat,
             self.size,
@@ -1026,7 +1028,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "0bdb4ee27ac4f45064d44a49a78bc7d8bc79fd81e27769e81ff7737075ef9c0f"
+DIGEST = "feab483390fa5dcfc0f8a0a42a7346b1fd7712eccb223dd601d668cdb8144eb2"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
