@@ -565,11 +565,11 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4I")
+_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4III")
 
 
 class Route(NamedTuple):
-    """struct kmesh_route, 304 bytes."""
+    """struct kmesh_route, 312 bytes."""
 
     kind: int
     status: int
@@ -594,6 +594,8 @@ class Route(NamedTuple):
     bucket: int
     hash: tuple[int, ...]
     hash_name: tuple[int, ...]
+    ruling: int
+    ruling_size: int
 
     def pack(self) -> bytes:
         return _ROUTE.pack(
@@ -620,6 +622,8 @@ class Route(NamedTuple):
             self.bucket,
             *self.hash,
             *self.hash_name,
+            self.ruling,
+            self.ruling_size,
         )
 
     @classmethod
@@ -649,6 +653,8 @@ class Route(NamedTuple):
             flat[50],
             flat[51:55],
             flat[55:59],
+            flat[59],
+            flat[60],
         )
 
 
@@ -1024,7 +1030,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "1ad0061a71d852e60acfe1f482c9f2f42a79fa213813f598ff00f35e88e53f0d"
+DIGEST = "e9ef7aca2f1f84b47de03251a30ec9b60f83ab306b360001bf8690ec54c50e0b"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
