@@ -210,7 +210,8 @@ struct session {
 	uint32_t by_gate;    /* responses to the kernel's requests that came by the gate */
 	uint32_t went_home;  /* the others, when they were last counted */
 	uint64_t home_since; /* when that was */
-	uint64_t arrived_ns; /* `homed_ns` of the last response that is known to be with the client */
+	uint64_t arrived_ns; /* `homed_ns` of the last response that is known to be with the client
+			      */
 	uint64_t since;	     /* it is draining */
 	bool partial;	     /* `in` is the start of a head */
 	bool ended;	     /* the client sends no more */

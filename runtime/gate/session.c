@@ -45,10 +45,13 @@ struct upstream *session_upstream_of_kernel(const struct session *session)
 /* Let the kernel take requests, if it has passed none that is unanswered. */
 void session_publish(struct session *session)
 {
+	struct kmesh_slot *slot = session_slot(session);
+
 	if (session->exchange || session->closing || session->broken || handing_over)
 		return;
-	__atomic_store_n(&session_slot(session)->answered,
-			 session->received - buffer_length(&session->in), __ATOMIC_RELEASE);
+	__atomic_store_n(&slot->answered, session->received - buffer_length(&session->in),
+			 __ATOMIC_RELEASE);
+	__atomic_store_n(&slot->published, slot->published + 1, __ATOMIC_RELEASE);
 }
 
 /* The kernel takes nothing more of it either. */

@@ -775,7 +775,7 @@ class SessionKey(NamedTuple):
         return cls._make(_SESSION_KEY.unpack(data))
 
 
-_SLOT = Struct("=QIIII16s2s2xIIIIIQIIQQQQI4x")
+_SLOT = Struct("=QIIII16s2s2xIIIIIIIQIIQQQQ")
 
 
 class Slot(NamedTuple):
@@ -788,11 +788,13 @@ class Slot(NamedTuple):
     chosen: int
     choice_address: bytes  # 16 bytes
     choice_port: bytes  # 2 bytes
+    pipelines: int
     open: int
     done: int
     answered: int
     responded: int
     by_gate: int
+    published: int
     sock: int
     first_received: int
     homed_at: int
@@ -800,7 +802,6 @@ class Slot(NamedTuple):
     homed_by: int
     homed_from: int
     doubted_ns: int
-    pipelines: int
 
     def pack(self) -> bytes:
         return _SLOT.pack(
@@ -811,11 +812,13 @@ class Slot(NamedTuple):
             self.chosen,
             self.choice_address,
             self.choice_port,
+            self.pipelines,
             self.open,
             self.done,
             self.answered,
             self.responded,
             self.by_gate,
+            self.published,
             self.sock,
             self.first_received,
             self.homed_at,
@@ -823,7 +826,6 @@ class Slot(NamedTuple):
             self.homed_by,
             self.homed_from,
             self.doubted_ns,
-            self.pipelines,
         )
 
     @classmethod
@@ -1030,15 +1032,15 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "e9ef7aca2f1f84b47de03251a30ec9b60f83ab306b360001bf8690ec54c50e0b"
+DIGEST = "329a593e26d811cf3b50a98205d7bf7316df7480d7ca85d4b36c447d384b73b1"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
-    "client_states": "5b539b2c312c230fcff42a738845701b789da076f607e901ce4d94d2032bdd05",
-    "clients": "1ca98ddfe80672c23b0099a404813a6faac86b79f3210915755f7290dcbf6170",
-    "introductions": "18048da1c0da01d3c4328fd750f90e67c2386e8f5dcdad92587fa8307b39e72c",
+    "client_states": "0155b259c362d90106a4507d7775889d478783f964d5bda95f7419bbbbca904d",
+    "clients": "51f2a34bb43e66777213f4724a06e00cf44774cf9d710b0d71941c6acfc54de7",
+    "introductions": "e37c86427eb12c96a103ea9f7fede2e21b818e9f9a6c94179d3ed7675c12b4fc",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
-    "sockets": "01d416ae502506d88a571f7ad522eb84324865c0ca4a6b923877985831203014",
+    "sockets": "a5cda22560e792b8200a424d29b45b32445e2cf441a8add9bbface2674c00585",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
-    "upstreams": "61a0bbe826ccc1dfa8c1098695a487f1f4c874517c29ebcd704a41afe8251c54",
+    "upstreams": "6e51867a3378ec41a37279eec4d13a7b55d2b2452924fc720682bbbe1678f8af",
 }

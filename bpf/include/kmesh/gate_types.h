@@ -57,12 +57,14 @@ struct kmesh_slot {
 	__be32 choice_address[4];
 	__be16 choice_port;
 	__u16 pad;
+	__u32 pipelines; /* the client does not wait for responses: none of them go home */
 	/* the gate's */
 	__u32 open;	/* the gate has accepted the connection: the kernel may take */
 	__u32 done;	/* requests taken by the kernel whose responses have been read */
 	__u32 answered; /* bytes of requests read and answered whole, from the connection's start */
 	__u32 responded; /* bytes of responses, written or about to be; before `done`, `answered` */
 	__u32 by_gate;	 /* the gate must hear of the response that is to come */
+	__u32 published; /* how often `answered` has been said anew */
 	/* the kernel's */
 	__u64 sock;	      /* where the kernel keeps the client's socket */
 	__u32 first_received; /* sequence number of the first byte for the client */
@@ -71,8 +73,6 @@ struct kmesh_slot {
 	__u64 homed_by;	      /* who sent it (kmesh/underway.h): what is kept of its socket */
 	__u64 homed_from;     /* and its socket; both 0 when nobody tells */
 	__u64 doubted_ns;     /* `homed_ns` when a request came that may have come before it */
-	__u32 pipelines;      /* the client does not wait for responses: none of them go home */
-	__u32 pad1;
 };
 
 /* What a request was that the kernel sent to an upstream. */
