@@ -27,8 +27,8 @@ bool ruling_is_whole(const struct ruling *ruling, size_t size)
 {
 	if (size < sizeof(*ruling))
 		return false;
-	return size == (size_t)((const char *)(steps_of(ruling) + ruling->steps) -
-				(const char *)ruling);
+	return size ==
+	       (size_t)((const char *)(steps_of(ruling) + ruling->steps) - (const char *)ruling);
 }
 
 bool ruling_asks_address(const struct ruling *ruling)
