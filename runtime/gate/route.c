@@ -207,6 +207,41 @@ static int match(const struct kmesh_http_port *port, const char *head, size_t le
 	return verdict ? verdict : kmesh_http_match(&in, parsed, &graph, outcome);
 }
 
+/* As if it said HTTP/1.1. False: it is of no version that the tables could be asked about. */
+static bool modernise(char *copy, const char *head, size_t length)
+{
+	static const char old[] = " HTTP/1.0\r\n";
+	const char *end = memchr(head, '\n', length);
+	size_t line = end ? end + 1 - head : 0, size = sizeof(old) - 1;
+
+	if (line < size || memcmp(head + line - size, old, size))
+		return false;
+	memcpy(copy, head, length);
+	copy[line - sizeof("0\r\n") + 1] = '1';
+	return true;
+}
+
+/*
+ * HTTP/1.0 is routed as HTTP/1.1 is, where no waypoint is asked. Its length is no other than the
+ * one that it says, as RFC 9112 (6.1) takes chunks in it for a fault.
+ */
+static int match_old_too(const struct kmesh_http_port *port, const char *head, size_t length,
+			 struct kmesh_http_head *parsed, struct kmesh_http_outcome *outcome)
+{
+	static char copy[KMESH_HTTP_HEAD_MAX];
+	int verdict = match(port, head, length, parsed, outcome);
+
+	if (length > sizeof(copy))
+		length = sizeof(copy);
+	if (verdict != KMESH_HTTP_VERSION || port->waypoint || waypoint_path()[0] ||
+	    !modernise(copy, head, length))
+		return verdict;
+	verdict = match(port, copy, length, parsed, outcome);
+	if (!verdict && parsed->seen & KMESH_HTTP_BIT(KMESH_HTTP_SEEN_CHUNKED))
+		return KMESH_HTTP_TWO_LENGTHS;
+	return verdict;
+}
+
 bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint)
 {
 	struct kmesh_choice choice = {.cluster = cluster};
@@ -407,7 +442,7 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 	struct kmesh_route_key key = {};
 	struct kmesh_http_head parsed;
 	struct kmesh_route *found, row;
-	int verdict = match(port, head, length, &parsed, &outcome);
+	int verdict = match_old_too(port, head, length, &parsed, &outcome);
 
 	route->stat = KMESH_STAT_UNROUTED;
 	if (verdict) {

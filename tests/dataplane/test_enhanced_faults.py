@@ -107,7 +107,9 @@ def test_an_endpoint_that_cannot_be_reached_is_503_and_another_is_tried_first(
         ("POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;e=\n\r\nx\r\n0\r\n\r\n", 400),
         ("GET /a HTTP/1.1\r\nHost: x\r\nX: " + "y" * 9000 + "\r\n\r\n", 431),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", None),
-        ("GET /a HTTP/1.0\r\n\r\n", 503),
+        ("GET /a HTTP/1.0\r\n\r\n", 400),
+        ("POST /a HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("GET /a HTTP/0.9\r\nHost: x\r\n\r\n", 503),
         ("\x16\x03\x01\x02\x00\x01\x00", 400),
     ],
 )  # fmt: skip
