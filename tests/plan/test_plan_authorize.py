@@ -274,10 +274,7 @@ def test_the_policy_of_a_route_is_envoys(
 
 def test_enough_of_it_was_compared() -> None:
     print(dict(COUNTED))
-    by_client = [count for what, count in COUNTED.items() if what.startswith("by client")]
-    seen = sum(COUNTED.values()) - sum(by_client)
-    assert COUNTED["by client: left to a proxy"] < sum(by_client) / 3
-    assert min(COUNTED["by client: True"], COUNTED["by client: False"]) > seen / 200
+    seen = sum(count for what, count in COUNTED.items() if not what.startswith("by client"))
     assert COUNTED["left to a proxy"] < seen / 3
     assert (
         min(COUNTED["denied by name"], COUNTED["allowed by name"], COUNTED["denied "]) > seen / 200
@@ -321,6 +318,10 @@ def test_filters_in_a_row_decide_as_envoys(checkout: Path, gate: Rulings, tmp_pa
     probed = replace(governs, rbac=tuple(map(_probed, governs.rbac)))
     with oracle_of(checkout, tmp_path, probed) as running:
         agree(running, routes, governs, list(range(150)), gate)
+
+
+def test_enough_of_it_was_decided_by_client() -> None:
+    assert min(COUNTED["by client: True"], COUNTED["by client: False"]) > 10
 
 
 def _probed(rules: Rbac) -> Rbac:
