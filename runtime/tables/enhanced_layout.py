@@ -933,7 +933,7 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4xQIIIIII")
+_UPSTREAM = Struct("=QQQQIIIIQIIIIII")
 
 
 class Upstream(NamedTuple):
@@ -946,6 +946,7 @@ class Upstream(NamedTuple):
     slot: int
     flags: int
     recalled: int
+    used: int
     since: int
     stat: int
     size: int
@@ -963,6 +964,7 @@ class Upstream(NamedTuple):
             self.slot,
             self.flags,
             self.recalled,
+            self.used,
             self.since,
             self.stat,
             self.size,
@@ -1032,7 +1034,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "329a593e26d811cf3b50a98205d7bf7316df7480d7ca85d4b36c447d384b73b1"
+DIGEST = "9cfa11709143f502b05dc666c5f688cff72c6be78db48b2a51fe7448a8f247e0"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
