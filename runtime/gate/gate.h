@@ -85,6 +85,10 @@ bool maps_take_back(uint32_t pool, uint32_t number);
 void maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate);
 void maps_withdraw_gate(uint64_t netns);
 
+/* alone.c */
+int alone_open(const char *pins);
+bool alone_end_others(void); /* false: some are left, and the maps are not to be touched */
+
 /* enrolled.c */
 int enrolled_open(const char *pins);
 void enrolled_leave(uint64_t cookie); /* the kernel shall not send to this socket */
