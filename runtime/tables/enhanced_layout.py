@@ -565,11 +565,11 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4I")
+_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4III")
 
 
 class Route(NamedTuple):
-    """struct kmesh_route, 304 bytes."""
+    """struct kmesh_route, 312 bytes."""
 
     kind: int
     status: int
@@ -594,6 +594,8 @@ class Route(NamedTuple):
     bucket: int
     hash: tuple[int, ...]
     hash_name: tuple[int, ...]
+    ruling: int
+    ruling_size: int
 
     def pack(self) -> bytes:
         return _ROUTE.pack(
@@ -620,6 +622,8 @@ class Route(NamedTuple):
             self.bucket,
             *self.hash,
             *self.hash_name,
+            self.ruling,
+            self.ruling_size,
         )
 
     @classmethod
@@ -649,6 +653,8 @@ class Route(NamedTuple):
             flat[50],
             flat[51:55],
             flat[55:59],
+            flat[59],
+            flat[60],
         )
 
 
@@ -1028,7 +1034,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "feab483390fa5dcfc0f8a0a42a7346b1fd7712eccb223dd601d668cdb8144eb2"
+DIGEST = "3f9db490caf10585e76f889ea82c0cbe92d7b696942eebd3a0a4cd3f18bd1024"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
