@@ -117,9 +117,10 @@ static void status(int fd)
 	governed = governed_count(&ejected, &pending);
 	answer(fd,
 	       "ok pid=%d spaces=%u sessions=%u busy=%u idle=%u handing_over=%d "
-	       "spliced=%" PRIu64 " descriptors=%" PRIu64 " governed=%u ejected=%u pending=%u",
+	       "spliced=%" PRIu64 " descriptors=%" PRIu64 " governed=%u ejected=%u pending=%u "
+	       "waiting=%u ended_early=%" PRIu64,
 	       getpid(), count, session_count, busy, idle, handing_over, bulk_moved, descriptors(),
-	       governed, ejected, pending);
+	       governed, ejected, pending, scarce_waiting, scarce_ended);
 }
 
 static void tell_ejected(int fd)

@@ -24,6 +24,11 @@
 #define GATE_IDLE_SECONDS  20	 /* an upstream that nobody uses so long is closed */
 #define GATE_GRACE_SECONDS 2	 /* before a slot is given again; no program runs so long */
 
+/* How many of the shared numbers it uses; tests have a gate that soon runs out of them. */
+#ifndef GATE_UPSTREAMS
+#define GATE_UPSTREAMS KMESH_UPSTREAMS
+#endif
+
 /* loop.c */
 struct watch {
 	int fd;
@@ -151,6 +156,7 @@ struct upstream {
 	struct pool *pool;
 	struct exchange *exchange;
 	struct upstream *next, *previous; /* in its pool, while idle */
+	struct upstream *older, *younger; /* of those that nobody uses (unused.c) */
 	struct session *owner;		  /* of a waypoint's: who it is introduced as */
 	uint64_t place;			  /* of a waypoint's: which */
 	uint64_t since;			  /* it is in this state */
@@ -170,9 +176,11 @@ struct upstream {
 	bool hung_up;  /* nor does it take */
 	bool ordinary; /* not in the socket map any more */
 	bool later;    /* its peer's queue was full: it is to connect again */
+	bool leaving;  /* it was recalled, and whoever could use it may not know yet */
 };
 
 extern struct upstream *upstreams[KMESH_UPSTREAMS];
+extern uint32_t upstreams_leaving;
 struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange);
 struct upstream *upstream_adopt(struct pool *pool, int fd, uint32_t id, uint64_t acked,
 				uint64_t sent);
@@ -182,11 +190,38 @@ bool upstream_is_idle(const struct upstream *upstream);
 void upstream_forget(struct upstream *upstream); /* another gate has it */
 void upstream_taken(struct upstream *upstream);
 void upstream_close(struct upstream *upstream, bool reset);
+void upstream_set(struct upstream *upstream, enum upstream_state state);
+bool upstream_end_unused(struct upstream *upstream); /* idle or kept; false: the kernel has it */
+void upstream_recall(struct upstream *upstream);     /* held: in a while it is nobody's */
 bool upstream_take_back(struct upstream *upstream);
 void upstream_watch(struct upstream *upstream);
 bool upstream_lost_a_request(struct upstream *upstream);
 void upstreams_tick(void);
 uint64_t socket_cookie(int fd);
+
+/* numbers.c: of upstreams, as the kernel knows them */
+extern uint32_t numbers_used;
+bool number_take(uint32_t *id);
+void number_adopt(uint32_t id); /* that another gate had */
+void number_leave(uint32_t id); /* to another gate */
+void number_give(uint32_t id);
+
+/* unused.c: the upstreams that nobody uses, by age */
+void unused_put(struct upstream *upstream);
+void unused_out(struct upstream *upstream);
+struct upstream *unused_oldest(enum upstream_state state);
+
+/* scarce.c: when numbers or descriptors get short */
+bool scarce_make_room(void);		     /* true: there is some now; else there soon may be */
+uint64_t scarce_patience(void);		     /* ms that an upstream may be unused */
+void scarce_look(void);			     /* there may be room again */
+void scarce_squeeze(void);		     /* the system refuses a descriptor */
+void scarce_wait(struct exchange *exchange); /* until there is room */
+void scarce_leave(struct exchange *exchange);
+void scarce_settle(void);
+void scarce_tick(void);
+extern uint64_t scarce_ended;	/* upstreams that were ended to make room */
+extern uint32_t scarce_waiting; /* exchanges */
 
 /* session.c */
 struct session {
@@ -303,6 +338,8 @@ bool exchange_flush(struct exchange *exchange);		/* to the client; false: there 
 bool exchange_is_held(const struct exchange *exchange); /* so it is */
 void exchange_request_ended(struct exchange *exchange);
 void exchange_connected(struct exchange *exchange, int error);
+void exchange_seek_again(struct exchange *exchange);   /* it waits for room (scarce.c) */
+void exchange_wait_no_more(struct exchange *exchange); /* there is none */
 void exchange_writable(struct exchange *exchange);
 void exchange_response(struct exchange *exchange);
 void exchange_abandon(struct exchange *exchange);

@@ -24,6 +24,7 @@ static void tick(void)
 	sessions_tick();
 	spaces_tick();
 	governed_tick();
+	scarce_tick();
 	handover_tick();
 	log_flush();
 	if (!(++ticks % 60)) {
@@ -31,6 +32,12 @@ static void tick(void)
 		if (!handing_over)
 			maps_forget_unaccepted();
 	}
+}
+
+static void settle(void)
+{
+	breakers_settle();
+	scarce_settle();
 }
 
 /* For every slot a client's connection and an upstream, and some for all the rest. */
@@ -83,7 +90,7 @@ int main(int count, char **arguments)
 		return 1;
 	puts("ready");
 	fflush(stdout);
-	loop_run(tick, breakers_settle);
+	loop_run(tick, settle);
 	log_flush();
 	control_end();
 	return 0;

@@ -81,9 +81,13 @@ static void accept_some(struct space *space, struct watch *watch)
 		int fd = accept4(watch->fd, &peer.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd < 0) {
+			if (errno != EMFILE && errno != ENFILE && errno != ENOMEM)
+				return;
+			scarce_squeeze();
+			if (scarce_make_room())
+				continue;
 			/* spaces_tick() comes back to it, when others may have gone. */
-			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
-				loop_set(watch, 0);
+			loop_set(watch, 0);
 			return;
 		}
 		session_accept(space, fd, &peer);

@@ -927,7 +927,7 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4xQIIIIII")
+_UPSTREAM = Struct("=QQQQIIIIQIIIIII")
 
 
 class Upstream(NamedTuple):
@@ -940,6 +940,7 @@ class Upstream(NamedTuple):
     slot: int
     flags: int
     recalled: int
+    used: int
     since: int
     stat: int
     size: int
@@ -957,6 +958,7 @@ class Upstream(NamedTuple):
             self.slot,
             self.flags,
             self.recalled,
+            self.used,
             self.since,
             self.stat,
             self.size,
@@ -1026,7 +1028,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "742df18dcc2616d30ba7a7a57a3625c18145b987ee7b04387e7d90be60ea57ab"
+DIGEST = "6d42096508bed4bf58b883557af5683d92616192f8437e0623a96e349f46748b"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

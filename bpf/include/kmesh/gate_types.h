@@ -93,7 +93,7 @@ struct kmesh_upstream {
 	__u32 flags;
 	/* the gate's */
 	__u32 recalled; /* no client may hold it any more */
-	__u32 pad;
+	__u32 used; /* the number is given; by compare and swap, for two gates may give at once */
 	/* the kernel's, for whoever counts the response (kmesh/stat_types.h) */
 	__u64 since; /* ns, CLOCK_MONOTONIC, it took the request */
 	__u32 stat;  /* the route's */
