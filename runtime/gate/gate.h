@@ -85,12 +85,18 @@ bool maps_take_back(uint32_t pool, uint32_t number);
 void maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate);
 void maps_withdraw_gate(uint64_t netns);
 
+/* alone.c */
+int alone_open(const char *pins);
+bool alone_end_others(void); /* false: some are left, and the maps are not to be touched */
+
 /* enrolled.c */
 int enrolled_open(const char *pins);
 void enrolled_leave(uint64_t cookie); /* the kernel shall not send to this socket */
 bool enrolled_may_leave(void);	      /* nothing of what it got is in the map's keeping */
 
 /* space.c */
+#define SPACE_SOURCES 8 /* addresses that are known of a namespace, of either family */
+
 struct space {
 	struct space *next;
 	uint64_t cookie;
@@ -98,10 +104,11 @@ struct space {
 	uint16_t port;
 	struct watch listeners[2];
 	bool closing;
-	bool has_source[2];
 	uint32_t users; /* sessions and upstreams */
 	uint64_t asked; /* when these were found (addresses.c), of IPv4 and IPv6 */
-	__be32 source[2][4];
+	bool sources_known;
+	uint32_t source_count[2];
+	__be32 sources[2][SPACE_SOURCES][4];
 };
 
 struct space *space_find(uint64_t cookie);

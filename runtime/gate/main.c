@@ -61,6 +61,14 @@ static void have_many_descriptors(void)
 		    KMESH_SLOTS);
 }
 
+static bool start_anew(void)
+{
+	if (!alone_end_others())
+		return false;
+	maps_reset();
+	return true;
+}
+
 int main(int count, char **arguments)
 {
 	bool is_first;
@@ -75,16 +83,17 @@ int main(int count, char **arguments)
 	have_many_descriptors();
 	loop_init();
 	log_path(arguments[2]);
-	if (maps_open(arguments[1]) || enrolled_open(arguments[1]) || stat_open() || clock_open() ||
-	    underway_open(arguments[1]))
+	if (maps_open(arguments[1]) || alone_open(arguments[1]) || enrolled_open(arguments[1]) ||
+	    stat_open() || clock_open() || underway_open(arguments[1]))
 		return 1;
 	is_first = !settings_shared->prepared;
-	if (is_first)
-		maps_reset();
+	if (is_first && !start_anew())
+		return 1;
 	if (!handover_take(arguments[2]) && !is_first) {
 		say("the gate before this one has ended without handing over: what it counted and "
 		    "whom it had ejected is forgotten");
-		maps_reset();
+		if (!start_anew())
+			return 1;
 	}
 	if (control_listen(arguments[2]))
 		return 1;

@@ -28,8 +28,8 @@ from runtime.tables.enhanced_layout import (
     SlotKey,
 )
 from runtime.tables.http_answers import ANSWER
-from runtime.tables.http_authorization import Decision
 from runtime.tables.http_cases import split
+from runtime.tables.http_clients import Ruling
 from runtime.tables.http_digest import digest
 from runtime.tables.http_govern import Governed
 from runtime.tables.http_layout import HttpSet
@@ -56,12 +56,12 @@ _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
 class Written:
     """A table in the kernel: what a port's element is to say, and which routes are a waypoint's, and why.
 
-    `decisions` has what authorization says of each case: the names of policies are nowhere in the maps.
+    `rulings` has what authorization says of each case: the names of policies are nowhere in the maps.
     """
 
     value: HttpPort
     waypoint: Mapping[int, str]
-    decisions: tuple[Decision | None, ...] = ()
+    rulings: tuple[Ruling | None, ...] = ()
 
 
 def _port_key(address: IPAddress | str, port: int) -> bytes:
@@ -80,7 +80,7 @@ class HttpPorts:
     def __init__(self, maps: Mapping[str, BpfMap]) -> None:
         self._maps = maps
         self.stats = RouteStats(maps)
-        self._decisions: dict[bytes, tuple[int, tuple[Decision | None, ...]]] = {}
+        self._rulings: dict[bytes, tuple[int, tuple[Ruling | None, ...]]] = {}
         self._ports = {key: HttpPort.unpack(value) for key, value in maps["http_ports"].items()}
         self._clusters: dict[int, dict[bytes, bytes]] = {}  # slots, by the number of the cluster
         self._installed: dict[int, bytes] = {}
@@ -240,7 +240,7 @@ class HttpPorts:
         self.stats.hold(rows.number, stats)
         answers = self._write(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0, answers)
-        return Written(value, rows.waypoint, rows.decisions)
+        return Written(value, rows.waypoint, rows.rulings)
 
     def point(
         self, address: IPAddress | str, port: int, written: Written, *, waypoint: int = 0
@@ -258,18 +258,18 @@ class HttpPorts:
         if self._ports.get(key) != value:
             self._maps["http_ports"].update(key, value.pack())
             self._ports[key] = value
-        self._decisions[key] = written.value.table, written.decisions
+        self._rulings[key] = written.value.table, written.rulings
         return key
 
-    def decision_of(
+    def ruling_of(
         self, address: IPAddress | str, port: int, *, table: int, case: int
-    ) -> Decision | None:
+    ) -> Ruling | None:
         """What authorization says of a case of a port's table; any thread may ask.
 
         None where it asks nothing of that case, or the port has another table now.
         """
-        number, decisions = self._decisions.get(_port_key(address, port), (0, ()))
-        return decisions[case] if number == table and case < len(decisions) else None
+        number, rulings = self._rulings.get(_port_key(address, port), (0, ()))
+        return rulings[case] if number == table and case < len(rulings) else None
 
     @staticmethod
     def key_of(address: IPAddress | str, port: int) -> bytes:
@@ -287,7 +287,7 @@ class HttpPorts:
         for key in self._ports.keys() - set(keys):
             self._maps["http_ports"].delete(key)
             del self._ports[key]
-            self._decisions.pop(key, None)
+            self._rulings.pop(key, None)
 
     def _write(self, compiled: CompiledRoutes, rows: RouteRows) -> int:
         """The number of its answers."""

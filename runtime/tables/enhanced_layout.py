@@ -565,11 +565,11 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4I")
+_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4III")
 
 
 class Route(NamedTuple):
-    """struct kmesh_route, 304 bytes."""
+    """struct kmesh_route, 312 bytes."""
 
     kind: int
     status: int
@@ -594,6 +594,8 @@ class Route(NamedTuple):
     bucket: int
     hash: tuple[int, ...]
     hash_name: tuple[int, ...]
+    ruling: int
+    ruling_size: int
 
     def pack(self) -> bytes:
         return _ROUTE.pack(
@@ -620,6 +622,8 @@ class Route(NamedTuple):
             self.bucket,
             *self.hash,
             *self.hash_name,
+            self.ruling,
+            self.ruling_size,
         )
 
     @classmethod
@@ -649,6 +653,8 @@ class Route(NamedTuple):
             flat[50],
             flat[51:55],
             flat[55:59],
+            flat[59],
+            flat[60],
         )
 
 
@@ -1028,7 +1034,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "6d42096508bed4bf58b883557af5683d92616192f8437e0623a96e349f46748b"
+DIGEST = "9cfa11709143f502b05dc666c5f688cff72c6be78db48b2a51fe7448a8f247e0"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

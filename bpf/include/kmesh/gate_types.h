@@ -209,6 +209,9 @@ struct kmesh_route {
 	/* What of a request chooses the endpoint, in order; 0: nothing more. */
 	__u32 hash[KMESH_ROUTE_HASHES];	     /* kind, place << 8, KMESH_HASH_TERMINAL */
 	__u32 hash_name[KMESH_ROUTE_HASHES]; /* of a cookie: where its name is in the texts */
+	/* Which clients may, where not all do: a ruling among the texts (runtime/gate/ruling.h). */
+	__u32 ruling;
+	__u32 ruling_size; /* 0: it is the same for all */
 };
 
 /*
