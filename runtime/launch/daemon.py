@@ -259,7 +259,12 @@ class Daemon(Instance):
         self._view.on_update = self._telemetry.learn
         if self._http:
             gate = self._http.socket
-            controller.routes = routes_of(path, gate=gate, seen=self._telemetry.http)
+            controller.routes = routes_of(
+                path,
+                gate=gate,
+                seen=self._telemetry.http,
+                has_waypoint=lambda: self._node_waypoint.follows_http,
+            )
         aside = [
             asyncio.create_task(self._telemetry.run()),
             asyncio.create_task(self._telemetry.http.run()),
