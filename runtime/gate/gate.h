@@ -99,6 +99,8 @@ void enrolled_leave(uint64_t cookie); /* the kernel shall not send to this socke
 bool enrolled_may_leave(void);	      /* nothing of what it got is in the map's keeping */
 
 /* space.c */
+#define SPACE_SOURCES 8 /* addresses that are known of a namespace, of either family */
+
 struct space {
 	struct space *next;
 	uint64_t cookie;
@@ -106,10 +108,11 @@ struct space {
 	uint16_t port;
 	struct watch listeners[2];
 	bool closing;
-	bool has_source[2];
 	uint32_t users; /* sessions and upstreams */
 	uint64_t asked; /* when these were found (addresses.c), of IPv4 and IPv6 */
-	__be32 source[2][4];
+	bool sources_known;
+	uint32_t source_count[2];
+	__be32 sources[2][SPACE_SOURCES][4];
 };
 
 struct space *space_find(uint64_t cookie);

@@ -323,17 +323,17 @@ static bool kernel_has_chosen(struct session *session, uint32_t at, struct route
 }
 
 /* A text of the table's, which has all of it; NULL: the table is being replaced. */
-static const char *text_of(const struct kmesh_http_port *port, const struct kmesh_route *row)
+static const char *text_at(const struct kmesh_http_port *port, __u32 at, __u32 length)
 {
 	const char *texts;
 	size_t size;
 
-	if (!row->text_size)
+	if (!length)
 		return "";
 	texts = content(TEXTS, port->table, sizeof(__u64), &size);
-	if (!texts || row->text > size || row->text_size > size - row->text)
+	if (!texts || at > size || length > size - at)
 		return NULL;
-	return texts + row->text;
+	return texts + at;
 }
 
 static void answer(struct route *route, const struct kmesh_http_port *port,
@@ -341,7 +341,7 @@ static void answer(struct route *route, const struct kmesh_http_port *port,
 		   const struct kmesh_http_head *parsed)
 {
 	static const char nothing[4];
-	const char *text = text_of(port, row);
+	const char *text = text_at(port, row->text, row->text_size);
 
 	if (!text) {
 		stop(route, ROUTE_ANSWER, 503, "the route is being replaced");
@@ -360,10 +360,33 @@ static void answer(struct route *route, const struct kmesh_http_port *port,
 			redirect_write(row, nothing, head, parsed, &route->reply.location);
 }
 
+/* Whether the client may; else the request is answered. */
+static bool may(const struct session *session, const struct kmesh_http_port *port,
+		const struct kmesh_route *row, struct route *route)
+{
+	const char *ruling = text_at(port, row->ruling, row->ruling_size), *reason = NULL;
+
+	if (!row->ruling_size)
+		return true;
+	if (!ruling) {
+		stop(route, ROUTE_ANSWER, 503, "the route is being replaced");
+		return false;
+	}
+	if (admit(session, ruling, row->ruling_size, &reason))
+		return true;
+	stop_with(route, 403, "RBAC: access denied");
+	route->reason = reason;
+	return false;
+}
+
 /* What comes before a route's action; true: the request is answered. */
-static bool govern(struct route *route, const struct kmesh_route *row)
+static bool govern(const struct session *session, const struct kmesh_http_port *port,
+		   const struct kmesh_route *row, struct route *route)
 {
 	bool limit_first = row->flags & KMESH_ROUTE_LIMIT_FIRST;
+
+	if (!may(session, port, row, route))
+		return true;
 
 	for (int i = 0; i < 2; i++) {
 		if ((i == 0) == limit_first) {
@@ -419,9 +442,15 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 	struct kmesh_route_key key = {};
 	struct kmesh_http_head parsed;
 	struct kmesh_route *found, row;
-	int verdict = match_old_too(port, head, length, &parsed, &outcome);
+	int verdict;
 
 	route->stat = KMESH_STAT_UNROUTED;
+	if (!port->table) { /* the loader found no room for it */
+		route->needs_waypoint = true;
+		stop(route, ROUTE_REFUSE, 503, "there is no room for the service's routes");
+		return;
+	}
+	verdict = match_old_too(port, head, length, &parsed, &outcome);
 	if (verdict) {
 		if (verdict != KMESH_HTTP_INCOMPLETE)
 			stat_verdict(verdict);
@@ -445,12 +474,12 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 	switch (row.kind) {
 	case KMESH_ROUTE_ANSWER:
 	case KMESH_ROUTE_REDIRECT:
-		if (!govern(route, &row))
+		if (!govern(session, port, &row, route))
 			answer(route, port, &row, head, &parsed);
 		break;
 	case KMESH_ROUTE_FORWARD:
 	case KMESH_ROUTE_GOVERNED:
-		if (govern(route, &row))
+		if (govern(session, port, &row, route))
 			break;
 		route->cluster = kmesh_route_cluster(&row);
 		if (!kernel_has_chosen(session, at, route) &&

@@ -76,7 +76,7 @@ def routes_of(path: DataPath, *, gate: Path, seen: HttpSeen) -> Routes:
     from runtime.plan.ability import ability
 
     ports = HttpPorts(path.maps)
-    seen.attach(ports.stats, passed=path.gate_counters, gate=gate, decision_of=ports.decision_of)
+    seen.attach(ports.stats, passed=path.gate_counters, gate=gate, ruling_of=ports.ruling_of)
     return HttpControl(ports, ability=ability())
 
 

@@ -24,7 +24,7 @@ from runtime.telemetry.http_log import HttpLog
 from runtime.telemetry.http_metrics import PASSED, HttpMetrics
 
 if TYPE_CHECKING:  # a start without HTTP imports none of it
-    from runtime.control.explain_request import DecisionOf
+    from runtime.control.explain_request import RulingOf
 
 Json = Mapping[str, Any]
 Hits = Mapping[tuple[str, str, int], Json]  # by table, virtual host and number of the route
@@ -42,7 +42,7 @@ class HttpSeen:
 
     def __init__(self, directory: Directory, access_log: AccessLog) -> None:
         self.metrics = HttpMetrics()
-        self.decision_of: DecisionOf | None = None
+        self.ruling_of: RulingOf | None = None
         self._directory, self._access_log = directory, access_log
         self._stats: RouteStats | None = None
         self._passed: Callable[[], Mapping[str, int]] = dict
@@ -57,7 +57,7 @@ class HttpSeen:
         *,
         passed: Callable[[], Mapping[str, int]],
         gate: Path,
-        decision_of: DecisionOf | None = None,
+        ruling_of: RulingOf | None = None,
     ) -> None:
         """The path is there.
 
@@ -65,9 +65,9 @@ class HttpSeen:
             stats: the routes' counters (`HttpPorts.stats`).
             passed: what became of the messages of clients (`DataPath.gate_counters`).
             gate: the gate's control socket.
-            decision_of: what authorization says of cases (`HttpPorts.decision_of`).
+            ruling_of: what authorization says of cases (`HttpPorts.ruling_of`).
         """
-        self.decision_of = decision_of
+        self.ruling_of = ruling_of
         self._stats, self._passed, self._gate = stats, passed, gate
         self.metrics.attach(stats, passed)
         try:

@@ -14,13 +14,17 @@ from runtime.model.http import (
     HttpPort,
     PathKind,
     PathMatch,
+    Rbac,
     Redirect,
     Route,
     RouteMatch,
+    Step,
 )
 from runtime.plan.ability import Ability, Feature
 from runtime.plan.clusters import ClusterJudge
-from runtime.tables.http_authorization import BeyondError, authorization_cases
+from runtime.tables.http_authorization import BeyondError
+from runtime.tables.http_cases import check_ruling
+from runtime.tables.http_clients import rulings
 from runtime.tables.http_conditions import recognised
 from runtime.tables.http_effects import effects
 from runtime.tables.http_texts import why_no_body, why_no_redirect
@@ -119,10 +123,22 @@ class RouteJudge:
             yield from self._lacks(Feature.RATE_LIMIT)
         if rbac:
             yield from self._lacks(Feature.RBAC)
-            try:
-                authorization_cases(rbac, self._port)
-            except BeyondError as error:
-                yield str(error)
+            yield from self._authorization(rbac, acts=(abort is not None, limit is not None))
+
+    def _authorization(self, rules: tuple[Rbac, ...], *, acts: tuple[bool, bool]) -> Iterator[str]:
+        """Why what the rules say cannot be told here; `acts`: there is a fault, there is a rate limit."""
+        steps = self._port.steps
+        before = steps[: steps.index(Step.RBAC)]
+        acts_before = any(
+            step in before and acting
+            for step, acting in zip((Step.FAULT, Step.RATE_LIMIT), acts, strict=True)
+        )
+        try:
+            for one in rulings(rules, self._port):
+                if one.by_client:
+                    check_ruling(one.ruling, acts_before=acts_before)
+        except BeyondError as error:
+            yield str(error)
 
     def _forward(self, action: Forward) -> Iterator[str]:
         targets = [each for each in action.clusters if each.weight]

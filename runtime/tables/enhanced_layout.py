@@ -565,11 +565,11 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4I")
+_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4III")
 
 
 class Route(NamedTuple):
-    """struct kmesh_route, 304 bytes."""
+    """struct kmesh_route, 312 bytes."""
 
     kind: int
     status: int
@@ -594,6 +594,8 @@ class Route(NamedTuple):
     bucket: int
     hash: tuple[int, ...]
     hash_name: tuple[int, ...]
+    ruling: int
+    ruling_size: int
 
     def pack(self) -> bytes:
         return _ROUTE.pack(
@@ -620,6 +622,8 @@ class Route(NamedTuple):
             self.bucket,
             *self.hash,
             *self.hash_name,
+            self.ruling,
+            self.ruling_size,
         )
 
     @classmethod
@@ -649,6 +653,8 @@ class Route(NamedTuple):
             flat[50],
             flat[51:55],
             flat[55:59],
+            flat[59],
+            flat[60],
         )
 
 
@@ -994,17 +1000,17 @@ MAPS = {
     "gate_stat": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
     "gates": MapLayout(type=1, flags=1, max_entries=65536),
-    "http_answers": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_answers": MapLayout(type=13, flags=1, max_entries=65536),
     "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
     "http_clock": MapLayout(type=2, flags=1024, max_entries=1),
     "http_clusters": MapLayout(type=1, flags=1, max_entries=65536),
-    "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
-    "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_grammars": MapLayout(type=13, flags=1, max_entries=65536),
+    "http_graphs": MapLayout(type=13, flags=1, max_entries=65536),
     "http_members": MapLayout(type=1, flags=1, max_entries=262144),
-    "http_ports": MapLayout(type=1, flags=1, max_entries=131072),
-    "http_rings": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_ports": MapLayout(type=1, flags=1, max_entries=262144),
+    "http_rings": MapLayout(type=13, flags=1, max_entries=65536),
     "http_routes": MapLayout(type=1, flags=1, max_entries=1048576),
-    "http_texts": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_texts": MapLayout(type=13, flags=1, max_entries=65536),
     "idle": MapLayout(type=1, flags=1, max_entries=65536),
     "introductions": MapLayout(type=18, flags=0, max_entries=65536),
     "introductions_full": MapLayout(type=2, flags=0, max_entries=1),
@@ -1028,7 +1034,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "6d42096508bed4bf58b883557af5683d92616192f8437e0623a96e349f46748b"
+DIGEST = "3f9db490caf10585e76f889ea82c0cbe92d7b696942eebd3a0a4cd3f18bd1024"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

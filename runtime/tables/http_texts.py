@@ -19,9 +19,11 @@ class Texts:
         self._data = bytearray()
         self._places: dict[bytes, int] = {}
 
-    def place(self, text: bytes) -> int:
-        """Where a text begins."""
+    def place(self, text: bytes, *, whole: bool = False) -> int:
+        """Where a text begins; with `whole` at the beginning of an element."""
         if text not in self._places:
+            if whole:
+                self._data += bytes(-len(self._data) % CELL)
             self._places[text] = len(self._data)
             self._data += text
         return self._places[text]

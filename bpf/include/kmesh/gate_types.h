@@ -144,7 +144,7 @@ struct kmesh_idle {
 struct kmesh_http_port {
 	__u64 grammar;
 	__u64 graph;
-	__u64 table;
+	__u64 table; /* 0: there is no room for it, nor for the others; all of it is a waypoint's */
 	__u64 waypoint; /* the cluster of its waypoint's instances (the loader writes); 0: none */
 	__u64 answers;	/* what it answers without an endpoint, a digest of it (http_answers) */
 };
@@ -209,6 +209,9 @@ struct kmesh_route {
 	/* What of a request chooses the endpoint, in order; 0: nothing more. */
 	__u32 hash[KMESH_ROUTE_HASHES];	     /* kind, place << 8, KMESH_HASH_TERMINAL */
 	__u32 hash_name[KMESH_ROUTE_HASHES]; /* of a cookie: where its name is in the texts */
+	/* Which clients may, where not all do: a ruling among the texts (runtime/gate/ruling.h). */
+	__u32 ruling;
+	__u32 ruling_size; /* 0: it is the same for all */
 };
 
 /*
