@@ -47,6 +47,21 @@ def http_lines(facts: Json | None) -> Iterator[tuple[str, str]]:
         yield "", f"- {ui.count(dropped, 'line')} of the access log that nobody took in time"
 
 
+def gate_lines(facts: Json) -> Iterator[tuple[str, str]]:
+    """Where the gate is at a limit; none where it has room."""
+    if waiting := facts.get("waiting"):
+        yield "gate", f"{ui.count(waiting, 'request')} waiting until there is room for a connection"
+    if ended := facts.get("ended_early"):
+        ends = ui.count(ended, "connection")
+        yield "gate", f"{ends} to endpoints ended early, to make room for others"
+    if refused := facts.get("pools_full"):
+        times = ui.count(refused, "time")
+        yield (
+            "gate",
+            f"too many endpoints in use for the kernel, {times}: requests to them pass to the gate",
+        )
+
+
 def _governed(facts: Json) -> Iterator[tuple[str, str]]:
     """What circuit breakers and outlier detection did."""
     overflows = facts["overflows"]

@@ -150,6 +150,8 @@ def _walk(
     clusters: Mapping[int, str],
 ) -> dict[str, Any] | None:
     """None: something went while it was read."""
+    if not port.table:
+        return _without_table(question)
     grammar = tables.content("http_grammars", port.grammar)
     graph = tables.content("http_graphs", port.graph)
     if grammar is None or graph is None:
@@ -158,7 +160,7 @@ def _walk(
     answer: dict[str, Any] = {
         "address": str(question.address),
         "port": question.port,
-        "request": question.head.decode("latin-1").split("\r\n", 1)[0],
+        "request": _line(question),
         "verdict": routed.verdict.name.lower(),
         "steps": routed.steps,
         "case": routed.route,
@@ -183,6 +185,25 @@ def _walk(
         if weight and row.total
     ]
     return answer
+
+
+def _without_table(question: HttpQuestion) -> dict[str, Any]:
+    return {
+        "address": str(question.address),
+        "port": question.port,
+        "request": _line(question),
+        "verdict": Verdict.NO_TABLE.name.lower(),
+        "steps": 0,
+        "case": None,
+        "does": "at the waypoint: the kernel has no room for the service's routes (`kmeshctl status` says why)",
+        "route": None,
+        "status": None,
+        "clusters": [],
+    }
+
+
+def _line(question: HttpQuestion) -> str:
+    return question.head.decode("latin-1").split("\r\n", 1)[0]
 
 
 def _authorization(

@@ -70,14 +70,10 @@ static void add_space(int fd, uint64_t cookie, int netns)
 	struct space *space = space_find(cookie);
 	const char *error = "a namespace's descriptor must come with it";
 
-	if (space) {
-		if (netns >= 0)
-			close(netns);
-	} else if (netns >= 0 && cookie) {
+	if (netns >= 0 && cookie && !space)
 		space = space_add(cookie, netns, &error);
-		if (!space)
-			close(netns);
-	}
+	else if (netns >= 0)
+		close(netns);
 	if (space)
 		answer(fd, "ok %u", space->port);
 	else
@@ -118,9 +114,9 @@ static void status(int fd)
 	answer(fd,
 	       "ok pid=%d spaces=%u sessions=%u busy=%u idle=%u handing_over=%d "
 	       "spliced=%" PRIu64 " descriptors=%" PRIu64 " governed=%u ejected=%u pending=%u "
-	       "waiting=%u ended_early=%" PRIu64,
+	       "waiting=%u ended_early=%" PRIu64 " pools_full=%u",
 	       getpid(), count, session_count, busy, idle, handing_over, bulk_moved, descriptors(),
-	       governed, ejected, pending, scarce_waiting, scarce_ended);
+	       governed, ejected, pending, scarce_waiting, scarce_ended, maps_pools_refused);
 }
 
 static void tell_ejected(int fd)

@@ -16,6 +16,8 @@
 #include "handover.h"
 #include "waypoint.h"
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -158,6 +160,7 @@ void handover_begin(int fd, bool same_maps)
 	struct timeval patience = {.tv_sec = 5};
 
 	successor = fd;
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK); /* what does not fit at once waits */
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	handing_over = true;
 	all_goes = same_maps;
@@ -233,6 +236,20 @@ static void adopt_upstream(struct space *space, const struct letter *letter, int
 	upstream_idle(upstream);
 }
 
+static void adopt_space(const struct letter *letter, const int *descriptors, int count)
+{
+	struct space *space;
+	const char *error;
+
+	space = space_adopt(letter->space, descriptors[0], letter->has_ip4 ? descriptors[1] : -1,
+			    letter->has_ip6 ? descriptors[count - 1] : -1, letter->port);
+	error = space_announce(space);
+	if (error)
+		say("network namespace %" PRIu64 ": connections to services with routes are "
+		    "refused: %s",
+		    letter->space, error);
+}
+
 static bool adopt(const struct letter *letter, const int *descriptors, int count)
 {
 	struct space *space = space_find(letter->space);
@@ -242,8 +259,7 @@ static bool adopt(const struct letter *letter, const int *descriptors, int count
 	case LETTER_SPACE:
 		if (count != 1 + letter->has_ip4 + letter->has_ip6)
 			return false;
-		space_adopt(letter->space, descriptors[0], letter->has_ip4 ? descriptors[1] : -1,
-			    letter->has_ip6 ? descriptors[count - 1] : -1, letter->port);
+		adopt_space(letter, descriptors, count);
 		return true;
 	case LETTER_UPSTREAM:
 		if (!space || count != 1)

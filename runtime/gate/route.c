@@ -442,9 +442,15 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 	struct kmesh_route_key key = {};
 	struct kmesh_http_head parsed;
 	struct kmesh_route *found, row;
-	int verdict = match_old_too(port, head, length, &parsed, &outcome);
+	int verdict;
 
 	route->stat = KMESH_STAT_UNROUTED;
+	if (!port->table) { /* the loader found no room for it */
+		route->needs_waypoint = true;
+		stop(route, ROUTE_REFUSE, 503, "there is no room for the service's routes");
+		return;
+	}
+	verdict = match_old_too(port, head, length, &parsed, &outcome);
 	if (verdict) {
 		if (verdict != KMESH_HTTP_INCOMPLETE)
 			stat_verdict(verdict);

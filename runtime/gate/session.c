@@ -218,7 +218,8 @@ bool session_may_end(struct session *session)
 		session->went_home = home;
 		session->home_since = loop_now;
 	}
-	return !session->home_since || loop_now - session->home_since > HOME_MS;
+	return !session->home_since ||
+	       (loop_now - session->home_since > HOME_MS && !underway(session->slot));
 }
 
 /* A request of the kernel's that is not on its way any more would be waited for without end. */
