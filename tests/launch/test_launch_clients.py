@@ -62,7 +62,7 @@ def guarded() -> bytes:
                 for each in chain.filters:
                     _guard(each)
             resource.value = wire.SerializeToString()
-    return response.SerializeToString()
+    return bytes(response.SerializeToString())
 
 
 def _guard(network_filter: Any) -> None:
@@ -87,7 +87,7 @@ def at_the_pod(namespace: str) -> bytes:
     resource = response.resources.add(name=made.workload.uid)
     resource.resource.type_url = ADDRESS_TYPE
     resource.resource.value = made.SerializeToString()
-    return response.SerializeToString()
+    return bytes(response.SerializeToString())
 
 
 @pytest.fixture
