@@ -63,13 +63,14 @@ def start_gate(
     return http
 
 
-def routes_of(path: DataPath, *, gate: Path, seen: HttpSeen) -> Routes:
+def routes_of(path: DataPath, *, gate: Path, seen: HttpSeen, nameless: str) -> Routes:
     """What brings routes into a path, and tells of them from now on.
 
     Args:
         path: the enhanced one.
         gate: the gate's control socket.
         seen: is told where the counters are.
+        nameless: why it is not known who the workloads of this node are; "" where it is.
     """
     from runtime.control.http import HttpControl
     from runtime.kernel.http_ports import HttpPorts
@@ -77,7 +78,7 @@ def routes_of(path: DataPath, *, gate: Path, seen: HttpSeen) -> Routes:
 
     ports = HttpPorts(path.maps)
     seen.attach(ports.stats, passed=path.gate_counters, gate=gate, ruling_of=ports.ruling_of)
-    return HttpControl(ports, ability=ability())
+    return HttpControl(ports, ability=ability(nameless=nameless))
 
 
 def retire_others(name: str, managed: Managed, *, pins: Path, run_dir: Path) -> None:
