@@ -67,6 +67,21 @@ def _at_waypoint(facts: Json) -> Iterator[tuple[str, str]]:
         )
 
 
+def gate_lines(facts: Json) -> Iterator[tuple[str, str]]:
+    """Where the gate is at a limit; none where it has room."""
+    if waiting := facts.get("waiting"):
+        yield "gate", f"{ui.count(waiting, 'request')} waiting until there is room for a connection"
+    if ended := facts.get("ended_early"):
+        ends = ui.count(ended, "connection")
+        yield "gate", f"{ends} to endpoints ended early, to make room for others"
+    if refused := facts.get("pools_full"):
+        times = ui.count(refused, "time")
+        yield (
+            "gate",
+            f"too many endpoints in use for the kernel, {times}: requests to them pass to the gate",
+        )
+
+
 def _governed(facts: Json) -> Iterator[tuple[str, str]]:
     """What circuit breakers and outlier detection did."""
     overflows = facts["overflows"]

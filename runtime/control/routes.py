@@ -30,6 +30,7 @@ def describe_routes(
     service: str | None,
     hits: Hits | None = None,
     standings: Standings | None = None,
+    nameless: str = "",
 ) -> Json:
     """Every route with its place, ready for JSON.
 
@@ -39,13 +40,14 @@ def describe_routes(
         hits: what came to each route, by its table, virtual host and number; None where that is not known.
         standings: what became of the tables in the kernel; None where nothing is brought there.
         service: of this service alone: `namespace/name`, `name.namespace`, a hostname, or a name.
+        nameless: why it is not known who the workloads of this node are; "" where it is.
 
     Raises:
         KmeshError: there is no such service.
     """
     services = chosen(view.services.copy(), service)
     answer = {"serves": not why_not, "why_not": why_not, "known": False, "note": "", "routes": []}
-    plan = plan_of(view, why_not=why_not)
+    plan = plan_of(view, why_not=why_not, nameless=nameless)
     if plan is None:
         return answer | {"note": _NOT_FOLLOWED if view.http is None else "HTTP has not come yet"}
     rows = [
@@ -55,13 +57,13 @@ def describe_routes(
     return answer | {"known": True, "note": note, "routes": rows}
 
 
-def plan_of(view: View, *, why_not: str) -> Plan | None:
+def plan_of(view: View, *, why_not: str, nameless: str = "") -> Plan | None:
     """The plan of what is known now, for a path or for want of one; None where no HTTP is known."""
     if view.http is None or not view.http.known:
         return None
     return make_plan(
         view.http.copy(),
-        ability=ability(why_not),
+        ability=ability(why_not, nameless=nameless),
         services=view.services.copy(),
         workloads=view.workloads.copy(),
         policies=view.policies.copy(),

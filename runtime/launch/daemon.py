@@ -26,7 +26,7 @@ from runtime.launch.accelerate import Acceleration
 from runtime.launch.choose import PATHS, ImpossibleError
 from runtime.launch.cluster import ClusterPart, connect
 from runtime.launch.enhanced import HTTP_PATH, retire_others, routes_of, start_gate
-from runtime.launch.instance import Instance, whereabouts
+from runtime.launch.instance import Instance, nameless, whereabouts
 from runtime.launch.lastrun import LastRun, compare, recall, remember
 from runtime.launch.managed import Governor, Managed
 from runtime.launch.namespaces import OWN
@@ -264,6 +264,7 @@ class Daemon(Instance):
                 gate=gate,
                 seen=self._telemetry.http,
                 has_waypoint=lambda: self._node_waypoint.follows_http,
+                nameless=nameless(self._config),
             )
         aside = [
             asyncio.create_task(self._telemetry.run()),

@@ -64,7 +64,7 @@ def start_gate(
 
 
 def routes_of(
-    path: DataPath, *, gate: Path, seen: HttpSeen, has_waypoint: Callable[[], bool]
+    path: DataPath, *, gate: Path, seen: HttpSeen, has_waypoint: Callable[[], bool], nameless: str
 ) -> Routes:
     """What brings routes into a path, and tells of them from now on.
 
@@ -73,13 +73,14 @@ def routes_of(
         gate: the gate's control socket.
         seen: is told where the counters are.
         has_waypoint: tells whether this node has a waypoint.
+        nameless: why it is not known who the workloads of this node are; "" where it is.
     """
     from runtime.control.http import HttpControl
     from runtime.kernel.http_ports import HttpPorts
     from runtime.plan.ability import ability
 
     ports = HttpPorts(path.maps)
-    control = HttpControl(ports, ability=ability(), has_waypoint=has_waypoint)
+    control = HttpControl(ports, ability=ability(nameless=nameless), has_waypoint=has_waypoint)
     seen.attach(
         ports.stats,
         passed=path.gate_counters,

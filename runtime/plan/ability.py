@@ -20,6 +20,7 @@ class Feature(StrEnum):
     BREAKERS = "circuit breakers"
     DIRECT_RESPONSE = "direct responses"
     HASH = "consistent hashing"
+    IDENTITY = "identities of clients"
     LOCALITIES = "weighted localities"
     OUTLIERS = "outlier detection"
     PRIORITIES = "endpoint priorities"
@@ -76,10 +77,12 @@ LACKS: Mapping[Feature, str] = MappingProxyType({})
 LIMITS = Limits(clusters=16)
 
 
-def ability(why_not: str = "") -> Ability:
+def ability(why_not: str = "", *, nameless: str = "") -> Ability:
     """What the enhanced path of this version can do.
 
     Args:
         why_not: why it does not run; "" where it does.
+        nameless: why it is not known who the workloads of this node are; "" where it is.
     """
-    return Ability(serves=not why_not, why_not=why_not, lacks=LACKS, limits=LIMITS)
+    lacks = {**LACKS, Feature.IDENTITY: nameless} if nameless else LACKS
+    return Ability(serves=not why_not, why_not=why_not, lacks=lacks, limits=LIMITS)

@@ -24,7 +24,7 @@ from runtime.plan.ability import Ability, Feature
 from runtime.plan.clusters import ClusterJudge
 from runtime.tables.http_authorization import BeyondError
 from runtime.tables.http_cases import check_ruling
-from runtime.tables.http_clients import rulings
+from runtime.tables.http_clients import asks_identity, rulings
 from runtime.tables.http_conditions import Name, recognised
 from runtime.tables.http_effects import effects
 from runtime.tables.http_texts import why_no_body, why_no_redirect
@@ -145,6 +145,8 @@ class RouteJudge:
             for one in rulings(rules, self._port):
                 if one.by_client:
                     check_ruling(one.ruling, acts_before=acts_before)
+                    if asks_identity(one.ruling):
+                        yield from self._lacks(Feature.IDENTITY)
         except BeyondError as error:
             yield str(error)
 

@@ -13,9 +13,9 @@
 
 #include <kmesh/types.h>
 
-#define KMESH_SLOTS	65536 /* connections to services with routes, at a time */
-#define KMESH_UPSTREAMS 65536 /* connections to endpoints, at a time */
-#define KMESH_POOLS	16384 /* endpoints, by network namespace, that have connections */
+#define KMESH_SLOTS	65536  /* connections to services with routes, at a time */
+#define KMESH_UPSTREAMS 65536  /* connections to endpoints, at a time */
+#define KMESH_POOLS	131072 /* endpoints, by network namespace, that have connections */
 
 /* The gate of one network namespace. */
 struct kmesh_gate_key {
