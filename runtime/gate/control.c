@@ -8,7 +8,8 @@
  *	access-log N	one in N requests is for the access log (accesslog.c), 0: none; "ok"
  *	status		"ok" and what there is, as words
  *	ejected		"ok" and who outlier detection has out, each a word (govern.c)
- *	hand-over MAPS	everything goes to who asks (handover.c); MAPS: whose maps it has
+ *	hand-over MAPS heads	everything goes to who asks (handover.c); MAPS: whose maps it has;
+ *		heads: it takes the starts of heads too, which versions before did not
  *	stop		"ok", and the end
  */
 #define _GNU_SOURCE
@@ -141,6 +142,7 @@ static void obey(struct caller *caller, char *command, int descriptor)
 	static const char log_command[] = "access-log ";
 	int fd = caller->watch.fd;
 	uint64_t cookie = 0;
+	char takes[8] = "";
 	uint32_t maps;
 
 	if (sscanf(command, "space %" SCNu64, &cookie) == 1) {
@@ -159,10 +161,10 @@ static void obey(struct caller *caller, char *command, int descriptor)
 		status(fd);
 	} else if (!strcmp(command, "ejected")) {
 		tell_ejected(fd);
-	} else if (sscanf(command, "hand-over %u", &maps) == 1 && !handing_over) {
+	} else if (sscanf(command, "hand-over %u %7s", &maps, takes) >= 1 && !handing_over) {
 		loop_release(&caller->watch);
 		control_stop_listening();
-		handover_begin(fd, maps == maps_identity());
+		handover_begin(fd, maps == maps_identity(), !strcmp(takes, "heads"));
 		loop_free_later(caller);
 	} else if (!strcmp(command, "stop")) {
 		answer(fd, "ok");

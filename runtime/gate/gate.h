@@ -282,6 +282,7 @@ void session_publish(struct session *session);
 bool session_kernel_is_busy(const struct session *session);
 struct session *session_new(struct space *space, int fd, const struct kmesh_session *from);
 void session_forget(struct session *session); /* another gate has it */
+/* Nothing is under way; the start of a head may be there. */
 bool session_is_quiet(const struct session *session);
 void sessions_tick(void);
 
