@@ -111,6 +111,7 @@ struct space {
 	uint32_t users; /* sessions and upstreams */
 	uint64_t asked; /* when these were found (addresses.c), of IPv4 and IPv6 */
 	bool sources_known;
+	bool has_workload[2]; /* they are of workloads that are known */
 	uint32_t source_count[2];
 	__be32 sources[2][SPACE_SOURCES][4];
 };
