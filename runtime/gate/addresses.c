@@ -108,6 +108,8 @@ static void look(struct space *space)
 		return;
 	space->sources_known = ask(space, &found);
 	space->asked = loop_now;
+	for (int i = 0; i < 2; i++)
+		space->has_workload[i] = found.what[i] == AN_IDENTITY;
 	memcpy(space->source_count, found.count, sizeof(found.count));
 	memcpy(space->sources, found.addresses, sizeof(found.addresses));
 }
@@ -126,6 +128,12 @@ bool space_sources(struct space *space, const __be32 *like, const __be32 (**addr
 		return space->sources_known;
 	*count = SPACE_SOURCES;
 	return false;
+}
+
+bool space_is_nobodys(struct space *space)
+{
+	look(space);
+	return space->sources_known && !space->has_workload[0] && !space->has_workload[1];
 }
 
 bool space_source(struct space *space, const __be32 *like, __be32 *address)

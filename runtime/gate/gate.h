@@ -28,6 +28,9 @@
 #ifndef GATE_UPSTREAMS
 #define GATE_UPSTREAMS KMESH_UPSTREAMS
 #endif
+#ifndef GATE_POOLS
+#define GATE_POOLS KMESH_POOLS
+#endif
 
 /* loop.c */
 struct watch {
@@ -82,7 +85,8 @@ void maps_forget_pool(const struct kmesh_pool_key *key, uint32_t pool);
 void maps_forget_pools(bool (*is_known)(const struct kmesh_pool_key *key));
 bool maps_offer(uint32_t pool, uint32_t number, uint32_t upstream);
 bool maps_take_back(uint32_t pool, uint32_t number);
-void maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate);
+const char *maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate); /* what failed */
+extern uint32_t maps_pools_refused; /* numbers of pools that could not be given: all are in use */
 void maps_withdraw_gate(uint64_t netns);
 
 /* alone.c */
@@ -107,12 +111,15 @@ struct space {
 	uint32_t users; /* sessions and upstreams */
 	uint64_t asked; /* when these were found (addresses.c), of IPv4 and IPv6 */
 	bool sources_known;
+	bool has_workload[2]; /* they are of workloads that are known */
 	uint32_t source_count[2];
 	__be32 sources[2][SPACE_SOURCES][4];
 };
 
 struct space *space_find(uint64_t cookie);
+/* The descriptor of the namespace is the space's, or closed. */
 struct space *space_add(uint64_t cookie, int netns, const char **error);
+const char *space_announce(const struct space *space); /* to the kernel; what failed */
 struct space *space_adopt(uint64_t cookie, int netns, int ip4, int ip6, uint16_t port);
 void space_drop(struct space *space);
 int space_socket(struct space *space, int family); /* non-blocking, TCP */
@@ -275,6 +282,7 @@ void session_publish(struct session *session);
 bool session_kernel_is_busy(const struct session *session);
 struct session *session_new(struct space *space, int fd, const struct kmesh_session *from);
 void session_forget(struct session *session); /* another gate has it */
+/* Nothing is under way; the start of a head may be there. */
 bool session_is_quiet(const struct session *session);
 void sessions_tick(void);
 

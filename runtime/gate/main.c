@@ -40,8 +40,9 @@ static void settle(void)
 	scarce_settle();
 }
 
-/* For every slot a client's connection and an upstream, and some for all the rest. */
-#define DESCRIPTORS (KMESH_SLOTS + KMESH_UPSTREAMS + 8192)
+/* For every slot a client's connection and an upstream, three for each namespace,
+ * and some for all the rest. */
+#define DESCRIPTORS (KMESH_SLOTS + KMESH_UPSTREAMS + 65536)
 
 /* Without CAP_SYS_RESOURCE the hard limit stays what it is. */
 static void have_many_descriptors(void)

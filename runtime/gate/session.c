@@ -169,8 +169,8 @@ void session_refuse(struct session *session, const struct route *route)
 bool session_is_quiet(const struct session *session)
 {
 	return !session->exchange && !session->closing && !session->ended && !session->broken &&
-	       !buffer_length(&session->in) && !buffer_length(&session->out) &&
-	       !session_kernel_is_busy(session);
+	       (session->partial || !buffer_length(&session->in)) &&
+	       !buffer_length(&session->out) && !session_kernel_is_busy(session);
 }
 
 struct session *session_new(struct space *space, int fd, const struct kmesh_session *from)
@@ -202,6 +202,7 @@ void session_forget(struct session *session)
 	session->watch.fd = -1;
 	sessions[session->slot] = NULL;
 	session_count--;
+	buffer_drop(&session->in);
 	space_leave(session->space);
 	loop_free_later(session);
 }

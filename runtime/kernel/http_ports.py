@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from runtime import log
+from runtime.bpf.lib import BpfError
 from runtime.bpf.maps import BpfMap
 from runtime.kernel.http_inner import INNER, add_inner, keep_inner, keep_sets, put_set
 from runtime.kernel.http_members import PLAIN, ClusterRows
@@ -48,6 +50,8 @@ from runtime.tables.http_rings import CELL as RING_CELL
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from runtime.tables.http_texts import CELL as TEXT_CELL
 
+_UNDECIDED = "some requests that may be its are a waypoint's: the routes ask for too much to tell all of them apart"
+_log = log.get("kernel")
 _TCP = 6
 _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
 
@@ -56,12 +60,22 @@ _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
 class Written:
     """A table in the kernel: what a port's element is to say, and which routes are a waypoint's, and why.
 
-    `rulings` has what authorization says of each case: the names of policies are nowhere in the maps.
+    `partly` says of routes that serve why some requests that may be theirs are a waypoint's. `rulings` has what authorization says of each case: the names of policies are nowhere in the maps.
     """
 
     value: HttpPort
     waypoint: Mapping[int, str]
+    partly: Mapping[int, str] = field(default_factory=dict)
     rulings: tuple[Ruling | None, ...] = ()
+
+
+# Of a port with routes for which there is no room: nothing but its element is needed.
+_SHUT = HttpPort(0, 0, 0, 0, 0)
+
+
+def shut(why: str) -> Written:
+    """What a port is pointed at whose routes are not there: all of it is the waypoint's (runtime/gate/route.c)."""
+    return Written(_SHUT, {0: why})
 
 
 def _port_key(address: IPAddress | str, port: int) -> bytes:
@@ -107,7 +121,7 @@ class HttpPorts:
         hashes: bool = False,
         governed: Governed | None = None,
         connect_ms: int = 0,
-    ) -> None:
+    ) -> str:
         """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile.
 
         Args:
@@ -118,6 +132,10 @@ class HttpPorts:
             connect_ms: after so long a connection to an endpoint has failed; 0 for the gate's default.
                 A governed cluster says it in its row.
 
+        Returns:
+            why requests that are alike do not go to one endpoint, where they should: there is no room to
+            tell. The cluster has its endpoints all the same.
+
         Raises:
             BpfError: the kernel has no room; what the cluster had stays in use.
         """
@@ -125,7 +143,7 @@ class HttpPorts:
         number = cluster_number(name)
         there = self._clusters.setdefault(number, {})
         before = self._rows.ring_of(number)
-        ring = self._write_ring(ring_of(targets)) if hashes and targets else 0
+        ring, unhashed = self._write_ring(ring_of(targets)) if hashes and targets else (0, "")
         if governed is not None:
             # The gate looks here where the kernel's tables have nothing.
             self._rows.put(number, governed.row._replace(ring=ring), governed.members)
@@ -145,6 +163,7 @@ class HttpPorts:
             self._rows.put(number, PLAIN._replace(ring=ring, connect_ms=connect_ms), ())
         if before != ring and before:
             self._sweep_rings()
+        return unhashed
 
     def _drop(self, number: int, slots: dict[bytes, bytes]) -> None:
         """The kernel has nothing to choose from any more."""
@@ -162,10 +181,14 @@ class HttpPorts:
         if self._rows.keep(kept):
             self._sweep_rings()
 
-    def _write_ring(self, ring: bytes) -> int:
+    def _write_ring(self, ring: bytes) -> tuple[int, str]:
+        """Its number; or 0, and why there is none."""
         number = digest(b"ring", ring)
-        add_inner(self._maps["http_rings"], number, ring, RING_CELL, INNER)
-        return number
+        try:
+            add_inner(self._maps["http_rings"], number, ring, RING_CELL, INNER)
+        except BpfError as error:
+            return 0, f"{error}; its endpoints are chosen without hashing meanwhile"
+        return number, ""
 
     def _sweep_rings(self) -> None:
         used = self._rows.rings()
@@ -240,7 +263,9 @@ class HttpPorts:
         self.stats.hold(rows.number, stats)
         answers = self._write(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0, answers)
-        return Written(value, rows.waypoint, rows.rulings)
+        undecided = {rows.origin[case] for case in compiled.undecided} - {None, *rows.waypoint}
+        partly = {route: _UNDECIDED for route in undecided if route is not None}
+        return Written(value, rows.waypoint, partly, rows.rulings)
 
     def point(
         self, address: IPAddress | str, port: int, written: Written, *, waypoint: int = 0
@@ -271,6 +296,11 @@ class HttpPorts:
         number, rulings = self._rulings.get(_port_key(address, port), (0, ()))
         return rulings[case] if number == table and case < len(rulings) else None
 
+    def has_table(self, address: IPAddress | str, port: int) -> bool:
+        """Whether a port has routes, be it of a daemon before this one."""
+        value = self._ports.get(_port_key(address, port), _SHUT)
+        return value._replace(waypoint=0) != _SHUT
+
     @staticmethod
     def key_of(address: IPAddress | str, port: int) -> bytes:
         """A port's key, for `keep_ports`."""
@@ -298,19 +328,28 @@ class HttpPorts:
         if rows.texts:
             add_inner(self._maps["http_texts"], rows.number, rows.texts, TEXT_CELL, INNER)
         answers = digest(b"answers", rows.answers)
-        add_inner(self._maps["http_answers"], answers, rows.answers, ANSWER.size, INNER)
+        try:
+            add_inner(self._maps["http_answers"], answers, rows.answers, ANSWER.size, INNER)
+        except BpfError as error:
+            _log.warning("%s; the gate gives these answers, and the kernel none", error)
+            return 0
         return answers
 
-    def sweep(self) -> None:
-        """Remove what no port points at."""
+    def sweep(self, *, in_haste: bool = False) -> None:
+        """Remove what no port points at.
+
+        Args:
+            in_haste: soon after another time, for want of room.
+        """
         ports = self._ports.values()
         keep_sets(self._maps, [HttpSet(port.grammar, port.graph) for port in ports])
         tables = {port.table for port in ports}
         keep_inner(self._maps["http_texts"], tables)
         # A program may be between looking an answer up and giving it: those last in use stay as well.
         answers = {port.answers for port in ports}
-        keep_inner(self._maps["http_answers"], answers | self._answers)
-        self._answers = answers
+        if not in_haste:
+            keep_inner(self._maps["http_answers"], answers | self._answers)
+            self._answers = answers
         self.stats.keep(tables)
         gone = [
             key

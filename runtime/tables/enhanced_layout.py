@@ -999,25 +999,25 @@ MAPS = {
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
     "gate_stat": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
-    "gates": MapLayout(type=1, flags=1, max_entries=4096),
-    "http_answers": MapLayout(type=13, flags=0, max_entries=4096),
+    "gates": MapLayout(type=1, flags=1, max_entries=65536),
+    "http_answers": MapLayout(type=13, flags=1, max_entries=65536),
     "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
     "http_clock": MapLayout(type=2, flags=1024, max_entries=1),
     "http_clusters": MapLayout(type=1, flags=1, max_entries=65536),
-    "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
-    "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_grammars": MapLayout(type=13, flags=1, max_entries=65536),
+    "http_graphs": MapLayout(type=13, flags=1, max_entries=65536),
     "http_members": MapLayout(type=1, flags=1, max_entries=262144),
-    "http_ports": MapLayout(type=1, flags=1, max_entries=131072),
-    "http_rings": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_ports": MapLayout(type=1, flags=1, max_entries=262144),
+    "http_rings": MapLayout(type=13, flags=1, max_entries=65536),
     "http_routes": MapLayout(type=1, flags=1, max_entries=1048576),
-    "http_texts": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_texts": MapLayout(type=13, flags=1, max_entries=65536),
     "idle": MapLayout(type=1, flags=1, max_entries=65536),
     "introductions": MapLayout(type=18, flags=0, max_entries=65536),
     "introductions_full": MapLayout(type=2, flags=0, max_entries=1),
     "managed_netns": MapLayout(type=1, flags=1, max_entries=4096),
     "peers": MapLayout(type=24, flags=1, max_entries=0),
-    "pool_numbers": MapLayout(type=1, flags=1, max_entries=16384),
-    "pools": MapLayout(type=2, flags=1024, max_entries=16384),
+    "pool_numbers": MapLayout(type=1, flags=1, max_entries=131072),
+    "pools": MapLayout(type=2, flags=1024, max_entries=131072),
     "route_stats": MapLayout(type=2, flags=1024, max_entries=16384),
     "route_taken": MapLayout(type=6, flags=0, max_entries=16384),
     "servers": MapLayout(type=9, flags=0, max_entries=32768),
@@ -1034,7 +1034,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "9cfa11709143f502b05dc666c5f688cff72c6be78db48b2a51fe7448a8f247e0"
+DIGEST = "3f9db490caf10585e76f889ea82c0cbe92d7b696942eebd3a0a4cd3f18bd1024"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

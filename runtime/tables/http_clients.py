@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 
-from runtime.model.http import HeaderMatch, HttpPort, Rbac, TextKind, TextMatch
+from runtime.model.http import HeaderMatch, HttpPort, PrincipalIs, Rbac, TextKind, TextMatch
 from runtime.tables.http_authorization import (
     MOST_CASES,
     BeyondError,
@@ -63,6 +63,12 @@ class Ruled:
     def by_client(self) -> bool:
         """Some clients may, and others may not."""
         return self.ruling.allowed is None
+
+
+def asks_identity(ruling: Ruling) -> bool:
+    """Whether it matters who a client is, not where alone."""
+    verdicts = ruling.verdicts if isinstance(ruling, ByClient) else ()
+    return any(isinstance(each.condition, PrincipalIs) for one in verdicts for each in one.senders)
 
 
 def rulings(

@@ -226,6 +226,14 @@ def test_who_is_not_known_is_nobody(scene: Scene, two: tuple[Agent, Agent]) -> N
     web("close", number)
 
 
+def test_who_becomes_known_is_known_at_once(scene: Scene) -> None:
+    client = scene.client("10.244.1.1/32")
+    scene.guard(guarded((DENY, Anything(), WEB)))
+    assert status(client, "/a") == 200
+    scene.know("10.244.1.1", FRONT)
+    assert status(client, "/a") == 403
+
+
 def test_who_may_be_either_of_two_may_what_both_may(scene: Scene) -> None:
     """Else a client took somebody's identity by taking its address beside its own."""
     scene.know("10.244.1.1", FRONT)
@@ -246,12 +254,20 @@ def test_who_may_be_either_of_two_may_what_both_may(scene: Scene) -> None:
 
 @pytest.mark.parametrize("count", [0, 9])
 def test_what_cannot_be_told_is_refused_with_the_reason(scene: Scene, count: int) -> None:
-    client = scene.client(*(f"10.244.3.{n}/32" for n in range(1, count + 1)))
+    addresses = [f"10.244.4.{n}/32" for n in range(1, count + 1)]
+    client = scene.client(*addresses)
     scene.guard(guarded((DENY, Anything(), NEAR)))
     refused = raw(client, "/a")
     assert refused.startswith("HTTP/1.1 403 ")
     why = "client's addresses cannot be told" if count else "client has no address"
     assert f"x-kmesh-reason: the {why}" in refused
+    # Which address it is does not matter where nobody is known by any.
+    for who, found in ((Not(WEB), 200), (WEB, 403)):
+        scene.guard(guarded((ALLOW, Anything(), who)))
+        assert status(client, "/a") == found
+    if count:  # nor are any too many for one that is a workload's
+        scene.know("10.244.3.9", FRONT)
+        assert status(scene.client("10.244.3.9/32", *addresses), "/a") == 200
 
 
 def test_ipv6_is_asked_for_by_addresses_of_ipv6(scene: Scene) -> None:

@@ -141,6 +141,25 @@ def test_a_large_response_goes_on_during_an_upgrade(routed: Stage, tmp_path: Pat
     assert routed.client("ask", number, "/b/size/3") == good("b", "/b/size/3", 3)
 
 
+@pytest.mark.parametrize("size", [1, 24, 7000])
+def test_a_head_that_is_half_sent_goes_over(routed: Stage, tmp_path: Path, size: int) -> None:
+    """There is no end to how long a client may take for it."""
+    head = f"GET /a/x HTTP/1.1\r\nHost: x\r\nX: {'y' * 7900}\r\n\r\n"
+    number, old = routed.client("connect", VIP4, PORT), running(routed.place)
+    assert old
+    assert routed.client("ask", number, "/b/x")[0] == 200
+    routed.client("send", number, head[:size])
+    another_version(routed, tmp_path)
+    routed.start_gate()
+    wait_for(lambda: is_gone(old), "the old gate ends")
+    routed.client("send", number, head[size:])
+    assert routed.client("read", number) == good("a", "/a/x", 0)
+    before = routed.taken()
+    for _ in range(3):
+        assert routed.client("ask", number, "/b/x")[0] == 200
+    assert routed.taken() > before
+
+
 def test_after_a_gate_was_killed_the_next_one_starts_clean(routed: Stage) -> None:
     number = routed.client("connect", VIP4, PORT)
     for target in ("/a", "/b", "/a", "/b"):

@@ -20,6 +20,7 @@ from tests.dataplane.world import VIP4, wait_for
 
 pytestmark = pytest.mark.root
 NUMBERS = 8
+POOLS = 5
 NAMES = "abcd"
 FILES = 24  # descriptors that it may have beyond those that it has
 
@@ -30,7 +31,7 @@ def few(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("gcc"):
         pytest.skip("there is no compiler to make it")
     target = tmp_path_factory.mktemp("few") / "kmesh-gate"
-    options = [*SANITIZE, "-O1", f"-DGATE_UPSTREAMS={NUMBERS}"]
+    options = [*SANITIZE, "-O1", f"-DGATE_UPSTREAMS={NUMBERS}", f"-DGATE_POOLS={POOLS}"]
     return compile_gate(checkout, target, options=options)
 
 
@@ -94,6 +95,23 @@ def test_who_waits_in_vain_is_told_why(four: Stage) -> None:
     wait_for(lambda: four.status()["busy"] == NUMBERS, "all are in use")
     number = four.client("connect", VIP4, PORT)
     assert four.client("ask", number, "/b")[:2] == [503, "the gate can have no more connections"]
+
+
+def test_more_endpoints_than_the_kernel_may_know(stage: Stage) -> None:
+    """Those that came too late are served by the gate, and it says that there are such."""
+    names = "abcdefgh"[: POOLS + 1]
+    stage.serve(*names)
+    stage.route(table(*(to(f"/{name}", name) for name in names)))
+    number, refused = stage.client("connect", VIP4, PORT), stage.status()["pools_full"]
+    for name in names:
+        for _ in range(3):
+            assert stage.client("ask", number, f"/{name}")[:2] == [200, name]
+    assert stage.status()["pools_full"] == refused + 1
+    before = stage.taken()
+    assert stage.client("ask", number, "/a")[:2] == [200, "a"]
+    assert stage.taken() == before + 1
+    assert stage.client("ask", number, f"/{names[-1]}")[:2] == [200, names[-1]]
+    assert stage.taken() == before + 1
 
 
 def test_descriptors_run_out(four: Stage) -> None:

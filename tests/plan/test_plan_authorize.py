@@ -62,7 +62,7 @@ COUNTED: Counter[str] = Counter()
 _DETAILS = "rbac_access_denied_matched_policy["
 _TYPES = "type.googleapis.com/envoy.extensions"
 IDENTITY = Identity("cluster.local", "web", "front")
-ADDRESSES = tuple(map(ip_address, ("10.0.0.1", "10.0.1.9", "192.0.2.7")))
+ADDRESSES = tuple(map(ip_address, ("10.0.0.1", "10.0.1.9", "192.0.2.7", "fd00:7::1")))
 CLIENTS = tuple(
     Client(who, where)
     for who in (None, IDENTITY, Identity("cluster.local", "bank", "default"))
@@ -97,7 +97,9 @@ TELLS = {
 clients = st.one_of(
     st.builds(
         SourceIn,
-        st.sampled_from(("10.0.0.0/8", "10.0.0.0/24", "192.0.2.7/32", "0.0.0.0/0")).map(ip_network),
+        st.sampled_from(
+            ("10.0.0.0/8", "10.0.0.0/24", "192.0.2.7/32", "0.0.0.0/0", "fd00:4::/30", "::/0")
+        ).map(ip_network),
     ),
     st.builds(
         PrincipalIs,

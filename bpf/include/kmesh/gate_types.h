@@ -13,9 +13,9 @@
 
 #include <kmesh/types.h>
 
-#define KMESH_SLOTS	65536 /* connections to services with routes, at a time */
-#define KMESH_UPSTREAMS 65536 /* connections to endpoints, at a time */
-#define KMESH_POOLS	16384 /* endpoints, by network namespace, that have connections */
+#define KMESH_SLOTS	65536  /* connections to services with routes, at a time */
+#define KMESH_UPSTREAMS 65536  /* connections to endpoints, at a time */
+#define KMESH_POOLS	131072 /* endpoints, by network namespace, that have connections */
 
 /* The gate of one network namespace. */
 struct kmesh_gate_key {
@@ -144,7 +144,7 @@ struct kmesh_idle {
 struct kmesh_http_port {
 	__u64 grammar;
 	__u64 graph;
-	__u64 table;
+	__u64 table; /* 0: there is no room for it, nor for the others; all of it is a waypoint's */
 	__u64 waypoint; /* the cluster of its waypoint's instances (the loader writes); 0: none */
 	__u64 answers;	/* what it answers without an endpoint, a digest of it (http_answers) */
 };
@@ -157,7 +157,7 @@ struct kmesh_route_key {
 
 #define KMESH_ROUTE_FORWARD  1
 #define KMESH_ROUTE_ANSWER   2 /* with `status` and nothing else */
-#define KMESH_ROUTE_WAYPOINT 3 /* neither the kernel nor the gate can do all of it */
+#define KMESH_ROUTE_WAYPOINT 3 /* neither the kernel nor the gate can do all of it; a text: why */
 #define KMESH_ROUTE_REDIRECT 4 /* with `status`, and a text of four parts */
 #define KMESH_ROUTE_GOVERNED 5 /* forward, after a step that is the gate's alone */
 
