@@ -105,7 +105,7 @@ def status_of(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Statu
     )
     found = ctypes.CDLL(os.fspath(built)).status_of
     found.argtypes, found.restype = (ctypes.c_char_p, ctypes.c_uint32), ctypes.c_uint32
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _wanted(data: bytes) -> int:
