@@ -20,6 +20,7 @@ from runtime.tables.http_governed import read_governed
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_ports import ANSWER, FORWARD, GOVERNED, REDIRECT, WAYPOINT, mapped
 from runtime.tables.http_stats import RouteName
+from runtime.tables.http_texts import reason_in
 from runtime.tables.lookup import host_port, read_cluster
 
 Json = Mapping[str, Any]
@@ -28,7 +29,6 @@ _TRIES = 5
 _DOES = {
     FORWARD: "to an endpoint",
     ANSWER: "answered by the gate",
-    WAYPOINT: "at the waypoint",
     REDIRECT: "redirected by the gate",
     GOVERNED: "to an endpoint, by the gate",
 }
@@ -176,7 +176,7 @@ def _walk(
     if value is None:
         return None
     row = Row.unpack(value)
-    answer["does"] = ", ".join((_DOES.get(row.kind, "answered by the gate"), *_before(row)))
+    answer["does"] = ", ".join((_does(tables, port, row), *_before(row)))
     answer["status"] = row.status or None
     answer["route"] = _name(tables, row, routes)
     answer["clusters"] = [
@@ -214,6 +214,14 @@ def _authorization(
         return None
     found = ruling_of(question.address, question.port, table=port.table, case=case)
     return named(found) if found else None
+
+
+def _does(tables: HttpTables, port: HttpPort, row: Row) -> str:
+    if row.kind != WAYPOINT:
+        return _DOES.get(row.kind, "answered by the gate")
+    texts = tables.content("http_texts", port.table) or b""
+    why = reason_in(texts[row.text : row.text + row.text_size])
+    return f"at the waypoint ({why})" if why else "at the waypoint"
 
 
 def _before(row: Row) -> Iterator[str]:

@@ -7,9 +7,11 @@ each goes only when nothing leads to it any more. What cannot be brought in keep
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from runtime.control.http_standing import Standings
 from runtime.control.http_tables import TableWriter, Where, key_of
+from runtime.control.http_unserved import Unserved
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.kernel.http_ports import HttpPorts
@@ -34,12 +36,21 @@ class HttpControl:
     Args:
         ports: the maps.
         ability: what the path can do.
+        has_waypoint: tells whether this node has a waypoint for whatever takes one.
     """
 
-    def __init__(self, ports: HttpPorts, *, ability: Ability) -> None:
+    def __init__(
+        self,
+        ports: HttpPorts,
+        *,
+        ability: Ability,
+        has_waypoint: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._ports = ports
         self.ability = ability
+        self._has_waypoint = has_waypoint
         self._tables = TableWriter(ports)
+        self._unserved = Unserved()
         self._endpoints: dict[str, tuple[Endpoints | None, Cluster | None]] = {}
         self._by_gate: set[str] = set()
         self.is_behind = False  # something may go in at another attempt
@@ -66,6 +77,11 @@ class HttpControl:
         )
         self._failed = self._bring(view.http, dict(_places(plan, view)))
         return self._failed
+
+    @property
+    def standings(self) -> Standings:
+        """What became of each table that is planned; another thread may ask."""
+        return self._tables.standings
 
     def _concerns(self, update: Update, view: View) -> bool:
         """Whether the routes, or where they hold, may be others now."""
@@ -95,6 +111,8 @@ class HttpControl:
                 self._ports.keep_clusters(clusters | self._tables.clusters)
         except KmeshError as error:
             self._fail(failed, "HTTP routes", f"cannot remove what is gone: {error}")
+        without = () if self._has_waypoint() else self._tables.without_waypoint
+        self._unserved.tell(self._tables.standings, without)
         self._endpoints = {n: e for n, e in self._endpoints.items() if n in clusters}
         self._by_gate &= clusters
         return failed

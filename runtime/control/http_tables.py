@@ -7,10 +7,11 @@ routes. Where its table does not go in, it keeps the one that it has; where it h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from runtime.control.http_standing import PortKey, Standing, Standings, standing_of
 from runtime.errors import KmeshError
 from runtime.kernel.http_ports import HttpPorts, Written, shut
 from runtime.model.mesh import IPAddress
@@ -18,7 +19,6 @@ from runtime.plan.kernel_table import KernelTable, unroutable
 from runtime.plan.planned import PlannedPort
 from runtime.tables.http_routes import TableTooLargeError
 
-PortKey = tuple[str, str]  # of the listener and its table
 Where = tuple[IPAddress, int]
 _T = TypeVar("_T")
 _SWEEPS = 16  # in one go: each looks at all that is there
@@ -27,16 +27,13 @@ _NAMED = 3  # ports in one line
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A table in the kernel, and what it was made of.
-
-    `trouble`: why it is not what was planned; "" where it is.
-    """
+    """A table in the kernel, and what it was made of."""
 
     planned: PlannedPort
     table: KernelTable
     by_gate: frozenset[str]  # clusters among whose endpoints the kernel cannot choose
     written: Written
-    trouble: str = ""
+    standing: Standing
 
 
 class TableWriter:
@@ -48,14 +45,19 @@ class TableWriter:
     Attributes:
         held: the tables in the kernel that this process has written.
         is_behind: something may go in at another attempt.
+        standings: what became of each table that is planned; another thread may read it.
+        without_waypoint: tables of which some routes take a waypoint, and some port has none of its own.
         leaves: some port follows a table that is not held: of a daemon before, or of another name.
     """
 
     def __init__(self, ports: HttpPorts) -> None:
         self._ports = ports
         self.held: dict[PortKey, Held] = {}
+        self.standings: Standings = {}
+        self.without_waypoint: set[PortKey] = set()
         self.is_behind = self.leaves = False
-        self._wanted: set[bytes] = set()
+        self._wanted: set[bytes] = set()  # ports that have routes
+        self._kept: set[bytes] = set()  # of these, those that are to have an element
         self._sweeps_left = 0
         self._has_pointed = False
 
@@ -94,7 +96,9 @@ class TableWriter:
         at: dict[PortKey, dict[Where, PlannedPort]] = {}
         for where, planned in places.items():
             at.setdefault(key_of(planned), {})[where] = planned
-        kept: set[bytes] = set()
+        self._kept = set()
+        self.without_waypoint = set()
+        standings: dict[PortKey, Standing] = {}
         for key, table in tables.items():
             planned = list(at[key].values())[-1]
             held, why = before.get(key), ""
@@ -104,8 +108,13 @@ class TableWriter:
                 held = made or held
             if held is not None:
                 self.held[key] = held
-            kept.update(self._point(planned, list(at[key]), held, why, failed))
-        self._ports.keep_ports(kept)
+            closed = self._point(key, at[key], held, why, failed)
+            standings[key] = _standing(held, why, closed, of=len(at[key]))
+            if standings[key].trouble:
+                failed[f"route table {planned.port.table}"] = standings[key].trouble
+            self.is_behind |= bool(why)
+        self.standings = standings
+        self._ports.keep_ports(self._kept)
         self._ports.sweep()
 
     def _write(
@@ -114,11 +123,13 @@ class TableWriter:
         """The table in the kernel; or None and why it is not there."""
         try:
             try:
-                return Held(planned, table, by_gate, self._put(table, by_gate)), ""
+                written, trouble = self._put(table, by_gate), ""
             except TableTooLargeError as error:
                 table = unroutable(planned, str(error))
                 trouble = f"{error}: all of it is the waypoint's"
-                return Held(planned, table, by_gate, self._put(table, by_gate), trouble), ""
+                written = self._put(table, by_gate)
+            standing = standing_of(table.table, written, trouble=trouble, shut=bool(trouble))
+            return Held(planned, table, by_gate, written, standing), ""
         except KmeshError as error:
             return None, str(error)
 
@@ -143,13 +154,13 @@ class TableWriter:
 
     def _point(
         self,
-        planned: PlannedPort,
+        key: PortKey,
         wheres: Collection[Where],
         held: Held | None,
         why: str,
         failed: dict[str, str],
-    ) -> Iterator[bytes]:
-        """Point ports at their table; the keys of all that are to stay."""
+    ) -> list[Where]:
+        """Point ports at their table, or shut those that would have none; which these are."""
         closed: list[Where] = []
         for address, port in wheres:
             written = held.written if held else None
@@ -158,17 +169,16 @@ class TableWriter:
                 closed.append((address, port))
             if written is None:  # of a daemon before, or by another name: it serves on
                 self.leaves = True
-                yield self._ports.key_of(address, port)
+                self._kept.add(self._ports.key_of(address, port))
                 continue
             waypoint = self._ports.waypoint_of(address, port) if written.waypoint else 0
+            if written.waypoint and not waypoint:
+                self.without_waypoint.add(key)
             if waypoint and (held is None or held.table.is_all_waypoint):
                 continue  # the kernel leads the whole connection there
-            yield self._ports.key_of(address, port)
+            self._kept.add(self._ports.key_of(address, port))
             self._follow(address, port, written, waypoint, failed)
-        trouble = _told(why, closed, len(wheres)) if why else held.trouble if held else ""
-        if trouble:
-            failed[f"route table {planned.port.table}"] = trouble
-        self.is_behind |= bool(why)
+        return closed
 
     def _follow(
         self, address: IPAddress, port: int, written: Written, waypoint: int, failed: dict[str, str]
@@ -185,10 +195,14 @@ def key_of(planned: PlannedPort) -> PortKey:
     return planned.port.listener, planned.port.table
 
 
-def _told(why: str, closed: list[Where], of: int) -> str:
+def _standing(held: Held | None, why: str, closed: list[Where], *, of: int) -> Standing:
+    if not why:
+        assert held is not None
+        return held.standing
     if not closed:
-        return f"{why}; what it said before keeps serving"
+        return Standing(trouble=f"{why}; what it said before keeps serving")
     names = ", ".join(f"{address} port {port}" for address, port in closed[:_NAMED])
     more = f" and {len(closed) - _NAMED} more" if len(closed) > _NAMED else ""
     rest = "" if len(closed) == of else "; for other ports what it said before keeps serving"
-    return f"{why}; until there is room all of {names}{more} is the waypoint's{rest}"
+    told = f"{why}; until there is room all of {names}{more} is the waypoint's{rest}"
+    return Standing(trouble=told, shut=True)

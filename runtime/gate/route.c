@@ -18,7 +18,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define CACHED 4096
+#define CACHED	    4096
+#define NO_WAYPOINT "it takes a waypoint, and there is none"
+#define REASON_ROOM 256
 
 /* Grammars, graphs and texts never change: mapped once, by their number. */
 struct cached {
@@ -158,6 +160,9 @@ static void refuse(struct route *route, int verdict)
 	case KMESH_HTTP_TOO_LONG:
 		stop(route, ROUTE_REFUSE, 431, "the head is longer than 8 KiB");
 		return;
+	case KMESH_HTTP_MANY_FIELDS:
+		stop(route, ROUTE_REFUSE, 431, "the head has more than 100 header lines");
+		return;
 	case KMESH_HTTP_UNDECIDED:
 	case KMESH_HTTP_VERSION:
 	case KMESH_HTTP_BAD_METHOD:
@@ -167,7 +172,7 @@ static void refuse(struct route *route, int verdict)
 	case KMESH_HTTP_FOLDED:
 	case KMESH_HTTP_TWICE:
 	case KMESH_HTTP_BAD_CONNECTION: /* whose headers would have to be taken away */
-		stop(route, ROUTE_REFUSE, 503, "it takes a waypoint, and there is none");
+		stop(route, ROUTE_REFUSE, 503, NO_WAYPOINT);
 		return;
 	default:
 		stop(route, ROUTE_REFUSE, 400, "the head is not as RFC 9112 has it");
@@ -435,6 +440,16 @@ static bool choose_alike(struct session *session, const struct kmesh_http_port *
 	return found;
 }
 
+/* With the route's own reason, a string as long as a header's value may be here. */
+static const char *why_waypoint(const struct kmesh_http_port *port, const struct kmesh_route *row)
+{
+	const char *text = text_at(port, row->text, row->text_size);
+	bool is_good = text && row->text_size && row->text_size <= REASON_ROOM &&
+		       !text[row->text_size - 1];
+
+	return is_good ? text : NO_WAYPOINT;
+}
+
 static void decide(struct session *session, const struct kmesh_http_port *port, const char *head,
 		   size_t length, uint32_t at, struct route *route)
 {
@@ -488,7 +503,7 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 		break;
 	default:
 		route->needs_waypoint = true;
-		stop(route, ROUTE_ANSWER, 503, "it takes a waypoint, and there is none");
+		stop(route, ROUTE_ANSWER, 503, why_waypoint(port, &row));
 	}
 }
 

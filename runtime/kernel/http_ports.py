@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runtime import log
 from runtime.bpf.lib import BpfError
@@ -50,6 +50,7 @@ from runtime.tables.http_rings import CELL as RING_CELL
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from runtime.tables.http_texts import CELL as TEXT_CELL
 
+_UNDECIDED = "some requests that may be its are a waypoint's: the routes ask for too much to tell all of them apart"
 _log = log.get("kernel")
 _TCP = 6
 _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
@@ -59,11 +60,12 @@ _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
 class Written:
     """A table in the kernel: what a port's element is to say, and which routes are a waypoint's, and why.
 
-    `rulings` has what authorization says of each case: the names of policies are nowhere in the maps.
+    `partly` says of routes that serve why some requests that may be theirs are a waypoint's. `rulings` has what authorization says of each case: the names of policies are nowhere in the maps.
     """
 
     value: HttpPort
     waypoint: Mapping[int, str]
+    partly: Mapping[int, str] = field(default_factory=dict)
     rulings: tuple[Ruling | None, ...] = ()
 
 
@@ -261,7 +263,9 @@ class HttpPorts:
         self.stats.hold(rows.number, stats)
         answers = self._write(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0, answers)
-        return Written(value, rows.waypoint, rows.rulings)
+        undecided = {rows.origin[case] for case in compiled.undecided} - {None, *rows.waypoint}
+        partly = {route: _UNDECIDED for route in undecided if route is not None}
+        return Written(value, rows.waypoint, partly, rows.rulings)
 
     def point(
         self, address: IPAddress | str, port: int, written: Written, *, waypoint: int = 0

@@ -260,7 +260,11 @@ class Daemon(Instance):
         if self._http:
             gate = self._http.socket
             controller.routes = routes_of(
-                path, gate=gate, seen=self._telemetry.http, nameless=nameless(self._config)
+                path,
+                gate=gate,
+                seen=self._telemetry.http,
+                has_waypoint=lambda: self._node_waypoint.follows_http,
+                nameless=nameless(self._config),
             )
         aside = [
             asyncio.create_task(self._telemetry.run()),

@@ -25,6 +25,7 @@ from runtime.telemetry.http_metrics import PASSED, HttpMetrics
 
 if TYPE_CHECKING:  # a start without HTTP imports none of it
     from runtime.control.explain_request import RulingOf
+    from runtime.control.http_standing import Standings
 
 Json = Mapping[str, Any]
 Hits = Mapping[tuple[str, str, int], Json]  # by table, virtual host and number of the route
@@ -43,6 +44,7 @@ class HttpSeen:
     def __init__(self, directory: Directory, access_log: AccessLog) -> None:
         self.metrics = HttpMetrics()
         self.ruling_of: RulingOf | None = None
+        self.standings: Callable[[], Standings] = dict
         self._directory, self._access_log = directory, access_log
         self._stats: RouteStats | None = None
         self._passed: Callable[[], Mapping[str, int]] = dict
@@ -58,6 +60,7 @@ class HttpSeen:
         passed: Callable[[], Mapping[str, int]],
         gate: Path,
         ruling_of: RulingOf | None = None,
+        standings: Callable[[], Standings] = dict,
     ) -> None:
         """The path is there.
 
@@ -66,8 +69,9 @@ class HttpSeen:
             passed: what became of the messages of clients (`DataPath.gate_counters`).
             gate: the gate's control socket.
             ruling_of: what authorization says of cases (`HttpPorts.ruling_of`).
+            standings: what became of the tables (`HttpControl.standings`).
         """
-        self.ruling_of = ruling_of
+        self.ruling_of, self.standings = ruling_of, standings
         self._stats, self._passed, self._gate = stats, passed, gate
         self.metrics.attach(stats, passed)
         try:
@@ -172,6 +176,7 @@ class HttpSeen:
             "heads_not_routed": {
                 reason: count for reason, count in self._stats.verdicts().items() if count
             },
+            "at_waypoint": self._at_waypoint(),
             "unrouted": described(self._stats.unrouted()),
             "folded_routes": self._stats.folded,
             "overflows": self._stats.overflows(),
@@ -183,6 +188,12 @@ class HttpSeen:
                 "dropped": self._stats.log_dropped() + self._access_log.dropped,
             },
         }
+
+    def _at_waypoint(self) -> Json:
+        """Routes that take a waypoint, as they were really written."""
+        from runtime.control.http_standing import summed
+
+        return summed(self.standings().values())
 
     def _ejected(self) -> list[Json]:
         """Who is out, ready for JSON; nobody where the gate does not say."""

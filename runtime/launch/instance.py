@@ -219,11 +219,13 @@ class Instance:
     def _routes(self, service: str | None) -> Json:
         from runtime.control.routes import describe_routes
 
+        seen = self._telemetry.http
         return describe_routes(
             self._view,
             why_not=self._why_not(),
             service=service,
-            hits=self._telemetry.http.hits(),
+            hits=seen.hits(),
+            standings=seen.standings(),
             nameless=nameless(self._config),
         )
 

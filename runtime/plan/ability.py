@@ -9,6 +9,8 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from runtime.model.http import RouteMatch
+from runtime.tables.http_numbers import SLOTS
+from runtime.tables.http_ports import MOST_HASHES
 
 
 class Feature(StrEnum):
@@ -34,16 +36,16 @@ class Limits:
     Attributes:
         routes: of a port, over all its virtual hosts.
         virtual_hosts: of a port.
-        header_names: different headers that the routes of a port ask for.
-        query_names: different query parameters, likewise.
+        names: different headers and query parameters that the routes of a port ask for, together.
+        hashes: hash policies of a route.
         clusters: of a route.
         body: bytes of a direct response.
     """
 
     routes: int = 65_536
     virtual_hosts: int = 16_384
-    header_names: int = 16
-    query_names: int = 16
+    names: int = SLOTS
+    hashes: int = MOST_HASHES
     clusters: int = 256
     body: int = 4096
 

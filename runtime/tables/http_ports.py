@@ -38,6 +38,7 @@ from runtime.tables.http_stats import UNROUTED
 from runtime.tables.http_texts import (
     Texts,
     matched,
+    reason_text,
     redirect_flags,
     redirect_text,
     why_no_body,
@@ -140,6 +141,11 @@ class _Rows:
             ruling=self.texts.place(packed, whole=True),
             ruling_size=len(packed),
         )
+
+    def waypoint(self, why: str) -> Row:
+        """What a route does that is a waypoint's: without one it says why."""
+        text = reason_text(why)
+        return _NOTHING._replace(kind=WAYPOINT, text=self.texts.place(text), text_size=len(text))
 
     def _answer(self, route: Route) -> int:
         """What every request of a route is answered with, if that is always the same."""
@@ -294,7 +300,7 @@ def case_rows(
         why = told or rough.get(index) or why_waypoint(route) or why_unhashed(route, slots or {})
         origin = cases.origin[index]
         ruling = cases.rulings[index] if cases.rulings else None
-        row = _NOTHING._replace(kind=WAYPOINT) if why else made.row(route, ruling)
+        row = made.waypoint(why) if why else made.row(route, ruling)
         stat = UNROUTED if origin is None else stats[origin] if stats else 0
         rows.append(row._replace(stat=stat).pack())
         if why and origin is not None:

@@ -89,6 +89,7 @@ class Ports:
 @dataclass
 class Written:
     waypoint: dict[int, str] = field(default_factory=dict)
+    partly: dict[int, str] = field(default_factory=dict)
 
 
 def table(name: str, cluster: str) -> RouteTable:

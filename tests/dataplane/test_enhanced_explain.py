@@ -163,7 +163,7 @@ def test_each_part_of_an_answer(stage: Stage, seen: HttpSeen) -> None:
     ]
     assert all(len(one["endpoints"]) == 1 for one in answer["clusters"])
     assert explained(stage, seen, head("/no"))["status"] == 403
-    assert explained(stage, seen, head("/far"))["does"] == "at the waypoint"
+    assert explained(stage, seen, head("/far"))["does"] == "at the waypoint (timeout: 3s)"
     assert explained(stage, seen, head("/far/x", "x-beta: yes"))["route"]["name"] == "beta"
     assert "no route of its virtual host" in explained(stage, seen, head("/zzz"))["does"]
     elsewhere = explained(stage, seen, head("/a", "Host: nobody.example"))

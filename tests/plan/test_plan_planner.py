@@ -209,7 +209,7 @@ def asking(*names: str) -> Route:
 
 def test_names_over_the_limit_are_left_out_of_the_match_and_the_route_is_the_waypoints():
     http = picture(asking("a", "b"), asking("b", ":method"), asking("c", "a"))
-    ability = Ability(limits=Limits(header_names=2))
+    ability = Ability(limits=Limits(names=2))
     first, second, third = make_plan(http, ability=ability).ports[None, 80].hosts[0].routes
     assert (first.place, second.place, third.place) == (
         Place.KERNEL,
@@ -222,7 +222,7 @@ def test_names_over_the_limit_are_left_out_of_the_match_and_the_route_is_the_way
 
 def test_query_parameters_over_the_limit_likewise():
     match = RouteMatch(ANY.path, (), (QueryMatch("a", PRESENT), QueryMatch("b", PRESENT)))
-    planned = only(picture(route(match=match)), Ability(limits=Limits(query_names=1)))
+    planned = only(picture(route(match=match)), Ability(limits=Limits(names=1)))
     assert planned.place is Place.WAYPOINT
     assert planned.match.query == (QueryMatch("a", PRESENT),)
 
@@ -361,7 +361,7 @@ NAMES = st.lists(st.sampled_from("abcdef"), max_size=4)
 @settings(deadline=None)  # a busy machine is no failure
 def test_a_planned_match_never_asks_for_more_than_the_route_does(asked, most):
     http = picture(*(asking(*names) for names in asked))
-    routes = make_plan(http, ability=Ability(limits=Limits(header_names=most)))
+    routes = make_plan(http, ability=Ability(limits=Limits(names=most)))
     used = set()
     for planned in routes.ports[None, 80].hosts[0].routes:
         assert set(planned.match.headers) <= set(planned.route.match.headers)

@@ -157,7 +157,7 @@ struct kmesh_route_key {
 
 #define KMESH_ROUTE_FORWARD  1
 #define KMESH_ROUTE_ANSWER   2 /* with `status` and nothing else */
-#define KMESH_ROUTE_WAYPOINT 3 /* neither the kernel nor the gate can do all of it */
+#define KMESH_ROUTE_WAYPOINT 3 /* neither the kernel nor the gate can do all of it; a text: why */
 #define KMESH_ROUTE_REDIRECT 4 /* with `status`, and a text of four parts */
 #define KMESH_ROUTE_GOVERNED 5 /* forward, after a step that is the gate's alone */
 
