@@ -160,6 +160,9 @@ static void refuse(struct route *route, int verdict)
 	case KMESH_HTTP_TOO_LONG:
 		stop(route, ROUTE_REFUSE, 431, "the head is longer than 8 KiB");
 		return;
+	case KMESH_HTTP_MANY_FIELDS:
+		stop(route, ROUTE_REFUSE, 431, "the head has more than 100 header lines");
+		return;
 	case KMESH_HTTP_UNDECIDED:
 	case KMESH_HTTP_VERSION:
 	case KMESH_HTTP_BAD_METHOD:

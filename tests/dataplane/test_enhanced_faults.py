@@ -124,6 +124,16 @@ def test_what_is_not_plainly_right_is_refused_and_reaches_nobody(
     assert routed.ask(["/a", "/b"]) == ["a", "b"]
 
 
+def test_what_a_head_has_too_much_of_is_told(routed: Stage) -> None:
+    start = "GET /a HTTP/1.1\r\nHost: x\r\n"
+    for lines, told in (
+        ("X: y\r\n" * 99, "HTTP/1.1 200 "),
+        ("X: y\r\n" * 100, "x-kmesh-reason: the head has more than 100 header lines\r\n"),
+        (f"X: {'y' * 8192}\r\n", "x-kmesh-reason: the head is longer than 8 KiB\r\n"),
+    ):
+        assert told in routed.client("whole", VIP4, PORT, f"{start}{lines}\r\n")
+
+
 def test_a_request_behind_a_refused_one_is_not_looked_at(routed: Stage) -> None:
     smuggled = "GET /a HTTP/1.1\r\nHost : x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n"
     assert routed.client("whole", VIP4, PORT, smuggled, "wait").count("HTTP/1.1") == 1
