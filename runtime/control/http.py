@@ -101,6 +101,7 @@ class HttpControl:
         clusters = {name for table in tables.values() for name in table.clusters}
         self._set_clusters(clusters, http, failed)
         written = self._write(tables, places, failed)
+        failed.update({**dict(_undecided(self._held.values())), **failed})
         kept = set(self._point(places, tables, written, failed))
         try:
             self._ports.keep_ports(kept)
@@ -211,7 +212,8 @@ class HttpControl:
                 # Never was in the kernel, or not since this daemon runs: leave what is there.
                 yield self._ports.key_of(address, port)
                 continue
-            waypoint = self._ports.waypoint_of(address, port) if found.waypoint else 0
+            needed = found.waypoint or found.undecided
+            waypoint = self._ports.waypoint_of(address, port) if needed else 0
             if waypoint and tables[key].is_all_waypoint:
                 continue  # the kernel leads the whole connection there
             try:
@@ -222,6 +224,16 @@ class HttpControl:
 
 def _key(planned: PlannedPort) -> _PortKey:
     return planned.port.listener, planned.port.table
+
+
+def _undecided(held: Iterable[_Held]) -> Iterator[tuple[str, str]]:
+    """Of which routes some requests are the waypoint's, by their tables."""
+    for one in held:
+        routes = one.written.undecided
+        if routes:
+            number, why = min(routes.items())
+            told = f"some requests of {len(routes)} routes (the first is number {number + 1}) are the waypoint's: {why}"
+            yield f"route table {one.planned.port.table}", told
 
 
 def _connect_ms(cluster: Cluster | None) -> int:

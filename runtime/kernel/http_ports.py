@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runtime.bpf.maps import BpfMap
 from runtime.kernel.http_inner import INNER, add_inner, keep_inner, keep_sets, put_set
@@ -57,11 +57,13 @@ class Written:
     """A table in the kernel: what a port's element is to say, and which routes are a waypoint's, and why.
 
     `decisions` has what authorization says of each case: the names of policies are nowhere in the maps.
+    `undecided` has the routes of which some requests are a waypoint's, and why.
     """
 
     value: HttpPort
     waypoint: Mapping[int, str]
     decisions: tuple[Decision | None, ...] = ()
+    undecided: Mapping[int, str] = field(default_factory=dict)
 
 
 def _port_key(address: IPAddress | str, port: int) -> bytes:
@@ -240,7 +242,12 @@ class HttpPorts:
         self.stats.hold(rows.number, stats)
         answers = self._write(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0, answers)
-        return Written(value, rows.waypoint, rows.decisions)
+        undecided = {
+            origin: why
+            for case, why in compiled.undecided.items()
+            if (origin := rows.origin[case]) is not None
+        }
+        return Written(value, rows.waypoint, rows.decisions, undecided)
 
     def point(
         self, address: IPAddress | str, port: int, written: Written, *, waypoint: int = 0

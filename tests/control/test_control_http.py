@@ -84,6 +84,7 @@ class Ports:
 @dataclass
 class Written:
     waypoint: dict[int, str] = field(default_factory=dict)
+    undecided: dict[int, str] = field(default_factory=dict)
 
 
 def table(name: str, cluster: str) -> RouteTable:
@@ -209,3 +210,25 @@ def test_a_table_that_cannot_be_expressed_is_named(world: World) -> None:
     failed = world.bring(HttpChange(tables={"a": table("a", "b")}))
     assert failed == {"route table a": "more states than fit: all of it is the waypoint's"}
     assert tried == ["a", "a"], "requests are to be told, not to be routed by the table of before"
+
+
+def test_routes_that_are_not_told_apart_are_named_as_long_as_it_is_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pointed: list[int] = []
+
+    def point(address: Any, port: int, _written: Any, *, waypoint: int) -> bytes:
+        pointed.append(waypoint)
+        return world.ports.key_of(address, port)
+
+    written = Written(undecided={0: "there is no room"})
+    monkeypatch.setattr(world.ports, "write", lambda *_, **__: written)
+    monkeypatch.setattr(world.ports, "waypoint_of", lambda *_: 7)
+    monkeypatch.setattr(world.ports, "point", point)
+    failed = world.bring(HttpChange(tables={"a": table("a", "b")}))
+    assert failed == {
+        "route table a": "some requests of 1 routes (the first is number 1) are the waypoint's: there is no room"
+    }
+    assert pointed == [7, 0], "the waypoint of one, and none where none is needed"
+    assert world.bring(HttpChange(endpoints={"a": endpoints("a", "10.0.0.9")})) == failed
+    assert not world.control.is_behind
