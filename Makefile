@@ -114,11 +114,11 @@ cluster-down: setup ## end that cluster and remove everything of it
 manifests: setup ## write helm/manifests/ again, from the chart
 	@$(BIN)/python -m ci.cluster.manifests
 
-bench: setup-test ## measure: prober, pipeline, initial sync, new connections, keep-alive
+bench: setup-test ## measure: prober, pipeline, initial sync, new connections, keep-alive (FULL=1: every size of HTTP requests)
 	@ci/setup/setup build engine test bench
 	@$(BIN)/python -m runtime.compile bpf build/bpf
 	@$(BIN)/python -m runtime.compile.native build/bin
-	@$(AS_ROOT) $(BIN)/python -m ci.bench --output $(OUTPUT)
+	@$(AS_ROOT) $(BIN)/python -m ci.bench --output $(OUTPUT) $(if $(FULL),--full)
 
 pressure: setup-test ## 1,000 clients that do all that clients do, while endpoints, daemon and gate come and go
 	@$(AS_ROOT) env KMESH_PRESSURE=$(PRESSURE) KMESH_PRESSURE_FIGURES=$(CURDIR)/build/pressure.json \

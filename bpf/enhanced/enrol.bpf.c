@@ -77,6 +77,8 @@ static __always_inline void enrol(struct bpf_sock_ops *ctx)
 	client->cookie = bpf_get_socket_cookie(ctx);
 	client->sock = kernel_socket(sk);
 	client->first = ctx->snd_una;
+	client->passed_at = -1; /* none was */
+	client->turn = bpf_get_prandom_u32();
 	if (!take_slot(client, ctx->rcv_nxt))
 		return;
 	key.netns = client->netns;

@@ -60,7 +60,8 @@ static __always_inline bool is_logged(void)
 static __always_inline bool is_idle(const struct kmesh_client *client,
 				    const struct kmesh_slot *slot)
 {
-	return slot->open && slot->taken == slot->done && slot->answered == position(client);
+	return slot->open && slot->taken == slot->done && slot->answered == position(client) &&
+	       slot->published != client->passed_at;
 }
 
 /* Not static: what is, the verifier walks again at each call. */
@@ -256,7 +257,13 @@ static __always_inline bool is_head(const struct sk_msg_md *msg)
 	       data[2] == 'A' && data[3] == 'D';
 }
 
-static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_client *client,
+/* The message goes elsewhere: the gate has nothing to answer. */
+static __always_inline void not_passed(struct kmesh_client *client, const struct kmesh_slot *slot)
+{
+	client->passed_at = slot->published - 1;
+}
+
+static __always_inline int send_to(struct sk_msg_md *msg, struct kmesh_client *client,
 				   struct kmesh_slot *slot, __u32 id, __u32 flags)
 {
 	struct kmesh_upstream *upstream = bpf_map_lookup_elem(&gate_upstreams, &id);
@@ -273,6 +280,7 @@ static __always_inline int send_to(struct sk_msg_md *msg, const struct kmesh_cli
 		kmesh_keep_head(msg, id);
 	if (!redirect(msg, upstream))
 		return pass(KMESH_QUEUE_FULL);
+	not_passed(client, slot);
 	slot->upstream = id;
 	asm volatile("" ::: "memory");
 	slot->taken += 1;
@@ -307,7 +315,7 @@ static __always_inline __u32 find_route(struct kmesh_client *client, __u32 index
 }
 
 /* A response to HEAD is without its body, and one for the access log is the gate's. */
-static __always_inline int answer(struct sk_msg_md *msg, const struct kmesh_client *client,
+static __always_inline int answer(struct sk_msg_md *msg, struct kmesh_client *client,
 				  const struct kmesh_slot *slot)
 {
 	int verdict;
@@ -315,6 +323,7 @@ static __always_inline int answer(struct sk_msg_md *msg, const struct kmesh_clie
 	if (!kmesh_answers_here() || is_logged() || is_head(msg) ||
 	    !kmesh_respond(msg, client, slot, &verdict))
 		return pass(KMESH_NOT_ROUTED);
+	not_passed(client, slot);
 	return verdict;
 }
 
@@ -327,7 +336,7 @@ static __always_inline int send_request(struct sk_msg_md *msg, struct kmesh_clie
 	kind = find_route(client, client->outcome.route, &choice.cluster);
 	if (kind == KMESH_ROUTE_ANSWER)
 		return answer(msg, client, slot);
-	if (!kind || kmesh_pick(&choice))
+	if (!kind || kmesh_pick_in_turn(&choice, client->turn++))
 		return pass(KMESH_NOT_ROUTED);
 	if (!find_held(client, &choice.endpoint, msg->size, &id)) {
 		if (!find_upstream(client, &choice.endpoint, msg->size, &id))
@@ -366,15 +375,18 @@ int kmesh_read_request(struct sk_msg_md *msg)
 {
 	struct kmesh_client *client = kmesh_client_of(msg);
 	struct kmesh_slot *slot;
+	bool idle;
 
 	slot = client ? slot_of(client) : NULL;
 	if (!slot)
 		return pass(KMESH_NOT_IDLE);
+	idle = is_idle(client, slot);
+	client->passed_at = slot->published; /* what does not pass takes it back */
 	if (slot->taken != slot->done)
 		slot->pipelines = 1;
 	else if (kmesh_comes_before_home(slot))
 		slot->doubted_ns = slot->homed_ns;
-	else if (is_idle(client, slot))
+	else if (idle)
 		return take(msg, client, slot);
 	return pass(KMESH_NOT_IDLE);
 }

@@ -9,6 +9,7 @@ import click
 
 from ci.bench import accelerate, chosen, enhanced, images, probe, restart, sync, traffic
 from ci.bench.measure import Result, as_json, show
+from ci.bench.plot import draw
 from runtime import ui
 
 _TARGET = Path("build") / "bench"
@@ -19,6 +20,12 @@ def _accelerate(*, rounds: int) -> Result:
     return Result("accelerate", title, accelerate.measure(rounds))
 
 
+def _enhanced(*, rounds: int, full: bool = False) -> Result:
+    result = enhanced.measure(rounds=rounds, full=full)
+    (_TARGET / "enhanced.svg").write_text(draw(result.rows), encoding="utf-8")
+    return result
+
+
 # accelerate last: it moves this process into a network namespace of its own.
 _ALL = {
     "probe": probe.measure,
@@ -26,7 +33,7 @@ _ALL = {
     "sync": sync.measure,
     "restart": restart.measure,
     "traffic": traffic.measure,
-    "enhanced": enhanced.measure,
+    "enhanced": _enhanced,
     "chosen": chosen.measure,
     "changed": chosen.measure_changes,
     "accelerate": _accelerate,
@@ -36,20 +43,20 @@ _ALL = {
 @click.command()
 @click.option("--only", type=click.Choice(list(_ALL)), help="One benchmark instead of all.")
 @click.option("--rounds", default=3, show_default=True, help="How often each is run.")
+@click.option("--full", is_flag=True, help="HTTP requests of every size and number of connections.")
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def bench(only: str | None, rounds: int, output: str) -> None:
+def bench(*, only: str | None, rounds: int, full: bool, output: str) -> None:
     """Measure prober, pipeline, sync and restart, requests, changes of endpoints, and same-node acceleration.
-
-    `python -m ci.bench.enhanced --full` measures HTTP requests at every size and number of connections.
 
     Needs root, nginx, wrk, clang, a Docker engine or the right to start one, and the compiled objects
     (`make bpf`). Medians of several rounds
     in which what is compared takes turns; compare ratios, and only within a run. Each result is
-    also written to build/bench/NAME.json.
+    also written to build/bench/NAME.json, and that of HTTP requests drawn in enhanced.svg there.
     """
     _TARGET.mkdir(parents=True, exist_ok=True)
     for name in [only] if only else _ALL:
-        result = _ALL[name](rounds=rounds)
+        more = {"full": True} if full and name == "enhanced" else {}
+        result = _ALL[name](rounds=rounds, **more)
         (_TARGET / f"{name}.json").write_text(as_json(result) + "\n")
         show(result, output)
 

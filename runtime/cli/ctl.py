@@ -14,7 +14,7 @@ from runtime.cli import ctl_maps
 from runtime.cli.ctl_authz import authz
 from runtime.cli.ctl_cluster import complete_node, completion, nodes, pods
 from runtime.cli.ctl_explain import explain
-from runtime.cli.ctl_http import http_lines
+from runtime.cli.ctl_http import gate_lines, http_lines
 from runtime.cli.ctl_log import log_
 from runtime.cli.ctl_routes import routes
 from runtime.cli.ctl_waypoint import waypoint
@@ -98,6 +98,7 @@ def _status_lines(facts: Json) -> Iterable[tuple[str, Any]]:
         yield "policies", f"NOT ENFORCED since {since}: switched off (kmeshctl authz enable)"
     yield "telemetry", _telemetry(facts["telemetry"])
     yield from http_lines(facts["telemetry"].get("http"))
+    yield from gate_lines(facts.get("gate") or {})
     for line in _waypoints(facts["waypoints"] or {}):
         yield "waypoints", line
     if facts.get("node_waypoint"):

@@ -35,6 +35,7 @@ def http_lines(facts: Json | None) -> Iterator[tuple[str, str]]:
     for reason, count in facts["heads_not_routed"].items():
         heads = ui.count(count, "head")
         yield "", f"- {heads} that no route was looked up for: {reason.replace('_', ' ')}"
+    yield from _at_waypoint(facts["at_waypoint"])
     unrouted = facts["unrouted"]["hits"]
     if unrouted:
         yield "", f"- {ui.count(unrouted, 'request')} that no route took, or that were refused"
@@ -45,6 +46,40 @@ def http_lines(facts: Json | None) -> Iterator[tuple[str, str]]:
     dropped = facts["access_log"]["dropped"]
     if dropped:
         yield "", f"- {ui.count(dropped, 'line')} of the access log that nobody took in time"
+
+
+def _at_waypoint(facts: Json) -> Iterator[tuple[str, str]]:
+    """Routes that the path does not serve itself, or not all of them."""
+    if facts["routes"]:
+        yield "", f"- {ui.count(facts['routes'], 'route')} at the waypoint (`kmeshctl routes`)"
+    for one in facts["reasons"]:
+        yield "", f"  {one['routes']} for: {one['why']}"
+    if facts["partly"]:
+        partly = ui.count(facts["partly"], "route")
+        yield (
+            "",
+            f"- {partly} some requests of which take the waypoint: it cannot be told whose they are",
+        )
+    if facts["tables"]:
+        yield (
+            "",
+            f"- all of {ui.count(facts['tables'], 'route table')} at the waypoint, as the sync state says",
+        )
+
+
+def gate_lines(facts: Json) -> Iterator[tuple[str, str]]:
+    """Where the gate is at a limit; none where it has room."""
+    if waiting := facts.get("waiting"):
+        yield "gate", f"{ui.count(waiting, 'request')} waiting until there is room for a connection"
+    if ended := facts.get("ended_early"):
+        ends = ui.count(ended, "connection")
+        yield "gate", f"{ends} to endpoints ended early, to make room for others"
+    if refused := facts.get("pools_full"):
+        times = ui.count(refused, "time")
+        yield (
+            "gate",
+            f"too many endpoints in use for the kernel, {times}: requests to them pass to the gate",
+        )
 
 
 def _governed(facts: Json) -> Iterator[tuple[str, str]]:

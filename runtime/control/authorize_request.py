@@ -92,17 +92,17 @@ def _http(asked: Asked, planned: PlannedPort) -> Json:
     unsure = [one for one in (*planned.reasons, *port.beyond) if one.startswith(_LOST)]
     number, why_not = _walked(bare, port, asked.head)
     taken = routes[number] if number is not None else None
-    decision = None
+    ruling = None
     if not why_not:
         cases = split(_only(bare, number), port, client=asked.client.meets)
         number, why_not = _walked(cases.table, port, asked.head)
         if number is not None:
-            decision = cases.decisions[number]
+            ruling = cases.rulings[number]
             unsure += _routes(cases.table)[number].beyond
     unsure += why_not
     told = (*port.beyond, *(taken.reasons if taken else ()))
     unsure += [one for one in told if one.startswith(_LOST) and one not in unsure]
-    found = named(decision) if decision else {"allowed": True, "policies": [], "meaning": _FREE}
+    found = named(ruling) if ruling else {"allowed": True, "policies": [], "meaning": _FREE}
     if unsure:
         found = {"allowed": None, "policies": [], "meaning": f"cannot be told: {'; '.join(unsure)}"}
     place = taken.place if taken else planned.missing

@@ -15,11 +15,12 @@ from runtime.model.mesh import IPAddress
 from runtime.plan.walk import Content, Routed, route
 from runtime.tables.enhanced_layout import FrontendKey, HttpPort, RouteKey, RouteStat
 from runtime.tables.enhanced_layout import Route as Row
-from runtime.tables.http_authorization import Decision
+from runtime.tables.http_clients import Ruling
 from runtime.tables.http_governed import read_governed
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_ports import ANSWER, FORWARD, GOVERNED, REDIRECT, WAYPOINT, mapped
 from runtime.tables.http_stats import RouteName
+from runtime.tables.http_texts import reason_in
 from runtime.tables.lookup import host_port, read_cluster
 
 Json = Mapping[str, Any]
@@ -28,18 +29,17 @@ _TRIES = 5
 _DOES = {
     FORWARD: "to an endpoint",
     ANSWER: "answered by the gate",
-    WAYPOINT: "at the waypoint",
     REDIRECT: "redirected by the gate",
     GOVERNED: "to an endpoint, by the gate",
 }
 
 
-class DecisionOf(Protocol):
-    """What authorization says of a case of a port's table: `HttpPorts.decision_of`."""
+class RulingOf(Protocol):
+    """What authorization says of a case of a port's table: `HttpPorts.ruling_of`."""
 
     def __call__(
         self, address: IPAddress, port: int, *, table: int, case: int
-    ) -> Decision | None: ...
+    ) -> Ruling | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ def explain_request(
     *,
     routes: Mapping[int, RouteName],
     clusters: Mapping[int, str],
-    decision_of: DecisionOf | None = None,
+    ruling_of: RulingOf | None = None,
 ) -> Json:
     """Which route, clusters and endpoints a request meets.
 
@@ -115,7 +115,7 @@ def explain_request(
         tables: the kernel's.
         routes: what routes are called, by the number of their counters' owner.
         clusters: what clusters are called, by number.
-        decision_of: what authorization says of a case; the maps do not tell.
+        ruling_of: what authorization says of a case; the maps do not tell.
 
     Raises:
         KmeshError: nothing is routed at that address, or it is being replaced all the time.
@@ -125,7 +125,7 @@ def explain_request(
         answer = _walk(question, tables, port, routes=routes, clusters=clusters)
         if answer is not None:
             case = answer.pop("case")
-            return answer | {"authorization": _authorization(question, port, case, decision_of)}
+            return answer | {"authorization": _authorization(question, port, case, ruling_of)}
     raise KmeshError("the routes are being replaced; ask again")
 
 
@@ -150,6 +150,8 @@ def _walk(
     clusters: Mapping[int, str],
 ) -> dict[str, Any] | None:
     """None: something went while it was read."""
+    if not port.table:
+        return _without_table(question)
     grammar = tables.content("http_grammars", port.grammar)
     graph = tables.content("http_graphs", port.graph)
     if grammar is None or graph is None:
@@ -158,7 +160,7 @@ def _walk(
     answer: dict[str, Any] = {
         "address": str(question.address),
         "port": question.port,
-        "request": question.head.decode("latin-1").split("\r\n", 1)[0],
+        "request": _line(question),
         "verdict": routed.verdict.name.lower(),
         "steps": routed.steps,
         "case": routed.route,
@@ -174,7 +176,7 @@ def _walk(
     if value is None:
         return None
     row = Row.unpack(value)
-    answer["does"] = ", ".join((_DOES.get(row.kind, "answered by the gate"), *_before(row)))
+    answer["does"] = ", ".join((_does(tables, port, row), *_before(row)))
     answer["status"] = row.status or None
     answer["route"] = _name(tables, row, routes)
     answer["clusters"] = [
@@ -185,18 +187,47 @@ def _walk(
     return answer
 
 
+def _without_table(question: HttpQuestion) -> dict[str, Any]:
+    return {
+        "address": str(question.address),
+        "port": question.port,
+        "request": _line(question),
+        "verdict": Verdict.NO_TABLE.name.lower(),
+        "steps": 0,
+        "case": None,
+        "does": "at the waypoint: the kernel has no room for the service's routes (`kmeshctl status` says why)",
+        "route": None,
+        "status": None,
+        "clusters": [],
+    }
+
+
+def _line(question: HttpQuestion) -> str:
+    return question.head.decode("latin-1").split("\r\n", 1)[0]
+
+
 def _authorization(
-    question: HttpQuestion, port: HttpPort, case: int | None, decision_of: DecisionOf | None
+    question: HttpQuestion, port: HttpPort, case: int | None, ruling_of: RulingOf | None
 ) -> Json | None:
-    """Whose policy lets the request pass or denies it; None where no rule is asked, or known."""
-    if case is None or decision_of is None:
+    """Whose policy lets the request pass or denies it, or which clients'; None where no rule is asked, or known."""
+    if case is None or ruling_of is None:
         return None
-    found = decision_of(question.address, question.port, table=port.table, case=case)
+    found = ruling_of(question.address, question.port, table=port.table, case=case)
     return named(found) if found else None
+
+
+def _does(tables: HttpTables, port: HttpPort, row: Row) -> str:
+    if row.kind != WAYPOINT:
+        return _DOES.get(row.kind, "answered by the gate")
+    texts = tables.content("http_texts", port.table) or b""
+    why = reason_in(texts[row.text : row.text + row.text_size])
+    return f"at the waypoint ({why})" if why else "at the waypoint"
 
 
 def _before(row: Row) -> Iterator[str]:
     """What may happen to a request first, and what chooses the endpoint."""
+    if row.ruling_size:
+        yield "but 403 for some clients"
     if row.abort_of and row.abort_share:
         share = 100 * row.abort_share / row.abort_of
         yield f"but {share:g} % are aborted with {row.abort_status}"
@@ -273,7 +304,7 @@ def agrees(answer: Json, seen: Json) -> list[str]:
     }
     if seen["endpoint"] and candidates and seen["endpoint"] not in candidates:
         found.append(f"it went to {seen['endpoint']}, which is no endpoint of these clusters")
-    may_differ = "aborted" in answer["does"] or "limited" in answer["does"]
+    may_differ = any(word in answer["does"] for word in ("aborted", "limited", "some clients"))
     if may_differ:
         return found
     if not candidates and answer["status"] and seen["status"] != answer["status"]:

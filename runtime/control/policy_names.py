@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.tables.http_authorization import Decision
+from runtime.model.http import PrincipalIs, SourceIn, TextKind
+from runtime.tables.http_authorization import Decision, Sender
+from runtime.tables.http_clients import Ruling, Verdict
 
 # istio/istio pilot/pkg/security/authz/builder: policyName()
 _ISTIO = re.compile(r"ns\[(.*?)\]-policy\[(.*?)\]-rule\[(\d+)\]")
@@ -22,8 +24,48 @@ def policy_name(name: str) -> Mapping[str, Any]:
     return {"name": name, "policy": f"{namespace}/{policy}", "rule": int(rule)}
 
 
-def named(decision: Decision) -> Mapping[str, Any]:
-    """A decision with the names of the policies that made it, ready for JSON."""
+def named(ruling: Ruling) -> Mapping[str, Any]:
+    """A ruling with the names of the policies that made it, ready for JSON.
+
+    `allowed` is None where it depends on the client.
+    """
+    if isinstance(ruling, Decision):
+        return _decided(ruling)
+    names = (name for one in ruling.verdicts for name in one.decision.policies)
+    return {
+        "allowed": ruling.allowed,
+        "policies": [policy_name(one) for one in dict.fromkeys(names)],
+        "meaning": "by client: " + "; ".join(map(_verdict, ruling.verdicts)),
+    }
+
+
+def _verdict(verdict: Verdict) -> str:
+    meaning = _decided(verdict.decision)["meaning"]
+    who = " and ".join(map(_sender, verdict.senders))
+    return f"{who}: {meaning}" if who else f"else {meaning}"
+
+
+def _sender(sender: Sender) -> str:
+    match sender.condition:
+        case SourceIn(block):
+            words = f"in {block}"
+        case PrincipalIs(text) if text.kind is TextKind.PRESENT:
+            words = "with an identity"
+        case PrincipalIs(text):
+            words = f"identity {_KINDS[text.kind]}{text.value}"
+    return words if sender.wanted else f"not {words}"
+
+
+_KINDS = {
+    TextKind.EXACT: "",
+    TextKind.PREFIX: "beginning with ",
+    TextKind.SUFFIX: "ending with ",
+    TextKind.CONTAINS: "with ",
+    TextKind.REGEX: "like ",
+}
+
+
+def _decided(decision: Decision) -> Mapping[str, Any]:
     policies = [policy_name(one) for one in decision.policies]
     words = ", ".join(map(_words, policies))
     if decision.allowed:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runtime.control.http_standing import Standings, as_written
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.model.mesh import Service
@@ -23,7 +24,13 @@ _NOT_FOLLOWED = (
 
 
 def describe_routes(
-    view: View, *, why_not: str, service: str | None, hits: Hits | None = None
+    view: View,
+    *,
+    why_not: str,
+    service: str | None,
+    hits: Hits | None = None,
+    standings: Standings | None = None,
+    nameless: str = "",
 ) -> Json:
     """Every route with its place, ready for JSON.
 
@@ -31,28 +38,32 @@ def describe_routes(
         view: what is known.
         why_not: why the enhanced path does not run; "" where it does.
         hits: what came to each route, by its table, virtual host and number; None where that is not known.
+        standings: what became of the tables in the kernel; None where nothing is brought there.
         service: of this service alone: `namespace/name`, `name.namespace`, a hostname, or a name.
+        nameless: why it is not known who the workloads of this node are; "" where it is.
 
     Raises:
         KmeshError: there is no such service.
     """
     services = chosen(view.services.copy(), service)
     answer = {"serves": not why_not, "why_not": why_not, "known": False, "note": "", "routes": []}
-    plan = plan_of(view, why_not=why_not)
+    plan = plan_of(view, why_not=why_not, nameless=nameless)
     if plan is None:
         return answer | {"note": _NOT_FOLLOWED if view.http is None else "HTTP has not come yet"}
-    rows = [_with_hits(row, hits) for row in route_rows(plan, services)]
+    rows = [
+        _with_hits(as_written(row, standings or {}), hits) for row in route_rows(plan, services)
+    ]
     note = "" if rows else "no service here has HTTP routes"
     return answer | {"known": True, "note": note, "routes": rows}
 
 
-def plan_of(view: View, *, why_not: str) -> Plan | None:
+def plan_of(view: View, *, why_not: str, nameless: str = "") -> Plan | None:
     """The plan of what is known now, for a path or for want of one; None where no HTTP is known."""
     if view.http is None or not view.http.known:
         return None
     return make_plan(
         view.http.copy(),
-        ability=ability(why_not),
+        ability=ability(why_not, nameless=nameless),
         services=view.services.copy(),
         workloads=view.workloads.copy(),
         policies=view.policies.copy(),

@@ -13,9 +13,10 @@
 
 enum { NOTHING, AN_ADDRESS, AN_IDENTITY };
 
-/* The best so far of either family. */
+/* The best so far of either family: one that is a workload's, else any. */
 struct found {
-	__be32 address[2][4];
+	__be32 addresses[2][SPACE_SOURCES][4];
+	uint32_t count[2];
 	int what[2];
 };
 
@@ -36,10 +37,14 @@ static void consider(struct found *found, const struct ifaddrmsg *about, const v
 		return;
 	memcpy(family ? address : address + 3, data, family ? 16 : 4);
 	what = is_known(address) ? AN_IDENTITY : AN_ADDRESS;
-	if (what <= found->what[family])
+	if (what < found->what[family])
 		return;
+	if (what > found->what[family])
+		found->count[family] = 0;
 	found->what[family] = what;
-	memcpy(found->address[family], address, sizeof(address));
+	if (found->count[family] < SPACE_SOURCES)
+		memcpy(found->addresses[family][found->count[family]], address, sizeof(address));
+	found->count[family]++;
 }
 
 /* IFA_LOCAL is the near end of a point-to-point link, and what IPv4 always has. */
@@ -56,22 +61,28 @@ static void read_address(struct found *found, struct nlmsghdr *message)
 		consider(found, about, data);
 }
 
-static bool read_some(struct found *found, int fd)
+/* False: nothing more comes; `whole` then, if that was all. */
+static bool read_some(struct found *found, int fd, bool *whole)
 {
 	static char answer[32768] __attribute__((aligned(8)));
 	int got = recv(fd, answer, sizeof(answer), 0);
 
+	if (got <= 0)
+		return false;
 	for (struct nlmsghdr *message = (void *)answer; NLMSG_OK(message, (unsigned int)got);
 	     message = NLMSG_NEXT(message, got)) {
-		if (message->nlmsg_type != RTM_NEWADDR)
+		if (message->nlmsg_type != RTM_NEWADDR) {
+			*whole = message->nlmsg_type == NLMSG_DONE;
 			return false;
+		}
 		read_address(found, message);
 	}
-	return got > 0;
+	return true;
 }
 
-static void ask(struct space *space, struct found *found)
+static bool ask(struct space *space, struct found *found)
 {
+	bool whole = false;
 	struct {
 		struct nlmsghdr head;
 		struct ifaddrmsg about;
@@ -81,30 +92,57 @@ static void ask(struct space *space, struct found *found)
 	int fd = space_netlink(space);
 
 	if (fd < 0)
-		return;
+		return false;
 	if (send(fd, &question, sizeof(question), 0) == sizeof(question))
-		while (read_some(found, fd))
+		while (read_some(found, fd, &whole))
 			;
 	close(fd);
+	return whole;
+}
+
+static void look(struct space *space)
+{
+	struct found found = {};
+
+	if (space->asked && loop_now - space->asked <= KNOWN_SECONDS * 1000)
+		return;
+	space->sources_known = ask(space, &found);
+	space->asked = loop_now;
+	for (int i = 0; i < 2; i++)
+		space->has_workload[i] = found.what[i] == AN_IDENTITY;
+	memcpy(space->source_count, found.count, sizeof(found.count));
+	memcpy(space->sources, found.addresses, sizeof(found.addresses));
+}
+
+bool space_sources(struct space *space, const __be32 *like, const __be32 (**addresses)[4],
+		   uint32_t *count)
+{
+	int family = like[0] || like[1] || like[2] != htonl(0xffff);
+
+	look(space);
+	if (!space->source_count[family])
+		family = !family;
+	*addresses = space->sources[family];
+	*count = space->source_count[family];
+	if (*count <= SPACE_SOURCES)
+		return space->sources_known;
+	*count = SPACE_SOURCES;
+	return false;
+}
+
+bool space_is_nobodys(struct space *space)
+{
+	look(space);
+	return space->sources_known && !space->has_workload[0] && !space->has_workload[1];
 }
 
 bool space_source(struct space *space, const __be32 *like, __be32 *address)
 {
-	int family = like[0] || like[1] || like[2] != htonl(0xffff);
+	const __be32(*addresses)[4];
+	uint32_t count;
 
-	if (!space->asked || loop_now - space->asked > KNOWN_SECONDS * 1000) {
-		struct found found = {};
-
-		ask(space, &found);
-		space->asked = loop_now;
-		for (int i = 0; i < 2; i++) {
-			space->has_source[i] = found.what[i];
-			memcpy(space->source[i], found.address[i], sizeof(found.address[i]));
-		}
-	}
-	if (!space->has_source[family])
-		family = !family;
-	if (space->has_source[family])
-		memcpy(address, space->source[family], sizeof(space->source[family]));
-	return space->has_source[family];
+	space_sources(space, like, &addresses, &count);
+	if (count)
+		memcpy(address, addresses[0], sizeof(addresses[0]));
+	return count;
 }

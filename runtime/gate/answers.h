@@ -3,7 +3,7 @@
 #ifndef KMESH_GATE_ANSWERS_H
 #define KMESH_GATE_ANSWERS_H
 
-#include <kmesh/gate_types.h>
+#include "gate.h"
 #include <kmesh/http/types.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +18,9 @@ size_t redirect_write(const struct kmesh_route *route, const char *texts, const 
 /* limit.c */
 bool limit_exceeded(const struct kmesh_route *route);
 bool limit_aborts(const struct kmesh_route *route);
+
+/* admit.c: by a ruling; false: the client may not, and why, where that is not by the rules */
+bool admit(const struct session *session, const void *ruling, size_t size, const char **reason);
 
 /* hash.c */
 bool hash_request(const struct kmesh_route *route, const char *texts, size_t texts_size,

@@ -150,7 +150,7 @@ void breaker_seek(struct exchange *exchange, struct pool *pool)
 	exchange->upstream = upstream_dial(pool, exchange);
 	if (exchange->upstream)
 		set_pending(exchange, true);
-	else
+	else if (!exchange->scarce)
 		breaker_failed(exchange);
 }
 
@@ -182,8 +182,12 @@ static void serve(struct pool *pool)
 		} else if (may_dial(pool)) {
 			wait_no_more(exchange);
 			exchange->upstream = upstream_dial(pool, exchange);
-			if (!exchange->upstream)
+			if (!exchange->upstream && exchange->scarce) {
+				set_pending(exchange, false);
+				scarce_wait(exchange);
+			} else if (!exchange->upstream) {
 				exchange_connected(exchange, ECONNREFUSED);
+			}
 		} else {
 			return;
 		}

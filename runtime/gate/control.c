@@ -8,7 +8,8 @@
  *	access-log N	one in N requests is for the access log (accesslog.c), 0: none; "ok"
  *	status		"ok" and what there is, as words
  *	ejected		"ok" and who outlier detection has out, each a word (govern.c)
- *	hand-over MAPS	everything goes to who asks (handover.c); MAPS: whose maps it has
+ *	hand-over MAPS heads	everything goes to who asks (handover.c); MAPS: whose maps it has;
+ *		heads: it takes the starts of heads too, which versions before did not
  *	stop		"ok", and the end
  */
 #define _GNU_SOURCE
@@ -70,14 +71,10 @@ static void add_space(int fd, uint64_t cookie, int netns)
 	struct space *space = space_find(cookie);
 	const char *error = "a namespace's descriptor must come with it";
 
-	if (space) {
-		if (netns >= 0)
-			close(netns);
-	} else if (netns >= 0 && cookie) {
+	if (netns >= 0 && cookie && !space)
 		space = space_add(cookie, netns, &error);
-		if (!space)
-			close(netns);
-	}
+	else if (netns >= 0)
+		close(netns);
 	if (space)
 		answer(fd, "ok %u", space->port);
 	else
@@ -117,9 +114,10 @@ static void status(int fd)
 	governed = governed_count(&ejected, &pending);
 	answer(fd,
 	       "ok pid=%d spaces=%u sessions=%u busy=%u idle=%u handing_over=%d "
-	       "spliced=%" PRIu64 " descriptors=%" PRIu64 " governed=%u ejected=%u pending=%u",
+	       "spliced=%" PRIu64 " descriptors=%" PRIu64 " governed=%u ejected=%u pending=%u "
+	       "waiting=%u ended_early=%" PRIu64 " pools_full=%u",
 	       getpid(), count, session_count, busy, idle, handing_over, bulk_moved, descriptors(),
-	       governed, ejected, pending);
+	       governed, ejected, pending, scarce_waiting, scarce_ended, maps_pools_refused);
 }
 
 static void tell_ejected(int fd)
@@ -144,6 +142,7 @@ static void obey(struct caller *caller, char *command, int descriptor)
 	static const char log_command[] = "access-log ";
 	int fd = caller->watch.fd;
 	uint64_t cookie = 0;
+	char takes[8] = "";
 	uint32_t maps;
 
 	if (sscanf(command, "space %" SCNu64, &cookie) == 1) {
@@ -162,10 +161,10 @@ static void obey(struct caller *caller, char *command, int descriptor)
 		status(fd);
 	} else if (!strcmp(command, "ejected")) {
 		tell_ejected(fd);
-	} else if (sscanf(command, "hand-over %u", &maps) == 1 && !handing_over) {
+	} else if (sscanf(command, "hand-over %u %7s", &maps, takes) >= 1 && !handing_over) {
 		loop_release(&caller->watch);
 		control_stop_listening();
-		handover_begin(fd, maps == maps_identity());
+		handover_begin(fd, maps == maps_identity(), !strcmp(takes, "heads"));
 		loop_free_later(caller);
 	} else if (!strcmp(command, "stop")) {
 		answer(fd, "ok");

@@ -26,6 +26,7 @@ static struct exchange *make(struct session *session)
 void exchange_leave_upstream(struct exchange *exchange, bool reset)
 {
 	breaker_leave(exchange);
+	scarce_leave(exchange);
 	if (exchange->upstream)
 		upstream_close(exchange->upstream, reset);
 	exchange->upstream = NULL;
@@ -36,6 +37,7 @@ static void forget(struct exchange *exchange)
 {
 	stat_end(&exchange->measure, exchange->session);
 	breaker_leave(exchange);
+	scarce_leave(exchange);
 	if (exchange->route.governed)
 		exchange->route.governed->users--;
 	exchange->session->exchange = NULL;
@@ -249,6 +251,7 @@ static void seek(struct exchange *exchange)
 	struct pool *pool;
 
 	exchange->dials++;
+	exchange->scarce = false;
 	if (route_is_relayed(&exchange->route)) {
 		exchange->upstream = waypoint_seek(exchange);
 		return;
@@ -269,6 +272,8 @@ static void seek(struct exchange *exchange)
 
 static const char *no_way(const struct exchange *exchange)
 {
+	if (exchange->scarce)
+		return "the gate can have no more connections";
 	return route_is_relayed(&exchange->route) ? waypoint_out_of_reach(&exchange->route)
 						  : "no connection to an endpoint";
 }
@@ -283,8 +288,15 @@ static bool seek_until_found(struct exchange *exchange)
 		    !route_again(&exchange->route))
 			return false;
 		seek(exchange);
-		if (exchange->upstream || exchange->waits_in)
+		if (exchange->upstream || exchange->waits_in) {
+			scarce_leave(exchange);
 			return true;
+		}
+		if (exchange->scarce) {
+			exchange->dials--;
+			scarce_wait(exchange);
+			return true;
+		}
 	}
 }
 
@@ -341,6 +353,20 @@ void exchange_connected(struct exchange *exchange, int error)
 	}
 	exchange->response_begun |= exchange->tunnel; /* from now on the waypoint speaks */
 	exchange_writable(exchange);
+}
+
+void exchange_seek_again(struct exchange *exchange)
+{
+	if (!seek_until_found(exchange))
+		give_up(exchange);
+	else if (exchange->upstream && exchange->upstream->state == UPSTREAM_BUSY)
+		exchange_writable(exchange);
+}
+
+void exchange_wait_no_more(struct exchange *exchange)
+{
+	scarce_leave(exchange);
+	give_up(exchange);
 }
 
 /* `head` is a whole head, or the first bytes of a tunnel. */

@@ -18,6 +18,8 @@ struct exchange {
 	struct measure measure;
 	struct pool *waits_in; /* for a connection of its endpoint's (breaker.c) */
 	struct exchange *waiting_next, *waiting_previous;
+	struct exchange *scarce_next, *scarce_previous; /* of those that wait for room (scarce.c) */
+	uint64_t scarce_since;				/* 0: it does not */
 	uint8_t dials;
 	uint8_t up_streak, down_streak; /* of a tunnel: large reads, up to BULK_STREAK */
 	bool head, connect;		/* the method */
@@ -31,6 +33,7 @@ struct exchange {
 	bool tunnel;   /* another protocol by now, or nobody's to understand */
 	bool acted;    /* it was begun to be served */
 	bool closes;   /* the client's connection ends with this */
+	bool scarce;   /* its last dial found no number, or no descriptor */
 	/* Where the gate governs. */
 	bool pending;	 /* it has no connection yet */
 	bool counted;	 /* it has */

@@ -24,6 +24,14 @@
 #define GATE_IDLE_SECONDS  20	 /* an upstream that nobody uses so long is closed */
 #define GATE_GRACE_SECONDS 2	 /* before a slot is given again; no program runs so long */
 
+/* How many of the shared numbers it uses; tests have a gate that soon runs out of them. */
+#ifndef GATE_UPSTREAMS
+#define GATE_UPSTREAMS KMESH_UPSTREAMS
+#endif
+#ifndef GATE_POOLS
+#define GATE_POOLS KMESH_POOLS
+#endif
+
 /* loop.c */
 struct watch {
 	int fd;
@@ -77,8 +85,13 @@ void maps_forget_pool(const struct kmesh_pool_key *key, uint32_t pool);
 void maps_forget_pools(bool (*is_known)(const struct kmesh_pool_key *key));
 bool maps_offer(uint32_t pool, uint32_t number, uint32_t upstream);
 bool maps_take_back(uint32_t pool, uint32_t number);
-void maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate);
+const char *maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate); /* what failed */
+extern uint32_t maps_pools_refused; /* numbers of pools that could not be given: all are in use */
 void maps_withdraw_gate(uint64_t netns);
+
+/* alone.c */
+int alone_open(const char *pins);
+bool alone_end_others(void); /* false: some are left, and the maps are not to be touched */
 
 /* enrolled.c */
 int enrolled_open(const char *pins);
@@ -86,6 +99,8 @@ void enrolled_leave(uint64_t cookie); /* the kernel shall not send to this socke
 bool enrolled_may_leave(void);	      /* nothing of what it got is in the map's keeping */
 
 /* space.c */
+#define SPACE_SOURCES 8 /* addresses that are known of a namespace, of either family */
+
 struct space {
 	struct space *next;
 	uint64_t cookie;
@@ -93,14 +108,18 @@ struct space {
 	uint16_t port;
 	struct watch listeners[2];
 	bool closing;
-	bool has_source[2];
 	uint32_t users; /* sessions and upstreams */
 	uint64_t asked; /* when these were found (addresses.c), of IPv4 and IPv6 */
-	__be32 source[2][4];
+	bool sources_known;
+	bool has_workload[2]; /* they are of workloads that are known */
+	uint32_t source_count[2];
+	__be32 sources[2][SPACE_SOURCES][4];
 };
 
 struct space *space_find(uint64_t cookie);
+/* The descriptor of the namespace is the space's, or closed. */
 struct space *space_add(uint64_t cookie, int netns, const char **error);
+const char *space_announce(const struct space *space); /* to the kernel; what failed */
 struct space *space_adopt(uint64_t cookie, int netns, int ip4, int ip6, uint16_t port);
 void space_drop(struct space *space);
 int space_socket(struct space *space, int family); /* non-blocking, TCP */
@@ -151,6 +170,7 @@ struct upstream {
 	struct pool *pool;
 	struct exchange *exchange;
 	struct upstream *next, *previous; /* in its pool, while idle */
+	struct upstream *older, *younger; /* of those that nobody uses (unused.c) */
 	struct session *owner;		  /* of a waypoint's: who it is introduced as */
 	uint64_t place;			  /* of a waypoint's: which */
 	uint64_t since;			  /* it is in this state */
@@ -170,9 +190,11 @@ struct upstream {
 	bool hung_up;  /* nor does it take */
 	bool ordinary; /* not in the socket map any more */
 	bool later;    /* its peer's queue was full: it is to connect again */
+	bool leaving;  /* it was recalled, and whoever could use it may not know yet */
 };
 
 extern struct upstream *upstreams[KMESH_UPSTREAMS];
+extern uint32_t upstreams_leaving;
 struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange);
 struct upstream *upstream_adopt(struct pool *pool, int fd, uint32_t id, uint64_t acked,
 				uint64_t sent);
@@ -182,11 +204,38 @@ bool upstream_is_idle(const struct upstream *upstream);
 void upstream_forget(struct upstream *upstream); /* another gate has it */
 void upstream_taken(struct upstream *upstream);
 void upstream_close(struct upstream *upstream, bool reset);
+void upstream_set(struct upstream *upstream, enum upstream_state state);
+bool upstream_end_unused(struct upstream *upstream); /* idle or kept; false: the kernel has it */
+void upstream_recall(struct upstream *upstream);     /* held: in a while it is nobody's */
 bool upstream_take_back(struct upstream *upstream);
 void upstream_watch(struct upstream *upstream);
 bool upstream_lost_a_request(struct upstream *upstream);
 void upstreams_tick(void);
 uint64_t socket_cookie(int fd);
+
+/* numbers.c: of upstreams, as the kernel knows them */
+extern uint32_t numbers_used;
+bool number_take(uint32_t *id);
+void number_adopt(uint32_t id); /* that another gate had */
+void number_leave(uint32_t id); /* to another gate */
+void number_give(uint32_t id);
+
+/* unused.c: the upstreams that nobody uses, by age */
+void unused_put(struct upstream *upstream);
+void unused_out(struct upstream *upstream);
+struct upstream *unused_oldest(enum upstream_state state);
+
+/* scarce.c: when numbers or descriptors get short */
+bool scarce_make_room(void);		     /* true: there is some now; else there soon may be */
+uint64_t scarce_patience(void);		     /* ms that an upstream may be unused */
+void scarce_look(void);			     /* there may be room again */
+void scarce_squeeze(void);		     /* the system refuses a descriptor */
+void scarce_wait(struct exchange *exchange); /* until there is room */
+void scarce_leave(struct exchange *exchange);
+void scarce_settle(void);
+void scarce_tick(void);
+extern uint64_t scarce_ended;	/* upstreams that were ended to make room */
+extern uint32_t scarce_waiting; /* exchanges */
 
 /* session.c */
 struct session {
@@ -207,7 +256,8 @@ struct session {
 	uint32_t by_gate;    /* responses to the kernel's requests that came by the gate */
 	uint32_t went_home;  /* the others, when they were last counted */
 	uint64_t home_since; /* when that was */
-	uint64_t arrived_ns; /* `homed_ns` of the last response that is known to be with the client */
+	uint64_t arrived_ns; /* `homed_ns` of the last response that is known to be with the client
+			      */
 	uint64_t since;	     /* it is draining */
 	bool partial;	     /* `in` is the start of a head */
 	bool ended;	     /* the client sends no more */
@@ -232,6 +282,7 @@ void session_publish(struct session *session);
 bool session_kernel_is_busy(const struct session *session);
 struct session *session_new(struct space *space, int fd, const struct kmesh_session *from);
 void session_forget(struct session *session); /* another gate has it */
+/* Nothing is under way; the start of a head may be there. */
 bool session_is_quiet(const struct session *session);
 void sessions_tick(void);
 
@@ -302,6 +353,8 @@ bool exchange_flush(struct exchange *exchange);		/* to the client; false: there 
 bool exchange_is_held(const struct exchange *exchange); /* so it is */
 void exchange_request_ended(struct exchange *exchange);
 void exchange_connected(struct exchange *exchange, int error);
+void exchange_seek_again(struct exchange *exchange);   /* it waits for room (scarce.c) */
+void exchange_wait_no_more(struct exchange *exchange); /* there is none */
 void exchange_writable(struct exchange *exchange);
 void exchange_response(struct exchange *exchange);
 void exchange_abandon(struct exchange *exchange);

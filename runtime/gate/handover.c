@@ -15,7 +15,10 @@
 #include "govern.h"
 #include "handover.h"
 #include "waypoint.h"
+#include <kmesh/http/types.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +48,8 @@ struct letter {
 	struct kmesh_session session;
 	uint32_t received, chosen;
 	struct kmesh_endpoint endpoint;
-	uint32_t id, pad;
+	uint32_t id;
+	uint32_t in; /* bytes of the start of a head, behind the letter */
 	uint64_t acked, sent;
 	char waypoint[108]; /* the node's */
 	uint32_t requests;
@@ -58,13 +62,16 @@ static int successor = -1;
 static uint64_t began;
 static bool settled;
 static bool all_goes;
+static bool heads_go;
+static char heads[KMESH_HTTP_HEAD_MAX];
 static struct watch predecessor = {.fd = -1};
 
-static bool post(const struct letter *letter, const int *descriptors, int count)
+static bool post_with(const struct letter *letter, const int *descriptors, int count, char *in)
 {
 	char room[CMSG_SPACE(sizeof(int) * LETTERS)] = {};
-	struct iovec part = {.iov_base = (void *)letter, .iov_len = sizeof(*letter)};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+	struct iovec parts[] = {{.iov_base = (void *)letter, .iov_len = sizeof(*letter)},
+				{.iov_base = in, .iov_len = letter->in}};
+	struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
 	struct cmsghdr *extra;
 
 	if (count) {
@@ -76,7 +83,12 @@ static bool post(const struct letter *letter, const int *descriptors, int count)
 		extra->cmsg_len = CMSG_LEN(sizeof(int) * count);
 		memcpy(CMSG_DATA(extra), descriptors, sizeof(int) * count);
 	}
-	return sendmsg(successor, &message, MSG_NOSIGNAL) == sizeof(*letter);
+	return sendmsg(successor, &message, MSG_NOSIGNAL) == sizeof(*letter) + letter->in;
+}
+
+static bool post(const struct letter *letter, const int *descriptors, int count)
+{
+	return post_with(letter, descriptors, count, NULL);
 }
 
 static void post_space(struct space *space)
@@ -129,7 +141,10 @@ static void post_member(const struct governed *governed, const struct member *me
 
 static bool can_go(const struct session *session)
 {
-	return settled && all_goes && session_is_quiet(session) && session->space->cookie;
+	uint32_t in = buffer_length(&session->in);
+
+	return settled && all_goes && session_is_quiet(session) && session->space->cookie &&
+	       (!in || (heads_go && in <= sizeof(heads)));
 }
 
 bool handover_offer(struct session *session)
@@ -137,6 +152,7 @@ bool handover_offer(struct session *session)
 	struct letter letter = {.kind = LETTER_SESSION,
 				.space = session->space->cookie,
 				.received = session->received,
+				.in = buffer_length(&session->in),
 				.chosen = session->chosen};
 
 	if (!can_go(session))
@@ -146,21 +162,23 @@ bool handover_offer(struct session *session)
 	letter.session.service_port = session->service_port;
 	memcpy(letter.session.service, session->service, sizeof(session->service));
 	waypoint_drop(session); /* it has no request, and the next gate dials its own */
-	if (!post(&letter, &session->watch.fd, 1))
+	if (!post_with(&letter, &session->watch.fd, 1, session->in.data + session->in.start))
 		return false;
 	session_forget(session);
 	return true;
 }
 
 /* The listeners are the next one's now, also when it says nothing for a while. */
-void handover_begin(int fd, bool same_maps)
+void handover_begin(int fd, bool same_maps, bool takes_heads)
 {
 	struct timeval patience = {.tv_sec = 5};
 
 	successor = fd;
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK); /* what does not fit at once waits */
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	handing_over = true;
 	all_goes = same_maps;
+	heads_go = takes_heads;
 	began = loop_now;
 	settings_shared->paused = 1;
 	say("handing over: %u connections", session_count);
@@ -206,9 +224,10 @@ void handover_tick(void)
 static ssize_t read_letter(int fd, struct letter *letter, int *descriptors, int *count)
 {
 	char room[CMSG_SPACE(sizeof(int) * LETTERS)];
-	struct iovec part = {.iov_base = letter, .iov_len = sizeof(*letter)};
-	struct msghdr message = {.msg_iov = &part,
-				 .msg_iovlen = 1,
+	struct iovec parts[] = {{.iov_base = letter, .iov_len = sizeof(*letter)},
+				{.iov_base = heads, .iov_len = sizeof(heads)}};
+	struct msghdr message = {.msg_iov = parts,
+				 .msg_iovlen = 2,
 				 .msg_control = room,
 				 .msg_controllen = sizeof(room)};
 	ssize_t got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
@@ -233,17 +252,41 @@ static void adopt_upstream(struct space *space, const struct letter *letter, int
 	upstream_idle(upstream);
 }
 
+static void adopt_space(const struct letter *letter, const int *descriptors, int count)
+{
+	struct space *space;
+	const char *error;
+
+	space = space_adopt(letter->space, descriptors[0], letter->has_ip4 ? descriptors[1] : -1,
+			    letter->has_ip6 ? descriptors[count - 1] : -1, letter->port);
+	error = space_announce(space);
+	if (error)
+		say("network namespace %" PRIu64 ": connections to services with routes are "
+		    "refused: %s",
+		    letter->space, error);
+}
+
+static void adopt_session(struct space *space, const struct letter *letter, int fd)
+{
+	struct session *session = session_new(space, fd, &letter->session);
+
+	session->received = letter->received;
+	session->chosen = letter->chosen;
+	buffer_append(&session->in, heads, letter->in);
+	__atomic_store_n(&slots_shared[session->slot].open, 1, __ATOMIC_RELEASE);
+	session_publish(session);
+	session_work(session);
+}
+
 static bool adopt(const struct letter *letter, const int *descriptors, int count)
 {
 	struct space *space = space_find(letter->space);
-	struct session *session;
 
 	switch (letter->kind) {
 	case LETTER_SPACE:
 		if (count != 1 + letter->has_ip4 + letter->has_ip6)
 			return false;
-		space_adopt(letter->space, descriptors[0], letter->has_ip4 ? descriptors[1] : -1,
-			    letter->has_ip6 ? descriptors[count - 1] : -1, letter->port);
+		adopt_space(letter, descriptors, count);
 		return true;
 	case LETTER_UPSTREAM:
 		if (!space || count != 1)
@@ -251,14 +294,9 @@ static bool adopt(const struct letter *letter, const int *descriptors, int count
 		adopt_upstream(space, letter, descriptors[0]);
 		return true;
 	case LETTER_SESSION:
-		if (!space || count != 1)
+		if (!space || count != 1 || letter->in > sizeof(heads))
 			return false;
-		session = session_new(space, descriptors[0], &letter->session);
-		session->received = letter->received;
-		session->chosen = letter->chosen;
-		__atomic_store_n(&slots_shared[session->slot].open, 1, __ATOMIC_RELEASE);
-		session_publish(session);
-		session_work(session);
+		adopt_session(space, letter, descriptors[0]);
 		return true;
 	case LETTER_MEMBER:
 		return space && governed_adopt(space, letter->cluster, letter->endpoint.address,
@@ -297,7 +335,7 @@ bool handover_take(const char *path)
 	int fd = control_call(path), descriptors[LETTERS], count;
 	struct letter letter = {};
 	char command[32];
-	int length = snprintf(command, sizeof(command), "hand-over %u", maps_identity());
+	int length = snprintf(command, sizeof(command), "hand-over %u heads", maps_identity());
 
 	if (fd < 0)
 		return false;

@@ -9,7 +9,7 @@ void control_stop_listening(void);
 void control_end(void);
 
 /* The old gate's side. */
-void handover_begin(int fd, bool same_maps);
+void handover_begin(int fd, bool same_maps, bool takes_heads);
 void handover_tick(void);
 
 /* The new one's: true when there was one to take over from. */

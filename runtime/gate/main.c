@@ -24,6 +24,7 @@ static void tick(void)
 	sessions_tick();
 	spaces_tick();
 	governed_tick();
+	scarce_tick();
 	handover_tick();
 	log_flush();
 	if (!(++ticks % 60)) {
@@ -33,8 +34,15 @@ static void tick(void)
 	}
 }
 
-/* For every slot a client's connection and an upstream, and some for all the rest. */
-#define DESCRIPTORS (KMESH_SLOTS + KMESH_UPSTREAMS + 8192)
+static void settle(void)
+{
+	breakers_settle();
+	scarce_settle();
+}
+
+/* For every slot a client's connection and an upstream, three for each namespace,
+ * and some for all the rest. */
+#define DESCRIPTORS (KMESH_SLOTS + KMESH_UPSTREAMS + 65536)
 
 /* Without CAP_SYS_RESOURCE the hard limit stays what it is. */
 static void have_many_descriptors(void)
@@ -54,6 +62,14 @@ static void have_many_descriptors(void)
 		    KMESH_SLOTS);
 }
 
+static bool start_anew(void)
+{
+	if (!alone_end_others())
+		return false;
+	maps_reset();
+	return true;
+}
+
 int main(int count, char **arguments)
 {
 	bool is_first;
@@ -68,22 +84,23 @@ int main(int count, char **arguments)
 	have_many_descriptors();
 	loop_init();
 	log_path(arguments[2]);
-	if (maps_open(arguments[1]) || enrolled_open(arguments[1]) || stat_open() || clock_open() ||
-	    underway_open(arguments[1]))
+	if (maps_open(arguments[1]) || alone_open(arguments[1]) || enrolled_open(arguments[1]) ||
+	    stat_open() || clock_open() || underway_open(arguments[1]))
 		return 1;
 	is_first = !settings_shared->prepared;
-	if (is_first)
-		maps_reset();
+	if (is_first && !start_anew())
+		return 1;
 	if (!handover_take(arguments[2]) && !is_first) {
 		say("the gate before this one has ended without handing over: what it counted and "
 		    "whom it had ejected is forgotten");
-		maps_reset();
+		if (!start_anew())
+			return 1;
 	}
 	if (control_listen(arguments[2]))
 		return 1;
 	puts("ready");
 	fflush(stdout);
-	loop_run(tick, breakers_settle);
+	loop_run(tick, settle);
 	log_flush();
 	control_end();
 	return 0;

@@ -111,16 +111,23 @@ void *gate_map_lookup(const void *map, const void *key)
 	return element(BPF_MAP_LOOKUP_ELEM, entry->fd, key, entry->value, 0) ? NULL : entry->value;
 }
 
-/* What tells these maps from those of another layout. */
-uint32_t maps_identity(void)
+static struct bpf_map_info about(const void *map)
 {
 	struct bpf_map_info info = {};
 	union bpf_attr attributes = {};
 
-	attributes.info.bpf_fd = gate_map_fd(&gate_slots);
+	attributes.info.bpf_fd = gate_map_fd(map);
 	attributes.info.info_len = sizeof(info);
 	attributes.info.info = (uint64_t)(uintptr_t)&info;
-	return gate_bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes) ? 0 : info.id;
+	if (gate_bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes))
+		return (struct bpf_map_info){};
+	return info;
+}
+
+/* What tells these maps from those of another layout. */
+uint32_t maps_identity(void)
+{
+	return about(&gate_slots).id;
 }
 
 void *gate_map_share(const void *map, size_t size)
@@ -143,7 +150,8 @@ static int open_one(const char *pins, struct open_map *entry)
 	return entry->fd < 0 ? -1 : 0;
 }
 
-static void find_used_pools(void);
+/* As many as the map was made for, which may have been by a version with fewer. */
+static uint32_t pool_count;
 
 int maps_open(const char *pins)
 {
@@ -153,13 +161,14 @@ int maps_open(const char *pins)
 	slots_shared = gate_map_share(&gate_slots, sizeof(*slots_shared) * KMESH_SLOTS);
 	upstreams_shared =
 		gate_map_share(&gate_upstreams, sizeof(*upstreams_shared) * KMESH_UPSTREAMS);
-	pools_shared = gate_map_share(&pools, sizeof(*pools_shared) * KMESH_POOLS);
+	pool_count = about(&pools).max_entries;
+	pool_count = pool_count < KMESH_POOLS ? pool_count : KMESH_POOLS;
+	pools_shared = gate_map_share(&pools, sizeof(*pools_shared) * pool_count);
 	settings_shared = gate_map_share(&gate_settings, 4096);
 	if (!slots_shared || !upstreams_shared || !pools_shared || !settings_shared) {
 		say("cannot map the shared tables: %s", strerror(errno));
 		return -1;
 	}
-	find_used_pools();
 	return 0;
 }
 
@@ -267,47 +276,62 @@ void maps_forget_upstream(uint64_t cookie)
 	delete (&upstream_ids, &cookie);
 }
 
+uint32_t maps_pools_refused;
 static uint8_t used_pools[KMESH_POOLS];
+static uint32_t used_pool_count;
 
-/* Those of the gate before, which may be handing over. */
+static void set_pool_used(uint32_t pool, bool used)
+{
+	used_pool_count += used - used_pools[pool];
+	used_pools[pool] = used;
+}
+
+/* Those of the gate before, which gives no more of them once it hands over: so not any sooner. */
 static void find_used_pools(void)
 {
+	static bool found_all;
 	struct kmesh_pool_key key, next;
 
+	if (found_all)
+		return;
+	found_all = true;
 	for (bool more = next_key(&pool_numbers, NULL, &key); more; key = next) {
 		struct kmesh_pool_number *found = gate_map_lookup(&pool_numbers, &key);
 
 		more = next_key(&pool_numbers, &key, &next);
 		if (found)
-			used_pools[found->pool % KMESH_POOLS] = 1;
+			set_pool_used(found->pool % KMESH_POOLS, true);
 	}
 }
 
 bool maps_number_pool(const struct kmesh_pool_key *key, uint32_t *pool)
 {
 	static uint32_t cursor;
-	struct kmesh_pool_number *found = gate_map_lookup(&pool_numbers, key);
+	struct kmesh_pool_number *found = gate_map_lookup(&pool_numbers, key), value;
 
 	if (found) {
 		*pool = found->pool;
 		return true;
 	}
-	for (uint32_t i = 0; i < KMESH_POOLS; i++) {
-		struct kmesh_pool_number value = {.pool = cursor++ % KMESH_POOLS};
-
-		if (used_pools[value.pool])
-			continue;
-		used_pools[value.pool] = 1;
-		*pool = value.pool;
-		return !update(&pool_numbers, key, &value);
+	find_used_pools();
+	if (used_pool_count >= GATE_POOLS || used_pool_count >= pool_count) {
+		maps_pools_refused++;
+		return false;
 	}
-	return false;
+	do
+		value.pool = cursor++ % pool_count;
+	while (used_pools[value.pool]);
+	*pool = value.pool;
+	if (update(&pool_numbers, key, &value))
+		return false;
+	set_pool_used(value.pool, true);
+	return true;
 }
 
 void maps_forget_pool(const struct kmesh_pool_key *key, uint32_t pool)
 {
 	delete (&pool_numbers, key);
-	used_pools[pool] = 0;
+	set_pool_used(pool, false);
 }
 
 void maps_forget_pools(bool (*is_known)(const struct kmesh_pool_key *key))
@@ -339,9 +363,12 @@ bool maps_take_back(uint32_t pool, uint32_t number)
 	return delete (&idle, &key);
 }
 
-void maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate)
+const char *maps_announce_gate(uint64_t netns, const struct kmesh_gate *gate)
 {
-	update(&gates, &netns, gate);
+	if (!update(&gates, &netns, gate))
+		return NULL;
+	return errno == E2BIG ? "there are as many network namespaces as the map `gates` holds"
+			      : strerror(errno);
 }
 
 void maps_withdraw_gate(uint64_t netns)

@@ -40,8 +40,9 @@ struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint,
 	if (governed)
 		governed->users++;
 	/* The node's waypoint has no port, and is none of the kernel's. */
-	pool->numbered =
-		key.port && !governed && !space->closing && maps_number_pool(&key, &pool->number);
+	/* While it hands over the numbers are the next gate's to give. */
+	pool->numbered = key.port && !governed && !space->closing && !handing_over &&
+			 maps_number_pool(&key, &pool->number);
 	pool->chain = *bucket;
 	*bucket = pool;
 	return pool;

@@ -27,6 +27,7 @@ static bool read_response(struct exchange *exchange, const char *data, size_t le
 			exchange->response_begun = true;
 			exchange->tunnel = true;
 			exchange->request_done = false;
+			slots_shared[exchange->session->slot].open = 0;
 			*used = length;
 			return true;
 		case FRAME_END:

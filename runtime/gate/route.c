@@ -18,7 +18,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define CACHED 4096
+#define CACHED	    4096
+#define NO_WAYPOINT "it takes a waypoint, and there is none"
+#define REASON_ROOM 256
 
 /* Grammars, graphs and texts never change: mapped once, by their number. */
 struct cached {
@@ -158,6 +160,9 @@ static void refuse(struct route *route, int verdict)
 	case KMESH_HTTP_TOO_LONG:
 		stop(route, ROUTE_REFUSE, 431, "the head is longer than 8 KiB");
 		return;
+	case KMESH_HTTP_MANY_FIELDS:
+		stop(route, ROUTE_REFUSE, 431, "the head has more than 100 header lines");
+		return;
 	case KMESH_HTTP_UNDECIDED:
 	case KMESH_HTTP_VERSION:
 	case KMESH_HTTP_BAD_METHOD:
@@ -167,7 +172,7 @@ static void refuse(struct route *route, int verdict)
 	case KMESH_HTTP_FOLDED:
 	case KMESH_HTTP_TWICE:
 	case KMESH_HTTP_BAD_CONNECTION: /* whose headers would have to be taken away */
-		stop(route, ROUTE_REFUSE, 503, "it takes a waypoint, and there is none");
+		stop(route, ROUTE_REFUSE, 503, NO_WAYPOINT);
 		return;
 	default:
 		stop(route, ROUTE_REFUSE, 400, "the head is not as RFC 9112 has it");
@@ -205,6 +210,41 @@ static int match(const struct kmesh_http_port *port, const char *head, size_t le
 	if (verdict == KMESH_HTTP_INCOMPLETE && length >= KMESH_HTTP_HEAD_MAX)
 		return KMESH_HTTP_TOO_LONG;
 	return verdict ? verdict : kmesh_http_match(&in, parsed, &graph, outcome);
+}
+
+/* As if it said HTTP/1.1. False: it is of no version that the tables could be asked about. */
+static bool modernise(char *copy, const char *head, size_t length)
+{
+	static const char old[] = " HTTP/1.0\r\n";
+	const char *end = memchr(head, '\n', length);
+	size_t line = end ? end + 1 - head : 0, size = sizeof(old) - 1;
+
+	if (line < size || memcmp(head + line - size, old, size))
+		return false;
+	memcpy(copy, head, length);
+	copy[line - sizeof("0\r\n") + 1] = '1';
+	return true;
+}
+
+/*
+ * HTTP/1.0 is routed as HTTP/1.1 is, where no waypoint is asked. Its length is no other than the
+ * one that it says, as RFC 9112 (6.1) takes chunks in it for a fault.
+ */
+static int match_old_too(const struct kmesh_http_port *port, const char *head, size_t length,
+			 struct kmesh_http_head *parsed, struct kmesh_http_outcome *outcome)
+{
+	static char copy[KMESH_HTTP_HEAD_MAX];
+	int verdict = match(port, head, length, parsed, outcome);
+
+	if (length > sizeof(copy))
+		length = sizeof(copy);
+	if (verdict != KMESH_HTTP_VERSION || port->waypoint || waypoint_path()[0] ||
+	    !modernise(copy, head, length))
+		return verdict;
+	verdict = match(port, copy, length, parsed, outcome);
+	if (!verdict && parsed->seen & KMESH_HTTP_BIT(KMESH_HTTP_SEEN_CHUNKED))
+		return KMESH_HTTP_TWO_LENGTHS;
+	return verdict;
 }
 
 bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint)
@@ -288,17 +328,17 @@ static bool kernel_has_chosen(struct session *session, uint32_t at, struct route
 }
 
 /* A text of the table's, which has all of it; NULL: the table is being replaced. */
-static const char *text_of(const struct kmesh_http_port *port, const struct kmesh_route *row)
+static const char *text_at(const struct kmesh_http_port *port, __u32 at, __u32 length)
 {
 	const char *texts;
 	size_t size;
 
-	if (!row->text_size)
+	if (!length)
 		return "";
 	texts = content(TEXTS, port->table, sizeof(__u64), &size);
-	if (!texts || row->text > size || row->text_size > size - row->text)
+	if (!texts || at > size || length > size - at)
 		return NULL;
-	return texts + row->text;
+	return texts + at;
 }
 
 static void answer(struct route *route, const struct kmesh_http_port *port,
@@ -306,7 +346,7 @@ static void answer(struct route *route, const struct kmesh_http_port *port,
 		   const struct kmesh_http_head *parsed)
 {
 	static const char nothing[4];
-	const char *text = text_of(port, row);
+	const char *text = text_at(port, row->text, row->text_size);
 
 	if (!text) {
 		stop(route, ROUTE_ANSWER, 503, "the route is being replaced");
@@ -325,10 +365,33 @@ static void answer(struct route *route, const struct kmesh_http_port *port,
 			redirect_write(row, nothing, head, parsed, &route->reply.location);
 }
 
+/* Whether the client may; else the request is answered. */
+static bool may(const struct session *session, const struct kmesh_http_port *port,
+		const struct kmesh_route *row, struct route *route)
+{
+	const char *ruling = text_at(port, row->ruling, row->ruling_size), *reason = NULL;
+
+	if (!row->ruling_size)
+		return true;
+	if (!ruling) {
+		stop(route, ROUTE_ANSWER, 503, "the route is being replaced");
+		return false;
+	}
+	if (admit(session, ruling, row->ruling_size, &reason))
+		return true;
+	stop_with(route, 403, "RBAC: access denied");
+	route->reason = reason;
+	return false;
+}
+
 /* What comes before a route's action; true: the request is answered. */
-static bool govern(struct route *route, const struct kmesh_route *row)
+static bool govern(const struct session *session, const struct kmesh_http_port *port,
+		   const struct kmesh_route *row, struct route *route)
 {
 	bool limit_first = row->flags & KMESH_ROUTE_LIMIT_FIRST;
+
+	if (!may(session, port, row, route))
+		return true;
 
 	for (int i = 0; i < 2; i++) {
 		if ((i == 0) == limit_first) {
@@ -377,6 +440,16 @@ static bool choose_alike(struct session *session, const struct kmesh_http_port *
 	return found;
 }
 
+/* With the route's own reason, a string as long as a header's value may be here. */
+static const char *why_waypoint(const struct kmesh_http_port *port, const struct kmesh_route *row)
+{
+	const char *text = text_at(port, row->text, row->text_size);
+	bool is_good = text && row->text_size && row->text_size <= REASON_ROOM &&
+		       !text[row->text_size - 1];
+
+	return is_good ? text : NO_WAYPOINT;
+}
+
 static void decide(struct session *session, const struct kmesh_http_port *port, const char *head,
 		   size_t length, uint32_t at, struct route *route)
 {
@@ -384,9 +457,15 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 	struct kmesh_route_key key = {};
 	struct kmesh_http_head parsed;
 	struct kmesh_route *found, row;
-	int verdict = match(port, head, length, &parsed, &outcome);
+	int verdict;
 
 	route->stat = KMESH_STAT_UNROUTED;
+	if (!port->table) { /* the loader found no room for it */
+		route->needs_waypoint = true;
+		stop(route, ROUTE_REFUSE, 503, "there is no room for the service's routes");
+		return;
+	}
+	verdict = match_old_too(port, head, length, &parsed, &outcome);
 	if (verdict) {
 		if (verdict != KMESH_HTTP_INCOMPLETE)
 			stat_verdict(verdict);
@@ -410,12 +489,12 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 	switch (row.kind) {
 	case KMESH_ROUTE_ANSWER:
 	case KMESH_ROUTE_REDIRECT:
-		if (!govern(route, &row))
+		if (!govern(session, port, &row, route))
 			answer(route, port, &row, head, &parsed);
 		break;
 	case KMESH_ROUTE_FORWARD:
 	case KMESH_ROUTE_GOVERNED:
-		if (govern(route, &row))
+		if (govern(session, port, &row, route))
 			break;
 		route->cluster = kmesh_route_cluster(&row);
 		if (!kernel_has_chosen(session, at, route) &&
@@ -424,7 +503,7 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 		break;
 	default:
 		route->needs_waypoint = true;
-		stop(route, ROUTE_ANSWER, 503, "it takes a waypoint, and there is none");
+		stop(route, ROUTE_ANSWER, 503, why_waypoint(port, &row));
 	}
 }
 

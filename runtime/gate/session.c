@@ -45,10 +45,13 @@ struct upstream *session_upstream_of_kernel(const struct session *session)
 /* Let the kernel take requests, if it has passed none that is unanswered. */
 void session_publish(struct session *session)
 {
+	struct kmesh_slot *slot = session_slot(session);
+
 	if (session->exchange || session->closing || session->broken || handing_over)
 		return;
-	__atomic_store_n(&session_slot(session)->answered,
-			 session->received - buffer_length(&session->in), __ATOMIC_RELEASE);
+	__atomic_store_n(&slot->answered, session->received - buffer_length(&session->in),
+			 __ATOMIC_RELEASE);
+	__atomic_store_n(&slot->published, slot->published + 1, __ATOMIC_RELEASE);
 }
 
 /* The kernel takes nothing more of it either. */
@@ -166,8 +169,8 @@ void session_refuse(struct session *session, const struct route *route)
 bool session_is_quiet(const struct session *session)
 {
 	return !session->exchange && !session->closing && !session->ended && !session->broken &&
-	       !buffer_length(&session->in) && !buffer_length(&session->out) &&
-	       !session_kernel_is_busy(session);
+	       (session->partial || !buffer_length(&session->in)) &&
+	       !buffer_length(&session->out) && !session_kernel_is_busy(session);
 }
 
 struct session *session_new(struct space *space, int fd, const struct kmesh_session *from)
@@ -199,6 +202,7 @@ void session_forget(struct session *session)
 	session->watch.fd = -1;
 	sessions[session->slot] = NULL;
 	session_count--;
+	buffer_drop(&session->in);
 	space_leave(session->space);
 	loop_free_later(session);
 }
@@ -215,7 +219,8 @@ bool session_may_end(struct session *session)
 		session->went_home = home;
 		session->home_since = loop_now;
 	}
-	return !session->home_since || loop_now - session->home_since > HOME_MS;
+	return !session->home_since ||
+	       (loop_now - session->home_since > HOME_MS && !underway(session->slot));
 }
 
 /* A request of the kernel's that is not on its way any more would be waited for without end. */

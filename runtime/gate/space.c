@@ -81,9 +81,13 @@ static void accept_some(struct space *space, struct watch *watch)
 		int fd = accept4(watch->fd, &peer.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd < 0) {
+			if (errno != EMFILE && errno != ENFILE && errno != ENOMEM)
+				return;
+			scarce_squeeze();
+			if (scarce_make_room())
+				continue;
 			/* spaces_tick() comes back to it, when others may have gone. */
-			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
-				loop_set(watch, 0);
+			loop_set(watch, 0);
 			return;
 		}
 		session_accept(space, fd, &peer);
@@ -113,7 +117,6 @@ struct space *space_find(uint64_t cookie)
 struct space *space_adopt(uint64_t cookie, int netns, int ip4, int ip6, uint16_t port)
 {
 	struct space *space = calloc(1, sizeof(*space));
-	struct kmesh_gate gate = {.port = htons(port)};
 
 	if (!space)
 		abort();
@@ -124,33 +127,37 @@ struct space *space_adopt(uint64_t cookie, int netns, int ip4, int ip6, uint16_t
 	space->listeners[1] = (struct watch){.fd = ip6, .ready = ready_ip6};
 	space->next = spaces;
 	spaces = space;
-	if (ip4 >= 0) {
-		gate.flags |= KMESH_GATE_IP4;
-		loop_add(&space->listeners[0], EPOLLIN);
-	}
-	if (ip6 >= 0) {
-		gate.flags |= KMESH_GATE_IP6;
-		loop_add(&space->listeners[1], EPOLLIN);
-	}
-	maps_announce_gate(cookie, &gate);
+	for (int i = 0; i < 2; i++)
+		if (space->listeners[i].fd >= 0)
+			loop_add(&space->listeners[i], EPOLLIN);
 	return space;
 }
 
-struct space *space_add(uint64_t cookie, int netns, const char **error)
+const char *space_announce(const struct space *space)
+{
+	struct kmesh_gate gate = {.port = htons(space->port)};
+
+	if (space->listeners[0].fd >= 0)
+		gate.flags |= KMESH_GATE_IP4;
+	if (space->listeners[1].fd >= 0)
+		gate.flags |= KMESH_GATE_IP6;
+	return maps_announce_gate(space->cookie, &gate);
+}
+
+static struct space *listen_in(uint64_t cookie, int netns)
 {
 	for (int i = 0; i < TRIES; i++) {
 		uint16_t port = 0;
 		int ip4 = listen_on(netns, AF_INET, &port), ip6;
 
 		if (ip4 < 0)
-			break;
+			return NULL;
 		ip6 = listen_on(netns, AF_INET6, &port);
 		/* Without IPv6 there is no such address; with it the port may be somebody's. */
 		if (ip6 >= 0 || errno != EADDRINUSE)
 			return space_adopt(cookie, netns, ip4, ip6, port);
 		close(ip4);
 	}
-	*error = strerror(errno);
 	return NULL;
 }
 
@@ -177,6 +184,22 @@ void space_drop(struct space *space)
 	space->cookie = 0; /* the same namespace may be added again */
 	space->closing = true;
 	free_if_unused(space);
+}
+
+struct space *space_add(uint64_t cookie, int netns, const char **error)
+{
+	struct space *space = listen_in(cookie, netns);
+
+	if (!space) {
+		*error = strerror(errno);
+		close(netns);
+		return NULL;
+	}
+	*error = space_announce(space);
+	if (!*error)
+		return space;
+	space_drop(space);
+	return NULL;
 }
 
 void space_leave(struct space *space)

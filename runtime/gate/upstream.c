@@ -18,6 +18,7 @@
 #define SO_COOKIE_OPTION 57
 
 struct upstream *upstreams[KMESH_UPSTREAMS];
+uint32_t upstreams_leaving;
 
 uint64_t socket_cookie(int fd)
 {
@@ -37,17 +38,24 @@ static struct tcp_info information(int fd)
 	return info;
 }
 
-/* A number that neither this gate nor one that hands over uses. */
-static bool find_number(uint32_t *id)
+static void set_leaving(struct upstream *upstream, bool leaving)
 {
-	static uint32_t cursor;
+	if (upstream->leaving != leaving)
+		upstreams_leaving += leaving ? 1 : -1;
+	upstream->leaving = leaving;
+}
 
-	for (uint32_t i = 0; i < KMESH_UPSTREAMS; i++) {
-		*id = cursor++ % KMESH_UPSTREAMS;
-		if (!upstreams[*id] && !upstreams_shared[*id].cookie)
-			return true;
-	}
-	return false;
+void upstream_set(struct upstream *upstream, enum upstream_state state)
+{
+	if (upstream_is_idle(upstream))
+		unused_out(upstream);
+	upstream->state = state;
+	upstream->since = loop_now;
+	if (!upstream_is_idle(upstream))
+		return;
+	set_leaving(upstream, false);
+	unused_put(upstream);
+	scarce_look();
 }
 
 static void upstream_ready(struct watch *watch, uint32_t events);
@@ -91,7 +99,25 @@ static int begin_connect(struct pool *pool, bool *later)
 	return -1;
 }
 
-/* NULL: there is no way there, or no number left. */
+/* With a number; -1: there is no way there, or it is scarce. */
+static int begin_dial(struct pool *pool, uint32_t *id, bool *later, bool *scarce)
+{
+	int fd;
+
+	*scarce = !number_take(id);
+	if (*scarce)
+		return -1;
+	fd = begin_connect(pool, later);
+	if (fd >= 0)
+		return fd;
+	*scarce = errno == EMFILE || errno == ENFILE;
+	if (*scarce)
+		scarce_squeeze();
+	number_give(*id);
+	return -1;
+}
+
+/* NULL: there is no way there, or none for now (`exchange->scarce`). */
 struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange)
 {
 	struct upstream *upstream;
@@ -100,7 +126,9 @@ struct upstream *upstream_dial(struct pool *pool, struct exchange *exchange)
 	int fd;
 
 	pool_gain(pool);
-	fd = find_number(&id) ? begin_connect(pool, &later) : -1;
+	fd = begin_dial(pool, &id, &later, &exchange->scarce);
+	if (exchange->scarce && scarce_make_room())
+		fd = begin_dial(pool, &id, &later, &exchange->scarce);
 	if (fd < 0) {
 		pool_release(pool);
 		return NULL;
@@ -128,14 +156,13 @@ static void established(struct upstream *upstream)
 	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
 
 	upstream->acked = information(upstream->watch.fd).tcpi_bytes_acked;
-	*shared = (struct kmesh_upstream){.recalled = !!upstream->pool->governed};
+	*shared = (struct kmesh_upstream){.used = 1, .recalled = !!upstream->pool->governed};
 	shared->sock = maps_socket(socket_cookie(upstream->watch.fd));
 	maps_name_upstream(socket_cookie(upstream->watch.fd), upstream->id);
 	__atomic_store_n(&shared->cookie, socket_cookie(upstream->watch.fd), __ATOMIC_RELEASE);
 	if (upstream->owner)
 		enrolled_leave(shared->cookie);
-	upstream->state = UPSTREAM_BUSY;
-	upstream->since = loop_now;
+	upstream_set(upstream, UPSTREAM_BUSY);
 }
 
 static void dialled(struct upstream *upstream)
@@ -156,6 +183,7 @@ struct upstream *upstream_adopt(struct pool *pool, int fd, uint32_t id, uint64_t
 	struct upstream *upstream = make(pool, fd, id);
 
 	pool_gain(pool);
+	number_adopt(id);
 	upstream->acked = acked;
 	upstream->sent = sent;
 	upstream->state = UPSTREAM_BUSY;
@@ -170,8 +198,7 @@ void upstream_idle(struct upstream *upstream)
 
 	upstream->exchange = NULL;
 	upstream->awaiting = false;
-	upstream->state = UPSTREAM_IDLE;
-	upstream->since = loop_now;
+	upstream_set(upstream, UPSTREAM_IDLE);
 	upstream_watch(upstream);
 	pool_put(upstream);
 	upstream->offered = false;
@@ -212,8 +239,7 @@ void upstream_rest(struct upstream *upstream)
 	}
 	upstream->exchange = NULL;
 	upstream->awaiting = false;
-	upstream->state = UPSTREAM_HELD;
-	upstream->since = loop_now;
+	upstream_set(upstream, UPSTREAM_HELD);
 	upstream->held_at = requests_of_kernel(upstream);
 	upstream_watch(upstream);
 }
@@ -250,8 +276,7 @@ bool upstream_take_back(struct upstream *upstream)
 		upstreams_shared[upstream->id].client = 0;
 	}
 	upstream->offered = false;
-	upstream->state = !mine && is_held(upstream) ? UPSTREAM_HELD : UPSTREAM_BUSY;
-	upstream->since = loop_now;
+	upstream_set(upstream, !mine && is_held(upstream) ? UPSTREAM_HELD : UPSTREAM_BUSY);
 	return mine;
 }
 
@@ -259,11 +284,11 @@ bool upstream_take_back(struct upstream *upstream)
  * The kernel is to use it no more. A program that is about to do so may not have seen that; when
  * surely none is, look_after() closes it, or there is a response to come.
  */
-static void recall(struct upstream *upstream)
+void upstream_recall(struct upstream *upstream)
 {
 	__atomic_store_n(&upstreams_shared[upstream->id].recalled, 1, __ATOMIC_RELEASE);
-	upstream->state = UPSTREAM_BUSY;
-	upstream->since = loop_now;
+	upstream_set(upstream, UPSTREAM_BUSY);
+	set_leaving(upstream, true);
 }
 
 /* The client of a held connection is gone, and with it whoever could use the connection. */
@@ -283,6 +308,9 @@ void upstream_close(struct upstream *upstream, bool reset)
 
 	if (upstream->state == UPSTREAM_IDLE)
 		pool_out(upstream);
+	if (upstream_is_idle(upstream))
+		unused_out(upstream);
+	set_leaving(upstream, false);
 	if (upstream->state == UPSTREAM_DIALLING)
 		cookie = socket_cookie(upstream->watch.fd);
 	if (reset)
@@ -294,18 +322,35 @@ void upstream_close(struct upstream *upstream, bool reset)
 	if (upstreams_shared[upstream->id].cookie)
 		maps_forget_upstream(upstreams_shared[upstream->id].cookie);
 	__atomic_store_n(&upstreams_shared[upstream->id].cookie, 0, __ATOMIC_RELEASE);
+	number_give(upstream->id);
+	scarce_look();
 	loop_free_later(upstream);
 	pool_release(pool);
+}
+
+bool upstream_end_unused(struct upstream *upstream)
+{
+	if (upstream->state == UPSTREAM_KEPT)
+		waypoint_drop(upstream->owner);
+	else if (upstream_take_back(upstream))
+		upstream_close(upstream, false);
+	else
+		return false;
+	return true;
 }
 
 void upstream_forget(struct upstream *upstream)
 {
 	int fd = upstream->watch.fd;
 
+	if (upstream_is_idle(upstream))
+		unused_out(upstream);
+	set_leaving(upstream, false);
 	loop_release(&upstream->watch);
 	close(fd);
 	upstream->watch.fd = -1;
 	upstreams[upstream->id] = NULL; /* the shared one stays as it is */
+	number_leave(upstream->id);
 	loop_free_later(upstream);
 	pool_release(upstream->pool);
 }
@@ -329,8 +374,10 @@ void upstream_taken(struct upstream *upstream)
 
 	/* The kernel may be just about to say; look_again() comes back to it. */
 	upstream->awaiting = !session || session->exchange;
-	if (!upstream->awaiting)
+	if (!upstream->awaiting) {
 		upstream->exchange = exchange_of_kernel(session, upstream);
+		set_leaving(upstream, false);
+	}
 	upstream_watch(upstream);
 }
 
@@ -347,23 +394,18 @@ static void upstream_ready(struct watch *watch, uint32_t events)
 		upstream_watch(upstream);
 		return;
 	}
-	if (upstream->state == UPSTREAM_KEPT) {
-		waypoint_drop(upstream->owner); /* its end, or what nobody asked for */
-		return;
-	}
-	if (upstream->state == UPSTREAM_IDLE && upstream_take_back(upstream)) {
-		upstream_close(upstream, false); /* its end, or what nobody asked for */
-		return;
-	}
+	if ((upstream->state == UPSTREAM_KEPT || upstream->state == UPSTREAM_IDLE) &&
+	    upstream_end_unused(upstream))
+		return; /* its end, or what nobody asked for */
 	if (upstream->state == UPSTREAM_HELD) {
 		if (is_orphan(upstream)) {
 			upstream_close(upstream, false);
 			return;
 		}
 		if (taker_of(upstream))
-			upstream->state = UPSTREAM_BUSY;
+			upstream_set(upstream, UPSTREAM_BUSY);
 		else
-			recall(upstream); /* its end, most likely */
+			upstream_recall(upstream); /* its end, most likely */
 	}
 	if (!upstream->exchange)
 		upstream_taken(upstream);
@@ -427,8 +469,7 @@ static bool is_in_use(struct upstream *upstream)
 static void look_again(struct upstream *upstream)
 {
 	if (is_held(upstream)) {
-		upstream->state = UPSTREAM_HELD;
-		upstream->since = loop_now;
+		upstream_set(upstream, UPSTREAM_HELD);
 	} else if (!taker_of(upstream) && loop_now - upstream->since > GATE_GRACE_SECONDS * 1000) {
 		upstream_close(upstream, true); /* its client is gone, or it was recalled */
 		return;
@@ -446,17 +487,14 @@ static void look_after(struct upstream *upstream)
 			exchange_connected(upstream->exchange, ETIMEDOUT);
 		else if (upstream->later)
 			connect_again(upstream);
-	} else if (upstream->state == UPSTREAM_KEPT) {
-		if (age > GATE_IDLE_SECONDS * 1000)
-			waypoint_drop(upstream->owner);
-	} else if (upstream->state == UPSTREAM_IDLE) {
-		if (age > GATE_IDLE_SECONDS * 1000 && upstream_take_back(upstream))
-			upstream_close(upstream, false);
+	} else if (upstream->state == UPSTREAM_KEPT || upstream->state == UPSTREAM_IDLE) {
+		if (age > scarce_patience())
+			upstream_end_unused(upstream);
 	} else if (upstream->state == UPSTREAM_HELD) {
 		if (is_in_use(upstream))
-			upstream->since = loop_now;
-		else if (age > GATE_IDLE_SECONDS * 1000)
-			recall(upstream);
+			upstream_set(upstream, UPSTREAM_HELD);
+		else if (age > scarce_patience())
+			upstream_recall(upstream);
 		else if (age > GATE_GRACE_SECONDS * 1000 && is_orphan(upstream))
 			give_back(upstream);
 	} else if (!upstream->exchange) {

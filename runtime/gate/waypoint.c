@@ -148,7 +148,7 @@ struct upstream *waypoint_seek(struct exchange *exchange)
 	if (upstream && is_good(upstream, &exchange->route)) {
 		session->waypoint = NULL;
 		upstream->exchange = exchange;
-		upstream->state = UPSTREAM_BUSY;
+		upstream_set(upstream, UPSTREAM_BUSY);
 		return upstream;
 	}
 	waypoint_drop(session);
@@ -157,7 +157,8 @@ struct upstream *waypoint_seek(struct exchange *exchange)
 	upstream =
 		upstream_dial(pool_of(session->space, &exchange->route.endpoint, NULL), exchange);
 	if (!upstream) {
-		waypoint_failed(exchange);
+		if (!exchange->scarce)
+			waypoint_failed(exchange);
 		return NULL;
 	}
 	upstream->owner = session;
@@ -186,8 +187,7 @@ void waypoint_keep(struct upstream *upstream)
 {
 	upstream->exchange = NULL;
 	upstream->awaiting = false;
-	upstream->state = UPSTREAM_KEPT;
-	upstream->since = loop_now;
+	upstream_set(upstream, UPSTREAM_KEPT);
 	upstream->owner->waypoint = upstream;
 	upstream_watch(upstream);
 }

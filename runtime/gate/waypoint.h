@@ -33,5 +33,10 @@ bool socket_address(int fd, bool peer, __be32 *address, __be16 *port);
 
 /* addresses.c: the address by which a namespace's workload is known, in the family of another. */
 bool space_source(struct space *space, const __be32 *like, __be32 *address);
+/* All that it may be, none of which is better; false: there may be others. */
+bool space_sources(struct space *space, const __be32 *like, const __be32 (**addresses)[4],
+		   uint32_t *count);
+/* However many there are, none is a workload's. */
+bool space_is_nobodys(struct space *space);
 
 #endif

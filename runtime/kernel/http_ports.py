@@ -10,6 +10,8 @@ import struct
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from runtime import log
+from runtime.bpf.lib import BpfError
 from runtime.bpf.maps import BpfMap
 from runtime.kernel.http_inner import INNER, add_inner, keep_inner, keep_sets, put_set
 from runtime.kernel.http_members import PLAIN, ClusterRows
@@ -28,8 +30,8 @@ from runtime.tables.enhanced_layout import (
     SlotKey,
 )
 from runtime.tables.http_answers import ANSWER
-from runtime.tables.http_authorization import Decision
 from runtime.tables.http_cases import split
+from runtime.tables.http_clients import Ruling
 from runtime.tables.http_digest import digest
 from runtime.tables.http_govern import Governed
 from runtime.tables.http_layout import HttpSet
@@ -48,6 +50,7 @@ from runtime.tables.http_rings import CELL as RING_CELL
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from runtime.tables.http_texts import CELL as TEXT_CELL
 
+_log = log.get("kernel")
 _TCP = 6
 _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
 
@@ -56,14 +59,22 @@ _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
 class Written:
     """A table in the kernel: what a port's element is to say, and which routes are a waypoint's, and why.
 
-    `decisions` has what authorization says of each case: the names of policies are nowhere in the maps.
-    `undecided` has the routes of which some requests are a waypoint's, and why.
+    `partly` says of routes that serve why some requests that may be theirs are a waypoint's. `rulings` has what authorization says of each case: the names of policies are nowhere in the maps.
     """
 
     value: HttpPort
     waypoint: Mapping[int, str]
-    decisions: tuple[Decision | None, ...] = ()
-    undecided: Mapping[int, str] = field(default_factory=dict)
+    partly: Mapping[int, str] = field(default_factory=dict)
+    rulings: tuple[Ruling | None, ...] = ()
+
+
+# Of a port with routes for which there is no room: nothing but its element is needed.
+_SHUT = HttpPort(0, 0, 0, 0, 0)
+
+
+def shut(why: str) -> Written:
+    """What a port is pointed at whose routes are not there: all of it is the waypoint's (runtime/gate/route.c)."""
+    return Written(_SHUT, {0: why})
 
 
 def _port_key(address: IPAddress | str, port: int) -> bytes:
@@ -82,7 +93,7 @@ class HttpPorts:
     def __init__(self, maps: Mapping[str, BpfMap]) -> None:
         self._maps = maps
         self.stats = RouteStats(maps)
-        self._decisions: dict[bytes, tuple[int, tuple[Decision | None, ...]]] = {}
+        self._rulings: dict[bytes, tuple[int, tuple[Ruling | None, ...]]] = {}
         self._ports = {key: HttpPort.unpack(value) for key, value in maps["http_ports"].items()}
         self._clusters: dict[int, dict[bytes, bytes]] = {}  # slots, by the number of the cluster
         self._installed: dict[int, bytes] = {}
@@ -109,7 +120,7 @@ class HttpPorts:
         hashes: bool = False,
         governed: Governed | None = None,
         connect_ms: int = 0,
-    ) -> None:
+    ) -> str:
         """Say which endpoints a cluster has; none of those that stay is ever missing meanwhile.
 
         Args:
@@ -120,6 +131,10 @@ class HttpPorts:
             connect_ms: after so long a connection to an endpoint has failed; 0 for the gate's default.
                 A governed cluster says it in its row.
 
+        Returns:
+            why requests that are alike do not go to one endpoint, where they should: there is no room to
+            tell. The cluster has its endpoints all the same.
+
         Raises:
             BpfError: the kernel has no room; what the cluster had stays in use.
         """
@@ -127,7 +142,7 @@ class HttpPorts:
         number = cluster_number(name)
         there = self._clusters.setdefault(number, {})
         before = self._rows.ring_of(number)
-        ring = self._write_ring(ring_of(targets)) if hashes and targets else 0
+        ring, unhashed = self._write_ring(ring_of(targets)) if hashes and targets else (0, "")
         if governed is not None:
             # The gate looks here where the kernel's tables have nothing.
             self._rows.put(number, governed.row._replace(ring=ring), governed.members)
@@ -147,6 +162,7 @@ class HttpPorts:
             self._rows.put(number, PLAIN._replace(ring=ring, connect_ms=connect_ms), ())
         if before != ring and before:
             self._sweep_rings()
+        return unhashed
 
     def _drop(self, number: int, slots: dict[bytes, bytes]) -> None:
         """The kernel has nothing to choose from any more."""
@@ -164,10 +180,14 @@ class HttpPorts:
         if self._rows.keep(kept):
             self._sweep_rings()
 
-    def _write_ring(self, ring: bytes) -> int:
+    def _write_ring(self, ring: bytes) -> tuple[int, str]:
+        """Its number; or 0, and why there is none."""
         number = digest(b"ring", ring)
-        add_inner(self._maps["http_rings"], number, ring, RING_CELL, INNER)
-        return number
+        try:
+            add_inner(self._maps["http_rings"], number, ring, RING_CELL, INNER)
+        except BpfError as error:
+            return 0, f"{error}; its endpoints are chosen without hashing meanwhile"
+        return number, ""
 
     def _sweep_rings(self) -> None:
         used = self._rows.rings()
@@ -242,12 +262,12 @@ class HttpPorts:
         self.stats.hold(rows.number, stats)
         answers = self._write(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0, answers)
-        undecided = {
-            origin: why
+        partly = {
+            route: why
             for case, why in compiled.undecided.items()
-            if (origin := rows.origin[case]) is not None
+            if (route := rows.origin[case]) is not None and route not in rows.waypoint
         }
-        return Written(value, rows.waypoint, rows.decisions, undecided)
+        return Written(value, rows.waypoint, partly, rows.rulings)
 
     def point(
         self, address: IPAddress | str, port: int, written: Written, *, waypoint: int = 0
@@ -265,18 +285,23 @@ class HttpPorts:
         if self._ports.get(key) != value:
             self._maps["http_ports"].update(key, value.pack())
             self._ports[key] = value
-        self._decisions[key] = written.value.table, written.decisions
+        self._rulings[key] = written.value.table, written.rulings
         return key
 
-    def decision_of(
+    def ruling_of(
         self, address: IPAddress | str, port: int, *, table: int, case: int
-    ) -> Decision | None:
+    ) -> Ruling | None:
         """What authorization says of a case of a port's table; any thread may ask.
 
         None where it asks nothing of that case, or the port has another table now.
         """
-        number, decisions = self._decisions.get(_port_key(address, port), (0, ()))
-        return decisions[case] if number == table and case < len(decisions) else None
+        number, rulings = self._rulings.get(_port_key(address, port), (0, ()))
+        return rulings[case] if number == table and case < len(rulings) else None
+
+    def has_table(self, address: IPAddress | str, port: int) -> bool:
+        """Whether a port has routes, be it of a daemon before this one."""
+        value = self._ports.get(_port_key(address, port), _SHUT)
+        return value._replace(waypoint=0) != _SHUT
 
     @staticmethod
     def key_of(address: IPAddress | str, port: int) -> bytes:
@@ -294,7 +319,7 @@ class HttpPorts:
         for key in self._ports.keys() - set(keys):
             self._maps["http_ports"].delete(key)
             del self._ports[key]
-            self._decisions.pop(key, None)
+            self._rulings.pop(key, None)
 
     def _write(self, compiled: CompiledRoutes, rows: RouteRows) -> int:
         """The number of its answers."""
@@ -305,19 +330,28 @@ class HttpPorts:
         if rows.texts:
             add_inner(self._maps["http_texts"], rows.number, rows.texts, TEXT_CELL, INNER)
         answers = digest(b"answers", rows.answers)
-        add_inner(self._maps["http_answers"], answers, rows.answers, ANSWER.size, INNER)
+        try:
+            add_inner(self._maps["http_answers"], answers, rows.answers, ANSWER.size, INNER)
+        except BpfError as error:
+            _log.warning("%s; the gate gives these answers, and the kernel none", error)
+            return 0
         return answers
 
-    def sweep(self) -> None:
-        """Remove what no port points at."""
+    def sweep(self, *, in_haste: bool = False) -> None:
+        """Remove what no port points at.
+
+        Args:
+            in_haste: soon after another time, for want of room.
+        """
         ports = self._ports.values()
         keep_sets(self._maps, [HttpSet(port.grammar, port.graph) for port in ports])
         tables = {port.table for port in ports}
         keep_inner(self._maps["http_texts"], tables)
         # A program may be between looking an answer up and giving it: those last in use stay as well.
         answers = {port.answers for port in ports}
-        keep_inner(self._maps["http_answers"], answers | self._answers)
-        self._answers = answers
+        if not in_haste:
+            keep_inner(self._maps["http_answers"], answers | self._answers)
+            self._answers = answers
         self.stats.keep(tables)
         gone = [
             key

@@ -16,7 +16,7 @@ from runtime.tables.enhanced_layout import DIGEST
 
 _NEEDED = (
     "http_ports", "http_routes", "http_grammars", "http_graphs", "clusters", "slots", "route_stats",
-    "http_clusters", "http_members",
+    "http_clusters", "http_members", "http_texts",
 )  # fmt: skip
 
 

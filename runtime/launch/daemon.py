@@ -26,7 +26,7 @@ from runtime.launch.accelerate import Acceleration
 from runtime.launch.choose import PATHS, ImpossibleError
 from runtime.launch.cluster import ClusterPart, connect
 from runtime.launch.enhanced import HTTP_PATH, retire_others, routes_of, start_gate
-from runtime.launch.instance import Instance, whereabouts
+from runtime.launch.instance import Instance, nameless, whereabouts
 from runtime.launch.lastrun import LastRun, compare, recall, remember
 from runtime.launch.managed import Governor, Managed
 from runtime.launch.namespaces import OWN
@@ -259,7 +259,13 @@ class Daemon(Instance):
         self._view.on_update = self._telemetry.learn
         if self._http:
             gate = self._http.socket
-            controller.routes = routes_of(path, gate=gate, seen=self._telemetry.http)
+            controller.routes = routes_of(
+                path,
+                gate=gate,
+                seen=self._telemetry.http,
+                has_waypoint=lambda: self._node_waypoint.follows_http,
+                nameless=nameless(self._config),
+            )
         aside = [
             asyncio.create_task(self._telemetry.run()),
             asyncio.create_task(self._telemetry.http.run()),

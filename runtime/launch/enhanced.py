@@ -63,21 +63,32 @@ def start_gate(
     return http
 
 
-def routes_of(path: DataPath, *, gate: Path, seen: HttpSeen) -> Routes:
+def routes_of(
+    path: DataPath, *, gate: Path, seen: HttpSeen, has_waypoint: Callable[[], bool], nameless: str
+) -> Routes:
     """What brings routes into a path, and tells of them from now on.
 
     Args:
         path: the enhanced one.
         gate: the gate's control socket.
         seen: is told where the counters are.
+        has_waypoint: tells whether this node has a waypoint.
+        nameless: why it is not known who the workloads of this node are; "" where it is.
     """
     from runtime.control.http import HttpControl
     from runtime.kernel.http_ports import HttpPorts
     from runtime.plan.ability import ability
 
     ports = HttpPorts(path.maps)
-    seen.attach(ports.stats, passed=path.gate_counters, gate=gate, decision_of=ports.decision_of)
-    return HttpControl(ports, ability=ability())
+    control = HttpControl(ports, ability=ability(nameless=nameless), has_waypoint=has_waypoint)
+    seen.attach(
+        ports.stats,
+        passed=path.gate_counters,
+        gate=gate,
+        ruling_of=ports.ruling_of,
+        standings=lambda: control.standings,
+    )
+    return control
 
 
 def retire_others(name: str, managed: Managed, *, pins: Path, run_dir: Path) -> None:

@@ -20,18 +20,19 @@ from runtime.plan.planned import Plan
 Json = Mapping[str, Any]
 
 
-def authorize_http(asked: Json, *, view: View, why_not: str) -> Json:
+def authorize_http(asked: Json, *, view: View, why_not: str, nameless: str = "") -> Json:
     """Answer whether a request is let through.
 
     Args:
         asked: `service`, `method` and `target`; perhaps `port`, `headers`, `principal`, `namespace`, `ip`.
         view: what is known.
         why_not: why the enhanced path does not run; "" where it does.
+        nameless: why it is not known who the workloads of this node are; "" where it is.
 
     Raises:
         KmeshError: no such service or port, no such request or client.
     """
-    plan = plan_of(view, why_not=why_not)
+    plan = plan_of(view, why_not=why_not, nameless=nameless)
     service, address, port = _where(asked, plan, view)
     head = request_head(
         str(asked.get("method", "")), str(asked.get("target", "")), texts(asked.get("headers")),

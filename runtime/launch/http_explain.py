@@ -54,7 +54,7 @@ def explain_http(
         HttpQuestion(address=address, port=port, head=head),
         tables,
         routes=seen.routes(),
-        decision_of=seen.decision_of,
+        ruling_of=seen.ruling_of,
         clusters={cluster_number(name): name for name in clusters},
     )
     answer = {"service": service.key, **answer, "live": None, "differs": []}

@@ -24,7 +24,8 @@ from runtime.telemetry.http_log import HttpLog
 from runtime.telemetry.http_metrics import PASSED, HttpMetrics
 
 if TYPE_CHECKING:  # a start without HTTP imports none of it
-    from runtime.control.explain_request import DecisionOf
+    from runtime.control.explain_request import RulingOf
+    from runtime.control.http_standing import Standings
 
 Json = Mapping[str, Any]
 Hits = Mapping[tuple[str, str, int], Json]  # by table, virtual host and number of the route
@@ -42,7 +43,8 @@ class HttpSeen:
 
     def __init__(self, directory: Directory, access_log: AccessLog) -> None:
         self.metrics = HttpMetrics()
-        self.decision_of: DecisionOf | None = None
+        self.ruling_of: RulingOf | None = None
+        self.standings: Callable[[], Standings] = dict
         self._directory, self._access_log = directory, access_log
         self._stats: RouteStats | None = None
         self._passed: Callable[[], Mapping[str, int]] = dict
@@ -57,7 +59,8 @@ class HttpSeen:
         *,
         passed: Callable[[], Mapping[str, int]],
         gate: Path,
-        decision_of: DecisionOf | None = None,
+        ruling_of: RulingOf | None = None,
+        standings: Callable[[], Standings] = dict,
     ) -> None:
         """The path is there.
 
@@ -65,9 +68,10 @@ class HttpSeen:
             stats: the routes' counters (`HttpPorts.stats`).
             passed: what became of the messages of clients (`DataPath.gate_counters`).
             gate: the gate's control socket.
-            decision_of: what authorization says of cases (`HttpPorts.decision_of`).
+            ruling_of: what authorization says of cases (`HttpPorts.ruling_of`).
+            standings: what became of the tables (`HttpControl.standings`).
         """
-        self.decision_of = decision_of
+        self.ruling_of, self.standings = ruling_of, standings
         self._stats, self._passed, self._gate = stats, passed, gate
         self.metrics.attach(stats, passed)
         try:
@@ -172,6 +176,7 @@ class HttpSeen:
             "heads_not_routed": {
                 reason: count for reason, count in self._stats.verdicts().items() if count
             },
+            "at_waypoint": self._at_waypoint(),
             "unrouted": described(self._stats.unrouted()),
             "folded_routes": self._stats.folded,
             "overflows": self._stats.overflows(),
@@ -183,6 +188,12 @@ class HttpSeen:
                 "dropped": self._stats.log_dropped() + self._access_log.dropped,
             },
         }
+
+    def _at_waypoint(self) -> Json:
+        """Routes that take a waypoint, as they were really written."""
+        from runtime.control.http_standing import summed
+
+        return summed(self.standings().values())
 
     def _ejected(self) -> list[Json]:
         """Who is out, ready for JSON; nobody where the gate does not say."""

@@ -219,15 +219,23 @@ class Instance:
     def _routes(self, service: str | None) -> Json:
         from runtime.control.routes import describe_routes
 
+        seen = self._telemetry.http
         return describe_routes(
-            self._view, why_not=self._why_not(), service=service, hits=self._telemetry.http.hits()
+            self._view,
+            why_not=self._why_not(),
+            service=service,
+            hits=seen.hits(),
+            standings=seen.standings(),
+            nameless=nameless(self._config),
         )
 
     def authorize(self, asked: Json) -> Json:
         """Whether a request is let through, and by whose policy."""
         from runtime.launch.http_authorize import authorize_http
 
-        return authorize_http(asked, view=self._view, why_not=self._why_not())
+        return authorize_http(
+            asked, view=self._view, why_not=self._why_not(), nameless=nameless(self._config)
+        )
 
     def _why_not(self) -> str:
         """Why no HTTP is routed here; "" where it is."""
@@ -300,6 +308,13 @@ def whereabouts(config: Config, *, cluster: str = "", network: str | None = None
             waypoint_ports=config.waypoint_ports,
         )
     )
+
+
+def nameless(config: Config) -> str:
+    """Why it is not known who the workloads of this node are; "" where it is (runtime/tables/identities.py)."""
+    if config.on_demand:
+        return "with --on-demand this node's own workloads are not known"
+    return "" if config.node else "this node's name is not known (--node)"
 
 
 def _place(place: Place) -> Json:

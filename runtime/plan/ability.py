@@ -9,6 +9,8 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from runtime.model.http import RouteMatch
+from runtime.tables.http_numbers import SLOTS
+from runtime.tables.http_ports import MOST_HASHES
 
 
 class Feature(StrEnum):
@@ -18,6 +20,7 @@ class Feature(StrEnum):
     BREAKERS = "circuit breakers"
     DIRECT_RESPONSE = "direct responses"
     HASH = "consistent hashing"
+    IDENTITY = "identities of clients"
     LOCALITIES = "weighted localities"
     OUTLIERS = "outlier detection"
     PRIORITIES = "endpoint priorities"
@@ -33,16 +36,16 @@ class Limits:
     Attributes:
         routes: of a port, over all its virtual hosts.
         virtual_hosts: of a port.
-        header_names: different headers that the routes of a port ask for.
-        query_names: different query parameters, likewise.
+        names: different headers and query parameters that the routes of a port ask for, together.
+        hashes: hash policies of a route.
         clusters: of a route.
         body: bytes of a direct response.
     """
 
     routes: int = 65_536
     virtual_hosts: int = 16_384
-    header_names: int = 16
-    query_names: int = 16
+    names: int = SLOTS
+    hashes: int = MOST_HASHES
     clusters: int = 256
     body: int = 4096
 
@@ -74,10 +77,12 @@ LACKS: Mapping[Feature, str] = MappingProxyType({})
 LIMITS = Limits(clusters=16)
 
 
-def ability(why_not: str = "") -> Ability:
+def ability(why_not: str = "", *, nameless: str = "") -> Ability:
     """What the enhanced path of this version can do.
 
     Args:
         why_not: why it does not run; "" where it does.
+        nameless: why it is not known who the workloads of this node are; "" where it is.
     """
-    return Ability(serves=not why_not, why_not=why_not, lacks=LACKS, limits=LIMITS)
+    lacks = {**LACKS, Feature.IDENTITY: nameless} if nameless else LACKS
+    return Ability(serves=not why_not, why_not=why_not, lacks=lacks, limits=LIMITS)

@@ -81,8 +81,8 @@ class ClusterJudge:
             if transport:
                 yield f"cluster {cluster.name}: transport_socket_matches {transport}: not plaintext"
             for key in self._guards.get(each.address, ()):
-                # Nobody but an L7 proxy can enforce it: see `Policy.needs_http`.
-                yield f"authorization policy {key}: it has conditions on HTTP"
+                # Of these nothing is known but that they are there: see `Policy.needs_http`.
+                yield f"authorization policy {key}: it has conditions on HTTP, which the workload API does not tell"
 
 
 def _guards(

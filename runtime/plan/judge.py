@@ -14,14 +14,18 @@ from runtime.model.http import (
     HttpPort,
     PathKind,
     PathMatch,
+    Rbac,
     Redirect,
     Route,
     RouteMatch,
+    Step,
 )
 from runtime.plan.ability import Ability, Feature
 from runtime.plan.clusters import ClusterJudge
-from runtime.tables.http_authorization import BeyondError, authorization_cases
-from runtime.tables.http_conditions import recognised
+from runtime.tables.http_authorization import BeyondError
+from runtime.tables.http_cases import check_ruling
+from runtime.tables.http_clients import asks_identity, rulings
+from runtime.tables.http_conditions import Name, recognised
 from runtime.tables.http_effects import effects
 from runtime.tables.http_texts import why_no_body, why_no_redirect
 
@@ -29,14 +33,21 @@ _ANY_PATH = PathMatch(PathKind.PREFIX, "")
 
 
 class Slots:
-    """Names that a port's routes ask for, of headers or query parameters; so many and no more."""
+    """Names of headers and query parameters that a port's routes ask for; so many and no more."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._names: set[str] = set()
+        self._names: set[Name] = set()
 
-    def take(self, name: str) -> bool:
-        """Whether a name is among them, or still fits."""
+    def header(self, name: str) -> bool:
+        """Whether a header is among them, or still fits."""
+        return self._take((False, name))
+
+    def parameter(self, name: str) -> bool:
+        """The same of a query parameter."""
+        return self._take((True, name))
+
+    def _take(self, name: Name) -> bool:
         if name not in self._names and len(self._names) >= self._most:
             return False
         self._names.add(name)
@@ -65,8 +76,7 @@ class RouteJudge:
         self._always = always
         self._clusters = clusters
         self._ability = ability
-        self._headers = Slots(ability.limits.header_names)
-        self._queries = Slots(ability.limits.query_names)
+        self._names = Slots(ability.limits.names)
 
     def judge(self, route: Route) -> tuple[RouteMatch, tuple[str, ...]]:
         """What a route is recognised by, and why it cannot run in the kernel."""
@@ -91,17 +101,19 @@ class RouteJudge:
         if why:
             return RouteMatch(_ANY_PATH), [why]
         match, unknown = recognised(match)
-        headers = tuple(h for h in match.headers if h.name[:1] == ":" or self._headers.take(h.name))
-        query = tuple(q for q in match.query if self._queries.take(q.name))
-        limits = self._ability.limits
+        headers = tuple(h for h in match.headers if h.name[:1] == ":" or self._names.header(h.name))
+        query = tuple(q for q in match.query if self._names.parameter(q.name))
         over = list(unknown)
         if len(headers) < len(match.headers):
-            over.append(f"match.headers: more than {limits.header_names} names on this port")
+            over.append(f"match.headers: {self._too_many}")
         if len(query) < len(match.query):
-            over.append(
-                f"match.query_parameters: more than {limits.query_names} names on this port"
-            )
+            over.append(f"match.query_parameters: {self._too_many}")
         return (replace(match, headers=headers, query=query) if over else match), over
+
+    @property
+    def _too_many(self) -> str:
+        most = self._ability.limits.names
+        return f"more than {most} names of headers and query parameters on this port"
 
     def _lacks(self, feature: Feature) -> Iterator[str]:
         if feature in self._ability.lacks:
@@ -113,16 +125,30 @@ class RouteJudge:
         if abort is not None:
             yield from self._lacks(Feature.ABORT)
             for header in abort.headers:
-                if header.name[:1] != ":" and not self._headers.take(header.name):
-                    yield f"fault.headers: more than {self._ability.limits.header_names} names"
+                if header.name[:1] != ":" and not self._names.header(header.name):
+                    yield f"fault.headers: {self._too_many}"
         if limit is not None:
             yield from self._lacks(Feature.RATE_LIMIT)
         if rbac:
             yield from self._lacks(Feature.RBAC)
-            try:
-                authorization_cases(rbac, self._port)
-            except BeyondError as error:
-                yield str(error)
+            yield from self._authorization(rbac, acts=(abort is not None, limit is not None))
+
+    def _authorization(self, rules: tuple[Rbac, ...], *, acts: tuple[bool, bool]) -> Iterator[str]:
+        """Why what the rules say cannot be told here; `acts`: there is a fault, there is a rate limit."""
+        steps = self._port.steps
+        before = steps[: steps.index(Step.RBAC)]
+        acts_before = any(
+            step in before and acting
+            for step, acting in zip((Step.FAULT, Step.RATE_LIMIT), acts, strict=True)
+        )
+        try:
+            for one in rulings(rules, self._port):
+                if one.by_client:
+                    check_ruling(one.ruling, acts_before=acts_before)
+                    if asks_identity(one.ruling):
+                        yield from self._lacks(Feature.IDENTITY)
+        except BeyondError as error:
+            yield str(error)
 
     def _forward(self, action: Forward) -> Iterator[str]:
         targets = [each for each in action.clusters if each.weight]
@@ -130,16 +156,20 @@ class RouteJudge:
             yield f"weighted_clusters: more than {self._ability.limits.clusters}"
         for each in targets:
             yield from self._clusters.reasons(each.name)
+        if len(action.hash_policies) > self._ability.limits.hashes:
+            yield f"hash_policy: more than {self._ability.limits.hashes}"
+        if action.clusters and not targets:
+            yield "weighted_clusters: no weight"
         for policy in action.hash_policies:
             yield from self._lacks(Feature.HASH)
             if policy.kind is HashKind.COOKIE and policy.ttl is not None:
                 yield f"hash_policy.cookie: {policy.name} is to be made where it is missing (ttl)"
             if policy.kind is HashKind.HEADER and policy.name[:1] != ":":
-                taken = self._headers.take(policy.name)
+                taken = self._names.header(policy.name)
             elif policy.kind is HashKind.COOKIE:
-                taken = self._headers.take("cookie")
+                taken = self._names.header("cookie")
             else:
-                taken = policy.kind is not HashKind.QUERY or self._queries.take(policy.name)
+                taken = policy.kind is not HashKind.QUERY or self._names.parameter(policy.name)
             if not taken:
                 yield f"hash_policy: {policy.name} is one name too many on this port"
 

@@ -104,7 +104,7 @@ def read(grammar: bytes, data: bytes) -> tuple[Verdict, HttpHead | None]:
     if twice & ONCE:
         return Verdict.TWICE, None
     if fields > FIELDS_MAX:
-        return Verdict.TOO_LONG, None
+        return Verdict.MANY_FIELDS, None
     return _conclude(data, seen, start, end, at + 1)
 
 

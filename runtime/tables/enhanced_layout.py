@@ -565,11 +565,11 @@ class PoolNumber(NamedTuple):
         return cls._make(_POOL_NUMBER.unpack(data))
 
 
-_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4I")
+_ROUTE = Struct("=IIII16Q16IIIIIIIIIIIIIIIQ4I4III")
 
 
 class Route(NamedTuple):
-    """struct kmesh_route, 304 bytes."""
+    """struct kmesh_route, 312 bytes."""
 
     kind: int
     status: int
@@ -594,6 +594,8 @@ class Route(NamedTuple):
     bucket: int
     hash: tuple[int, ...]
     hash_name: tuple[int, ...]
+    ruling: int
+    ruling_size: int
 
     def pack(self) -> bytes:
         return _ROUTE.pack(
@@ -620,6 +622,8 @@ class Route(NamedTuple):
             self.bucket,
             *self.hash,
             *self.hash_name,
+            self.ruling,
+            self.ruling_size,
         )
 
     @classmethod
@@ -649,6 +653,8 @@ class Route(NamedTuple):
             flat[50],
             flat[51:55],
             flat[55:59],
+            flat[59],
+            flat[60],
         )
 
 
@@ -769,7 +775,7 @@ class SessionKey(NamedTuple):
         return cls._make(_SESSION_KEY.unpack(data))
 
 
-_SLOT = Struct("=QIIII16s2s2xIIIIIQIIQQQQI4x")
+_SLOT = Struct("=QIIII16s2s2xIIIIIIIQIIQQQQ")
 
 
 class Slot(NamedTuple):
@@ -782,11 +788,13 @@ class Slot(NamedTuple):
     chosen: int
     choice_address: bytes  # 16 bytes
     choice_port: bytes  # 2 bytes
+    pipelines: int
     open: int
     done: int
     answered: int
     responded: int
     by_gate: int
+    published: int
     sock: int
     first_received: int
     homed_at: int
@@ -794,7 +802,6 @@ class Slot(NamedTuple):
     homed_by: int
     homed_from: int
     doubted_ns: int
-    pipelines: int
 
     def pack(self) -> bytes:
         return _SLOT.pack(
@@ -805,11 +812,13 @@ class Slot(NamedTuple):
             self.chosen,
             self.choice_address,
             self.choice_port,
+            self.pipelines,
             self.open,
             self.done,
             self.answered,
             self.responded,
             self.by_gate,
+            self.published,
             self.sock,
             self.first_received,
             self.homed_at,
@@ -817,7 +826,6 @@ class Slot(NamedTuple):
             self.homed_by,
             self.homed_from,
             self.doubted_ns,
-            self.pipelines,
         )
 
     @classmethod
@@ -925,7 +933,7 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIII4xQIIIIII")
+_UPSTREAM = Struct("=QQQQIIIIQIIIIII")
 
 
 class Upstream(NamedTuple):
@@ -938,6 +946,7 @@ class Upstream(NamedTuple):
     slot: int
     flags: int
     recalled: int
+    used: int
     since: int
     stat: int
     size: int
@@ -955,6 +964,7 @@ class Upstream(NamedTuple):
             self.slot,
             self.flags,
             self.recalled,
+            self.used,
             self.since,
             self.stat,
             self.size,
@@ -989,25 +999,25 @@ MAPS = {
     "gate_slots": MapLayout(type=2, flags=1024, max_entries=65536),
     "gate_stat": MapLayout(type=2, flags=1024, max_entries=1),
     "gate_upstreams": MapLayout(type=2, flags=1024, max_entries=65536),
-    "gates": MapLayout(type=1, flags=1, max_entries=4096),
-    "http_answers": MapLayout(type=13, flags=0, max_entries=4096),
+    "gates": MapLayout(type=1, flags=1, max_entries=65536),
+    "http_answers": MapLayout(type=13, flags=1, max_entries=65536),
     "http_buckets": MapLayout(type=1, flags=1, max_entries=65536),
     "http_clock": MapLayout(type=2, flags=1024, max_entries=1),
     "http_clusters": MapLayout(type=1, flags=1, max_entries=65536),
-    "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
-    "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_grammars": MapLayout(type=13, flags=1, max_entries=65536),
+    "http_graphs": MapLayout(type=13, flags=1, max_entries=65536),
     "http_members": MapLayout(type=1, flags=1, max_entries=262144),
-    "http_ports": MapLayout(type=1, flags=1, max_entries=131072),
-    "http_rings": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_ports": MapLayout(type=1, flags=1, max_entries=262144),
+    "http_rings": MapLayout(type=13, flags=1, max_entries=65536),
     "http_routes": MapLayout(type=1, flags=1, max_entries=1048576),
-    "http_texts": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_texts": MapLayout(type=13, flags=1, max_entries=65536),
     "idle": MapLayout(type=1, flags=1, max_entries=65536),
     "introductions": MapLayout(type=18, flags=0, max_entries=65536),
     "introductions_full": MapLayout(type=2, flags=0, max_entries=1),
     "managed_netns": MapLayout(type=1, flags=1, max_entries=4096),
     "peers": MapLayout(type=24, flags=1, max_entries=0),
-    "pool_numbers": MapLayout(type=1, flags=1, max_entries=16384),
-    "pools": MapLayout(type=2, flags=1024, max_entries=16384),
+    "pool_numbers": MapLayout(type=1, flags=1, max_entries=131072),
+    "pools": MapLayout(type=2, flags=1024, max_entries=131072),
     "route_stats": MapLayout(type=2, flags=1024, max_entries=16384),
     "route_taken": MapLayout(type=6, flags=0, max_entries=16384),
     "servers": MapLayout(type=9, flags=0, max_entries=32768),
@@ -1024,15 +1034,15 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "1ad0061a71d852e60acfe1f482c9f2f42a79fa213813f598ff00f35e88e53f0d"
+DIGEST = "3f9db490caf10585e76f889ea82c0cbe92d7b696942eebd3a0a4cd3f18bd1024"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {
-    "client_states": "5b539b2c312c230fcff42a738845701b789da076f607e901ce4d94d2032bdd05",
-    "clients": "1ca98ddfe80672c23b0099a404813a6faac86b79f3210915755f7290dcbf6170",
-    "introductions": "18048da1c0da01d3c4328fd750f90e67c2386e8f5dcdad92587fa8307b39e72c",
+    "client_states": "0155b259c362d90106a4507d7775889d478783f964d5bda95f7419bbbbca904d",
+    "clients": "51f2a34bb43e66777213f4724a06e00cf44774cf9d710b0d71941c6acfc54de7",
+    "introductions": "e37c86427eb12c96a103ea9f7fede2e21b818e9f9a6c94179d3ed7675c12b4fc",
     "peers": "3f086163e7f78c3a8bd52709eaf23e0b8f986c642063c23b96371affc3e9a682",
-    "sockets": "01d416ae502506d88a571f7ad522eb84324865c0ca4a6b923877985831203014",
+    "sockets": "a5cda22560e792b8200a424d29b45b32445e2cf441a8add9bbface2674c00585",
     "udp_flows": "bd8c4b92c0e5d627b7487b8642ba3116afd40997b276f6bcfdf274d11bfebbb8",
-    "upstreams": "61a0bbe826ccc1dfa8c1098695a487f1f4c874517c29ebcd704a41afe8251c54",
+    "upstreams": "6e51867a3378ec41a37279eec4d13a7b55d2b2452924fc720682bbbe1678f8af",
 }

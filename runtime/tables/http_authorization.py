@@ -2,7 +2,8 @@
 """Authorization as cases: what is asked of a request, in order, and whether it may pass.
 
 The first case that holds decides, as with routes, so that the same graph that chooses a route tells
-who may take it. Conditions on the connection that are the same for all of a port are decided here.
+who may take it. Conditions on the connection that are the same for all of a port are decided here; what is
+asked of a client that is not known stands beside what is asked of the request (http_clients.py).
 """
 
 from __future__ import annotations
@@ -39,7 +40,20 @@ _T = TypeVar("_T")
 
 Cube = tuple[HeaderMatch, ...]  # all of which must hold
 Client = Callable[[SourceIn | PrincipalIs], bool]  # whether a client meets it
-_Holds = Callable[[Condition], bool]  # of what does not depend on the request
+_Holds = Callable[
+    [Condition], bool | None
+]  # of what does not depend on the request; None: on who sends it
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Holds for clients that meet a condition, or with `wanted` False for those that do not."""
+
+    condition: SourceIn | PrincipalIs
+    wanted: bool
+
+
+_Asked = tuple[HeaderMatch | Sender, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +72,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is asked of a request, and what is decided of those that are so."""
+    """What is asked of a request and of who sends it, and what is decided of those that are so."""
 
     asked: Cube
     decision: Decision
+    senders: tuple[Sender, ...] = ()
 
 
 class BeyondError(Exception):
@@ -76,7 +91,7 @@ def authorization_cases(
     Args:
         rules: in their order.
         port: where they hold.
-        client: who asks, where that is known; the data path asks for any client.
+        client: who asks, where that is known; else cases ask for it.
 
     Raises:
         BeyondError: they cannot be expressed.
@@ -91,7 +106,7 @@ def authorization_cases(
 def _up_to_the_first_free(cases: Iterable[Case]) -> Iterator[Case]:
     for case in cases:
         yield case
-        if not case.asked:
+        if not case.asked and not case.senders:
             return
 
 
@@ -99,13 +114,16 @@ def _cases(rules: Sequence[Rbac], holds: _Holds) -> list[Case]:
     if not rules:
         return [Case((), Decision(allowed=True))]
     first, rest = rules[0], _cases(rules[1:], holds)
-    asked = _bounded((cube, one.name) for one in first.policies for cube in _policy(one, holds))
+    asked = _bounded((*cube, one.name) for one in first.policies for cube in _policy(one, holds))
     if first.action is Action.DENY:
-        denied = (Case(cube, Decision(allowed=False, policies=(name,))) for cube, name in asked)
+        denied = (
+            Case(cube, Decision(allowed=False, policies=(name,)), senders)
+            for cube, senders, name in asked
+        )
         return [*denied, *rest]
     passing = _bounded(
-        Case((*cube, *more.asked), _allowed_by(name, more.decision))
-        for cube, name in asked
+        Case((*cube, *more.asked), _allowed_by(name, more.decision), (*senders, *more.senders))
+        for cube, senders, name in asked
         for more in rest
     )
     return [*passing, Case((), Decision(allowed=False))]
@@ -123,12 +141,15 @@ def _bounded(found: Iterable[_T]) -> list[_T]:
     return made
 
 
-def _policy(policy: RbacPolicy, holds: _Holds) -> list[Cube]:
+def _policy(policy: RbacPolicy, holds: _Holds) -> Iterator[tuple[Cube, tuple[Sender, ...]]]:
     both = AllOf((AnyOf(policy.permissions), AnyOf(policy.principals)))
-    return _cubes(both, holds, wanted=True)
+    for cube in _cubes(both, holds, wanted=True):
+        senders = tuple(dict.fromkeys(one for one in cube if isinstance(one, Sender)))
+        asked = tuple(one for one in cube if isinstance(one, HeaderMatch))
+        yield asked, senders
 
 
-def _cubes(condition: Condition, holds: _Holds, *, wanted: bool) -> list[Cube]:
+def _cubes(condition: Condition, holds: _Holds, *, wanted: bool) -> list[_Asked]:
     """Cubes of which one is true where the condition is (or, with `wanted` False, is not)."""
     match condition:
         case Anything():
@@ -144,10 +165,17 @@ def _cubes(condition: Condition, holds: _Holds, *, wanted: bool) -> list[Cube]:
         case PathIs(text):
             return [(HeaderMatch(PATH_ALONE, text, invert=not wanted),)]
         case _:
-            return [()] if holds(condition) == wanted else []
+            return _of_connection(condition, holds, wanted=wanted)
 
 
-def _joined(parts: list[list[Cube]]) -> list[Cube]:
+def _of_connection(condition: Condition, holds: _Holds, *, wanted: bool) -> list[_Asked]:
+    found = holds(condition)
+    if found is None and isinstance(condition, SourceIn | PrincipalIs):
+        return [(Sender(condition, wanted),)]
+    return [()] if found == wanted else []
+
+
+def _joined(parts: list[list[_Asked]]) -> list[_Asked]:
     return _bounded(tuple(chain.from_iterable(one)) for one in product(*parts))
 
 
@@ -159,8 +187,8 @@ def _negated(header: HeaderMatch) -> list[HeaderMatch]:
     return [opposite, HeaderMatch(header.name, TextMatch(TextKind.PRESENT), invert=True)]
 
 
-def _is_so(condition: Condition, *, port: HttpPort, client: Client | None) -> bool:
-    """Of what all connections to a port have in common, or all of one client."""
+def _is_so(condition: Condition, *, port: HttpPort, client: Client | None) -> bool | None:
+    """Of what all connections to a port have in common, or all of one client; None: it is not known which."""
     match condition:
         case PortIn(first, last):
             return first <= port.port <= last
@@ -168,7 +196,7 @@ def _is_so(condition: Condition, *, port: HttpPort, client: Client | None) -> bo
             return port.address in block
         case DestinationIn():
             raise BeyondError("rbac: destination_ip, where the port is one of many addresses")
-        case SourceIn() | PrincipalIs() if client is not None:
-            return client(condition)
+        case SourceIn() | PrincipalIs():
+            return None if client is None else client(condition)
         case _:
-            raise BeyondError("rbac: conditions on the client")
+            raise TypeError(f"{condition} is asked of the request")

@@ -26,13 +26,10 @@ from runtime.model.http import (
     Step,
     VirtualHost,
 )
-from runtime.tables.http_authorization import (
-    BeyondError,
-    Client,
-    Decision,
-    authorization_cases,
-)
+from runtime.tables.http_authorization import BeyondError, Client
+from runtime.tables.http_clients import ByClient, Ruling, rulings
 from runtime.tables.http_effects import effects
+from runtime.tables.http_rulings import pack_ruling
 
 DENIED = DirectResponse(403, b"RBAC: access denied")
 _NOBODYS = Route(match=RouteMatch(PathMatch(PathKind.PREFIX, "")), action=DirectResponse(404))
@@ -46,15 +43,32 @@ class Cases:
         table: in it `abort` and `rate_limit` hold for whatever the route takes, `rbac` has been seen to.
         origin: by the number of a case the number of its route in the table given; None where no
             route takes the request.
-        decisions: by the number of a case what authorization decides of it; None where nothing is
-            asked of it there.
+        rulings: by the number of a case what authorization decides of it, or of which clients what; None
+            where nothing is asked of it there.
         limit_first: whether the rate limit comes before the fault.
     """
 
     table: RouteTable
     origin: tuple[int | None, ...]
-    decisions: tuple[Decision | None, ...] = ()
+    rulings: tuple[Ruling | None, ...] = ()
     limit_first: bool = False
+
+
+def check_ruling(ruling: Ruling, *, acts_before: bool) -> None:
+    """See that the gate can carry out what differs by client.
+
+    Args:
+        ruling: what is decided.
+        acts_before: a fault or a rate limit comes before authorization; the gate begins with that.
+
+    Raises:
+        BeyondError: it cannot.
+    """
+    if not isinstance(ruling, ByClient):
+        return
+    if acts_before:
+        raise BeyondError("rbac: conditions on the client behind a fault or a rate limit")
+    pack_ruling(ruling)
 
 
 def split(table: RouteTable, port: HttpPort, *, client: Client | None = None) -> Cases:
@@ -62,7 +76,7 @@ def split(table: RouteTable, port: HttpPort, *, client: Client | None = None) ->
     splitter = _Splitter(port, client)
     hosts: list[VirtualHost] = []
     origin: list[int | None] = []
-    decisions: list[Decision | None] = []
+    found: list[Ruling | None] = []
     number = 0
     hosts_given = table.virtual_hosts
     governs_all = any(effects(_NOBODYS, port))
@@ -78,16 +92,16 @@ def split(table: RouteTable, port: HttpPort, *, client: Client | None = None) ->
         if governs_all:
             given.append((None, _NOBODYS, "", 0))
         for whose, route, name, index in given:
-            for case, decision in splitter.split(route, name, index):
+            for case, ruling in splitter.split(route, name, index):
                 routes.append(case)
-                decisions.append(decision)
+                found.append(ruling)
                 origin.append(whose)
         hosts.append(replace(host, routes=tuple(routes)))
     steps = [one for one in port.steps if one is not Step.RBAC]
     return Cases(
         table=replace(table, virtual_hosts=tuple(hosts)),
         origin=tuple(origin),
-        decisions=tuple(decisions),
+        rulings=tuple(found),
         limit_first=steps[:1] == [Step.RATE_LIMIT],
     )
 
@@ -99,18 +113,19 @@ class _State:
     asked: tuple[HeaderMatch, ...] = ()
     abort: Abort | None = None
     limit: RateLimit | None = None
-    decision: Decision | None = None
+    ruling: Ruling | None = None
 
     @property
     def denied(self) -> bool:
-        return self.decision is not None and not self.decision.allowed
+        """Whoever sends it."""
+        return self.ruling is not None and self.ruling.allowed is False
 
 
 class _Splitter:
     def __init__(self, port: HttpPort, client: Client | None) -> None:
         self._port, self._client = port, client
 
-    def split(self, route: Route, host: str, index: int) -> Iterator[tuple[Route, Decision | None]]:
+    def split(self, route: Route, host: str, index: int) -> Iterator[tuple[Route, Ruling | None]]:
         """The cases of a route, each with what authorization says."""
         abort, limit, rules = effects(route, self._port)
         if limit is not None:
@@ -134,7 +149,7 @@ class _Splitter:
                 abort=one.abort,
                 rate_limit=one.limit,
             )
-            yield case, one.decision
+            yield case, one.ruling
 
     def _bucket(self, limit: RateLimit, *, own: bool, host: str, index: int) -> str:
         """The name of the bucket: of the port, of a virtual host or of a route, as it was configured."""
@@ -169,9 +184,11 @@ class _Splitter:
         rules: tuple[Rbac, ...],
     ) -> Iterator[_State]:
         if step is Step.RBAC:
-            for case in authorization_cases(rules, self._port, self._client):
-                decision = case.decision if rules else None
-                yield replace(state, asked=(*state.asked, *case.asked), decision=decision)
+            for case in rulings(rules, self._port, self._client):
+                if case.by_client:
+                    check_ruling(case.ruling, acts_before=bool(state.limit or state.abort))
+                ruling = case.ruling if rules else None
+                yield replace(state, asked=(*state.asked, *case.asked), ruling=ruling)
         elif step is Step.RATE_LIMIT:
             yield replace(state, limit=limit)
         elif abort is None or not abort.headers:

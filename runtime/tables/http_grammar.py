@@ -18,7 +18,12 @@ from runtime.tables.http_layout import HttpMove
 from runtime.tables.http_numbers import MOVES, READ, STOPS, Place, Seen, Verdict
 from runtime.tables.http_rows import Rows, RowsFullError
 
-METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+# Those that Envoy reads, but for CONNECT, which is a tunnel, and TRACE, which tells who asks what it sent.
+METHODS = (
+    "ACL", "BIND", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "MERGE", "MKACTIVITY",
+    "MKCALENDAR", "MKCOL", "MOVE", "NOTIFY", "OPTIONS", "PATCH", "POST", "PROPFIND", "PROPPATCH", "PURGE",
+    "PUT", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE",
+)  # fmt: skip
 # Headers that mean something to whoever forwards a request, and so to no route.
 _HOP = (
     "http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",

@@ -133,21 +133,23 @@ class GraphBuilder:
     def _test(self, candidates: tuple[Candidate, ...], room: Room) -> int:
         is_over = room.is_used_up or self._states > MOST_STATES // 2
         if is_over and room.is_behind_path:
-            return self._give_up(candidates, room)
+            return self._give_up(candidates)
         place = next_place(candidates, self._shapes.conditions)
         if is_over and place != Place.PATH:
-            return self._give_up(candidates, room)
+            return self._give_up(candidates)
         if place == Place.PATH or len(candidates) > MOST_ALIKE:
             return self._by_long_list(candidates, place, room)
         return self._by_shape(candidates, place, room)
 
-    def _give_up(self, candidates: tuple[Candidate, ...], room: Room) -> int:
-        room.give_up()
+    def _give_up(self, candidates: tuple[Candidate, ...]) -> int:
+        """What was spent on them was in vain: they bring no room to other paths, lest each tries the same."""
         told = (
-            f"to tell it from {len(candidates) - 1} others takes more than its part of the tables"
+            "some requests that may be its are a waypoint's: to tell it from "
+            f"{len(candidates) - 1} other routes takes more than its part of the tables"
         )
         for number, _ in candidates:
             self.undecided.setdefault(number, told)
+            self._entitled[number] = 0
         return self._no_idea
 
     def _by_long_list(self, candidates: tuple[Candidate, ...], place: int, room: Room) -> int:

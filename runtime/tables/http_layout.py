@@ -146,12 +146,12 @@ class MapLayout(NamedTuple):
 
 MAPS = {
     "http_cells": MapLayout(type=2, flags=5120, max_entries=1),
-    "http_grammars": MapLayout(type=13, flags=0, max_entries=4096),
-    "http_graphs": MapLayout(type=13, flags=0, max_entries=4096),
+    "http_grammars": MapLayout(type=13, flags=1, max_entries=65536),
+    "http_graphs": MapLayout(type=13, flags=1, max_entries=65536),
     "http_moves": MapLayout(type=2, flags=1024, max_entries=1),
     "http_sockets": MapLayout(type=15, flags=0, max_entries=1),
     "http_trial": MapLayout(type=2, flags=0, max_entries=1),
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "ad2a44801c38028e7c2182cedead8e49a8b8d6d6e653994fbf1fe44e5e342b88"
+DIGEST = "6b370870986340867c5e28d1ef6dd3bd6304d7a5776024bcd9e5dec3e38a61b5"

@@ -40,6 +40,7 @@ class Verdict(IntEnum):
     BAD_CONNECTION = 19
     NO_TABLE = 20
     UNDECIDED = 21
+    MANY_FIELDS = 22
 
 
 class Place(IntEnum):

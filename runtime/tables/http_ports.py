@@ -27,16 +27,18 @@ from runtime.model.mesh import IPAddress
 from runtime.tables.enhanced_layout import Cluster, Endpoint, SlotKey
 from runtime.tables.enhanced_layout import Route as Row
 from runtime.tables.http_answers import Answers
-from runtime.tables.http_authorization import Decision
 from runtime.tables.http_cases import Cases
+from runtime.tables.http_clients import ByClient, Ruling
 from runtime.tables.http_conditions import Name
 from runtime.tables.http_digest import digest
 from runtime.tables.http_hashes import hash_word, why_unhashed
 from runtime.tables.http_rings import ring
+from runtime.tables.http_rulings import pack_ruling
 from runtime.tables.http_stats import UNROUTED
 from runtime.tables.http_texts import (
     Texts,
     matched,
+    reason_text,
     redirect_flags,
     redirect_text,
     why_no_body,
@@ -101,7 +103,7 @@ def _why_not_forwarded(action: Forward) -> str | None:
 
 _NOBODY = (0,) * MOST_CLUSTERS
 _NO_HASH = (0,) * MOST_HASHES
-_NOTHING = Row(0, 0, 0, 0, _NOBODY, _NOBODY, *(0,) * 15, _NO_HASH, _NO_HASH)
+_NOTHING = Row(0, 0, 0, 0, _NOBODY, _NOBODY, *(0,) * 15, _NO_HASH, _NO_HASH, 0, 0)
 
 
 class _Rows:
@@ -116,8 +118,8 @@ class _Rows:
         self._slots = slots
         self._flags = LIMIT_FIRST if limit_first else 0
 
-    def row(self, route: Route) -> Row:
-        """What a route does that is not a waypoint's."""
+    def row(self, route: Route, ruling: Ruling | None) -> Row:
+        """What a route does that is not a waypoint's; a ruling that denies everyone is its action already."""
         match route.action:
             case Forward():
                 row = self._forward(route.action)
@@ -127,7 +129,23 @@ class _Rows:
                 row = _NOTHING._replace(kind=ANSWER, status=status)
                 row = row._replace(text=self.texts.place(body), text_size=len(body))
         row = self._governed(row, route.abort, route.rate_limit)
+        if isinstance(ruling, ByClient) and ruling.allowed is None:
+            return self._ruled(row, ruling)
         return row._replace(answer=self._answer(route))
+
+    def _ruled(self, row: Row, ruling: ByClient) -> Row:
+        """A row that is the gate's alone: the kernel does not know who sends a request."""
+        packed = pack_ruling(ruling)
+        return row._replace(
+            kind=GOVERNED if row.kind == FORWARD else row.kind,
+            ruling=self.texts.place(packed, whole=True),
+            ruling_size=len(packed),
+        )
+
+    def waypoint(self, why: str) -> Row:
+        """What a route does that is a waypoint's: without one it says why."""
+        text = reason_text(why)
+        return _NOTHING._replace(kind=WAYPOINT, text=self.texts.place(text), text_size=len(text))
 
     def _answer(self, route: Route) -> int:
         """What every request of a route is answered with, if that is always the same."""
@@ -203,8 +221,8 @@ class _Rows:
 class RouteRows:
     """A table: its number, the packed row of each case by index, and why some routes need a waypoint.
 
-    `origin` has the number of each case's route; None where no route takes the request. `decisions` has
-    what authorization says of each case (`Cases`); no row holds it.
+    `origin` has the number of each case's route; None where no route takes the request. `rulings` has
+    what authorization says of each case (`Cases`); the names of policies are in no row.
     """
 
     number: int
@@ -213,7 +231,7 @@ class RouteRows:
     texts: bytes = b""
     answers: bytes = b""
     origin: tuple[int | None, ...] = ()
-    decisions: tuple[Decision | None, ...] = ()
+    rulings: tuple[Ruling | None, ...] = ()
 
     @property
     def buckets(self) -> frozenset[int]:
@@ -281,7 +299,8 @@ def case_rows(
     for index, route in enumerate(routes):
         why = told or rough.get(index) or why_waypoint(route) or why_unhashed(route, slots or {})
         origin = cases.origin[index]
-        row = _NOTHING._replace(kind=WAYPOINT) if why else made.row(route)
+        ruling = cases.rulings[index] if cases.rulings else None
+        row = made.waypoint(why) if why else made.row(route, ruling)
         stat = UNROUTED if origin is None else stats[origin] if stats else 0
         rows.append(row._replace(stat=stat).pack())
         if why and origin is not None:
@@ -294,7 +313,7 @@ def case_rows(
         texts=texts,
         answers=made.answers.pack(),
         origin=cases.origin,
-        decisions=cases.decisions,
+        rulings=cases.rulings,
     )
 
 

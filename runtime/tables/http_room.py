@@ -4,7 +4,7 @@
 Conditions multiply: 150 routes that each ask for three of eight headers come to millions of
 combinations. Such growth is out of all proportion to the routes, so room is given in proportion to
 them: to the routes that one path may take, and to all routes of a virtual host together. What is over
-comes out of a part that the virtual host has once. So routes that explode take little away from
+comes out of a part that the virtual host has once. So routes that explode take nothing away from
 others, and any number of routes that ask for a little each has room.
 """
 
@@ -20,7 +20,6 @@ from runtime.tables.http_numbers import Place
 OF_A_ROUTE = 48
 OF_A_LETTER = 2  # of what it asks for beside the path
 SHARED = 100_000  # of a virtual host
-_IN_VAIN = 2
 
 
 def entitled(conditions: Iterable[Condition]) -> int:
@@ -47,8 +46,7 @@ class Room:
     def __init__(self, host: HostRoom, entitled: int, *, is_behind_path: bool) -> None:
         self.is_behind_path = is_behind_path
         self._host = host
-        self._entitled = self._left = entitled
-        self._was_enough = True
+        self._left = entitled
 
     def behind_path(self, entitled: int) -> Room:
         """That of routes that one path may take."""
@@ -64,9 +62,3 @@ class Room:
         self._left -= own
         self._host.shared -= size - own
         self._host.left -= size
-
-    def give_up(self) -> None:
-        """It was not enough. What was taken was in vain and counts more, lest every path tries the same."""
-        if self._was_enough:
-            self._was_enough = False
-            self._host.left -= _IN_VAIN * (self._entitled - self._left)

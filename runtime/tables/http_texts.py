@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts of a table's routes, end to end: bodies of answers, and what redirects put in places of URLs."""
+"""Texts of a table's routes, end to end: bodies of answers, what redirects put in places of URLs, reasons."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ MOST_BODY = 4096
 STRIP_QUERY, PREFIX, PATH = 1, 2, 4  # KMESH_ROUTE_STRIP_QUERY and so on
 ALL = 0xFFFFFFFF  # KMESH_ROUTE_ALL
 NO_CONTENT = frozenset({204, 304})
+NO_WAYPOINT = "it takes a waypoint, and there is none"  # runtime/gate/route.c
+MOST_REASON = 200  # with the words before it less than REASON_ROOM there
 
 
 class Texts:
@@ -19,9 +21,11 @@ class Texts:
         self._data = bytearray()
         self._places: dict[bytes, int] = {}
 
-    def place(self, text: bytes) -> int:
-        """Where a text begins."""
+    def place(self, text: bytes, *, whole: bool = False) -> int:
+        """Where a text begins; with `whole` at the beginning of an element."""
         if text not in self._places:
+            if whole:
+                self._data += bytes(-len(self._data) % CELL)
             self._places[text] = len(self._data)
             self._data += text
         return self._places[text]
@@ -29,6 +33,22 @@ class Texts:
     def pack(self) -> bytes:
         """All of it, in whole elements; empty where there is nothing."""
         return bytes(self._data) + bytes(-len(self._data) % CELL)
+
+
+def reason_text(why: str) -> bytes:
+    """What a request is told whose route takes a waypoint, where there is none: it becomes a header's value.
+
+    Reasons quote what users wrote, so what a header cannot carry is not let through.
+    """
+    plain = "".join(sign if " " <= sign <= "~" else "?" for sign in why)
+    if len(plain) > MOST_REASON:
+        plain = plain[: MOST_REASON - 3] + "..."
+    return f"{NO_WAYPOINT}: {plain}".encode() + b"\0"
+
+
+def reason_in(text: bytes) -> str:
+    """The reason in such a text."""
+    return text.rstrip(b"\0").decode("ascii", errors="replace").removeprefix(f"{NO_WAYPOINT}: ")
 
 
 def why_no_body(status: int, body: bytes) -> str | None:

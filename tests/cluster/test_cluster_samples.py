@@ -194,7 +194,8 @@ def test_pods_reach_each_other_by_what_istiod_said(books: Cluster) -> None:
         assert ratings <= {"200 ratings-v1", "200 ratings-v2"}
     else:  # there is no waypoint here: it says so, and why
         assert last["why"]
-        assert ratings == {"503 it takes a waypoint, and there is none"}
+        (told,) = ratings
+        assert told.startswith(NO_WAYPOINT)
 
 
 # A request, the route that takes it, and what comes of it where the node itself runs that route.
@@ -204,7 +205,7 @@ REQUESTS = [
     ("GET", "/api/v1/reviews/7", {}, "old-path", {"301 http://{host}:9080/reviews/"}),
     ("GET", "/", {}, "gray-release", {f"200 reviews-v{number}" for number in (1, 2, 3)}),
 ]
-NO_WAYPOINT = {"503 it takes a waypoint, and there is none"}
+NO_WAYPOINT = "503 it takes a waypoint, and there is none: "
 
 
 def test_requests_go_where_the_plan_says(books: Cluster) -> None:
@@ -219,7 +220,9 @@ def test_requests_go_where_the_plan_says(books: Cluster) -> None:
     for method, path, headers, name, wanted in REQUESTS:
         expected = {each.format(host=host) for each in wanted}
         seen = set(ask(books, host, 9080, path, method=method, headers=headers))
-        assert seen <= (expected if places[name] == "kernel" else NO_WAYPOINT), (name, seen)
+        if places[name] != "kernel":
+            expected = {one for one in seen if one.startswith(NO_WAYPOINT)}
+        assert seen <= expected, (name, seen)
 
 
 # Last: the chart's own objects go, and are there again afterwards.

@@ -19,6 +19,7 @@ from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.launch.http_authorize import authorize_http
 from runtime.model.http import (
+    Abort,
     Anything,
     DirectResponse,
     Forward,
@@ -134,8 +135,10 @@ def test_a_route_may_have_rules_of_its_own_and_another_place() -> None:
     assert free["http"]["route"] == {"virtual_host": "reviews", "index": 1, "name": "open"}
     slow = ask(view, "/slow", namespace="web")["http"]
     assert (slow["by"], slow["allowed"], slow["route"]["name"]) == ("waypoint", True, "slow")
-    # Rules that ask for the client are the waypoint's; those that ask for the request alone are not.
-    assert ask(view, "/a", namespace="web")["http"]["by"] == "waypoint"
+    assert ask(view, "/a", namespace="web")["http"]["by"] == "gate"
+    # The gate asks for the client first of all: where something else comes before, it is the waypoint's.
+    late = picture(replace(HTTP, abort=Abort(status=503), steps=(Step.FAULT, Step.RBAC)))
+    assert ask(late, "/a", namespace="web")["http"]["by"] == "waypoint"
     plain = picture(replace(HTTP, rbac=HTTP.rbac[:1]))
     assert ask(plain, "/a")["http"]["by"] == "gate"
 
@@ -204,7 +207,7 @@ def test_kmeshctl_tells_it_to_people_and_machines(run: Callable[..., Result]) ->
         "POST /a HTTP/1.1 to shop/reviews.shop.svc (10.96.0.10 port 80)",
         "  client:      spiffe://cluster.local/ns/web/sa/default, 10.0.0.9",
         "  route:       all, 3 of virtual host reviews",
-        "  request:     denied by shop/no-writes, rule 2; judged by the waypoint",
+        "  request:     denied by shop/no-writes, rule 2; judged by the gate",
         "  connection:  to 1 endpoint: no policy forbids it",
         "DENIED",
     ]

@@ -43,6 +43,7 @@ class Ports:
 
     done: list[tuple[str, Any]] = field(default_factory=list)
     refuse: dict[str, Exception] = field(default_factory=dict)
+    pointed: set[tuple[str, str]] = field(default_factory=set)
 
     def _do(self, what: str, about: Any) -> None:
         if what in self.refuse:
@@ -61,7 +62,11 @@ class Ports:
 
     def point(self, address: Any, port: int, _written: Any, **_how: Any) -> bytes:
         self._do("port", str(address))
+        self.pointed.add(("port", str(address)))
         return self.key_of(address, port)
+
+    def has_table(self, address: Any, _port: int) -> bool:
+        return ("port", str(address)) in self.pointed
 
     @staticmethod
     def key_of(address: Any, port: int) -> bytes:
@@ -73,8 +78,8 @@ class Ports:
     def keep_ports(self, keys: Iterable[bytes]) -> None:
         self._do("keep ports", sorted(key.decode() for key in keys))
 
-    def sweep(self) -> None:
-        self._do("sweep", None)
+    def sweep(self, *, in_haste: bool = False) -> None:
+        self._do("sweep in haste" if in_haste else "sweep", None)
 
     def take(self) -> list[tuple[str, Any]]:
         done, self.done = self.done, []
@@ -84,7 +89,7 @@ class Ports:
 @dataclass
 class Written:
     waypoint: dict[int, str] = field(default_factory=dict)
-    undecided: dict[int, str] = field(default_factory=dict)
+    partly: dict[int, str] = field(default_factory=dict)
 
 
 def table(name: str, cluster: str) -> RouteTable:
@@ -133,7 +138,7 @@ def world() -> World:
 
 def test_what_is_pointed_at_comes_first_and_goes_last(world: World) -> None:
     order = [what for what, _ in world.ports.take()]
-    assert order == ["cluster"] * 2 + ["table"] * 2 + ["port"] * 2 + ["keep ports", "sweep", "keep clusters"]  # fmt: skip
+    assert order == ["cluster"] * 2 + ["table", "port"] * 2 + ["keep ports", "sweep", "keep clusters"]  # fmt: skip
 
 
 def test_an_endpoint_costs_one_cluster_and_no_table(world: World) -> None:
@@ -210,9 +215,10 @@ def test_a_table_that_cannot_be_expressed_is_named(world: World) -> None:
     failed = world.bring(HttpChange(tables={"a": table("a", "b")}))
     assert failed == {"route table a": "more states than fit: all of it is the waypoint's"}
     assert tried == ["a", "a"], "requests are to be told, not to be routed by the table of before"
+    assert world.bring(workloads=()) == failed, "as long as it is so, it is named"
 
 
-def test_routes_that_are_not_told_apart_are_named_as_long_as_it_is_so(
+def test_requests_that_are_not_told_apart_find_the_waypoint(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pointed: list[int] = []
@@ -221,14 +227,8 @@ def test_routes_that_are_not_told_apart_are_named_as_long_as_it_is_so(
         pointed.append(waypoint)
         return world.ports.key_of(address, port)
 
-    written = Written(undecided={0: "there is no room"})
-    monkeypatch.setattr(world.ports, "write", lambda *_, **__: written)
+    monkeypatch.setattr(world.ports, "write", lambda *_, **__: Written(partly={0: "no room"}))
     monkeypatch.setattr(world.ports, "waypoint_of", lambda *_: 7)
     monkeypatch.setattr(world.ports, "point", point)
-    failed = world.bring(HttpChange(tables={"a": table("a", "b")}))
-    assert failed == {
-        "route table a": "some requests of 1 routes (the first is number 1) are the waypoint's: there is no room"
-    }
+    assert world.bring(HttpChange(tables={"a": table("a", "b")})) == {}
     assert pointed == [7, 0], "the waypoint of one, and none where none is needed"
-    assert world.bring(HttpChange(endpoints={"a": endpoints("a", "10.0.0.9")})) == failed
-    assert not world.control.is_behind

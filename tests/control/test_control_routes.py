@@ -6,6 +6,8 @@ from __future__ import annotations
 import pytest
 
 from runtime.control.dump import dump
+from runtime.control.http_standing import Standing
+from runtime.control.http_unserved import Unserved
 from runtime.control.routes import describe_routes
 from runtime.control.view import View
 from runtime.errors import KmeshError
@@ -73,6 +75,39 @@ def test_a_change_of_http_replaces_and_removes(view):
     assert view.services
     view.take(Update(http=HttpChange(complete=True)))
     assert describe_routes(view, why_not="", service="reviews")["routes"] == []
+
+
+def test_what_was_written_is_told_and_not_what_was_planned(view):
+    planned = describe_routes(view, why_not="", service="reviews")["routes"]
+    (first, second) = [row for row in planned if row["place"] == "kernel"][:2]
+    at = [(row["virtual_host"], row["index"]) for row in (first, second)]
+    key = first["listener"], first["table"]
+    standing = Standing(waypoint={at[0]: "too many names"}, partly={at[1]: "not all told apart"})
+    told = describe_routes(view, why_not="", service="reviews", standings={key: standing})["routes"]
+    changed = [row for row, before in zip(told, planned, strict=True) if row != before]
+    assert [(row["place"], row["why"]) for row in changed] == [
+        ("waypoint", ["too many names"]),
+        ("kernel", ["not all told apart"]),
+    ]
+    shut = Standing(shut=True, trouble="no room")
+    told = describe_routes(view, why_not="", service="reviews", standings={key: shut})["routes"]
+    assert all(row["place"] == "waypoint" and "no room" in row["why"] for row in told)
+
+
+def test_a_route_that_nobody_serves_is_logged_once(caplog):
+    unserved, key = Unserved(), ("l", "t")
+    waypoint = {("all", number): f"timeout: {number}s\nx" for number in range(1, 15)}
+    for _ in range(2):
+        unserved.tell({key: Standing(waypoint=waypoint)}, {key})
+    assert len(caplog.messages) == 11, "no more than a few at a time"
+    assert caplog.messages[0].startswith("route 1 of all in route table t gets 503")
+    assert caplog.messages[0].endswith("timeout: 1s?x")
+    assert "and 4 more routes" in caplog.messages[-1]
+    caplog.clear()
+    unserved.tell({key: Standing(waypoint=waypoint)}, ())  # there is a waypoint now
+    assert not caplog.messages
+    unserved.tell({key: Standing(waypoint={("all", 1): "timeout: 9s"})}, {key})
+    assert len(caplog.messages) == 1
 
 
 def test_all_of_it_can_be_dumped(view):

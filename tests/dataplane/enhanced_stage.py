@@ -62,11 +62,13 @@ class Stage:
         objects: compiled objects, with the unshipped ones.
         program: the gate.
         accelerated: backends are managed too, and short-cut past TCP.
+        sizes: how many elements maps hold, where not as many as usual.
     """
 
     objects: Path
     program: Path
     accelerated: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
     stack: ExitStack = field(default_factory=ExitStack)
     agents: list[Agent] = field(default_factory=list)
 
@@ -79,7 +81,9 @@ class Stage:
             self.pins.mkdir()
             stack.callback(cleanup, self.pins)
             self.world = stack.enter_context(World())
-            self.path = DataPath.open(self.objects, pins=self.pins, path="enhanced")
+            self.path = DataPath.open(
+                self.objects, pins=self.pins, path="enhanced", sizes=self.sizes
+            )
             stack.callback(self.path.destroy)
             self.place = GatePlace(
                 program=self.program,

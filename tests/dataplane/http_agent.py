@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.dataplane import http_backend, http_recorder
+from tests.dataplane.far_memory import FarMemory
 
 WAIT = 60  # seconds until a client gives up: a hang is a failure, and never a hung test
 
@@ -206,6 +208,29 @@ def ask_many(host: str, port: int, requests: list[str], seed: int) -> list[list[
     return answers
 
 
+_far: dict[int, tuple[FarMemory, threading.Thread]] = {}
+
+
+def send_from_afar(number: int, data: str) -> str:
+    """Send what is in no memory yet, and so lock the socket until `bring`; why not, if not."""
+    try:
+        memory = FarMemory(data.encode("latin-1"))
+    except OSError as error:
+        return str(error)
+    sent = (_clients[number].sock.fileno(), ctypes.c_void_p(memory.address), memory.size, 0)
+    thread = threading.Thread(target=ctypes.CDLL(None).send, args=sent, daemon=True)
+    _far[number] = memory, thread
+    thread.start()
+    return "" if memory.wait_until_wanted(WAIT) else "nobody reads it"
+
+
+def bring(number: int) -> None:
+    memory, thread = _far.pop(number)
+    memory.bring()
+    thread.join(WAIT)
+    memory.close()
+
+
 def end_sending(number: int) -> None:
     _clients[number].sock.shutdown(socket.SHUT_WR)
 
@@ -257,6 +282,11 @@ def at_end(number: int) -> bool:
 
 def rest(number: int) -> str:
     return _clients[number].rest()
+
+
+def send_buffer(number: int, size: int) -> None:
+    """That it sends what it says in one message, though its kernel's default is less."""
+    _clients[number].sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
 
 def block(number: int) -> None:
@@ -451,7 +481,7 @@ COMMANDS = {
     function.__name__: function
     for function in (
         serve, connect, ask, crowded, let_in, peer, close, abort, send, end_sending, read, raw, head, take, many,
-        at_end, block, whole, rest,
+        at_end, block, whole, rest, send_from_afar, bring, send_buffer,
         ask_many, statuses, record, recorded, connections,
         pieces, pipeline, overlap, slow_reader, ask_beside_reader, storm, load, pid,
     )

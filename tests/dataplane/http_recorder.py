@@ -13,7 +13,7 @@ from contextlib import suppress
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEAD = re.compile(
-    rb"(?P<method>" + _TOKEN + rb") (?P<target>[!-~]+) HTTP/1\.1\r\n"
+    rb"(?P<method>" + _TOKEN + rb") (?P<target>[!-~]+) HTTP/1\.[01]\r\n"
     rb"(?:"
     + _TOKEN
     + rb":[ \t]*(?:[!-~\x80-\xff](?:[ \t!-~\x80-\xff]*[!-~\x80-\xff])?)?[ \t]*\r\n)*"

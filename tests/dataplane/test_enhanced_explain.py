@@ -8,6 +8,7 @@ import json
 import random
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +40,7 @@ from runtime.model.http import (
     PathIs,
     PathKind,
     PathMatch,
+    PrincipalIs,
     QueryMatch,
     Rbac,
     RbacPolicy,
@@ -120,7 +122,7 @@ def seen(stage: Stage) -> Iterator[HttpSeen]:
         stage.ports.stats,
         passed=stage.path.gate_counters,
         gate=stage.place.socket,
-        decision_of=stage.ports.decision_of,
+        ruling_of=stage.ports.ruling_of,
     )
     reader, over = made._log, threading.Event()
     assert reader is not None
@@ -161,7 +163,7 @@ def test_each_part_of_an_answer(stage: Stage, seen: HttpSeen) -> None:
     ]
     assert all(len(one["endpoints"]) == 1 for one in answer["clusters"])
     assert explained(stage, seen, head("/no"))["status"] == 403
-    assert explained(stage, seen, head("/far"))["does"] == "at the waypoint"
+    assert explained(stage, seen, head("/far"))["does"] == "at the waypoint (timeout: 3s)"
     assert explained(stage, seen, head("/far/x", "x-beta: yes"))["route"]["name"] == "beta"
     assert "no route of its virtual host" in explained(stage, seen, head("/zzz"))["does"]
     elsewhere = explained(stage, seen, head("/a", "Host: nobody.example"))
@@ -322,6 +324,26 @@ def test_kmeshctl_names_the_policy_that_decides(
     }
     stage.ports.set_port(VIP4, PORT, ROUTES)
     assert "policy:" not in asked("shop", "--", "POST", "/a/1").output
+
+
+def test_kmeshctl_says_which_clients_may(
+    stage: Stage, seen: HttpSeen, asked: Callable[..., Result]
+) -> None:
+    web = PrincipalIs(TextMatch(TextKind.REGEX, ".*/ns/web/.*"))
+    policy = RbacPolicy(name="ns[web]-policy[ours]-rule[0]", permissions=(Anything(),), principals=(web,))  # fmt: skip
+    port = replace(guard("no-writes"), rbac=(Rbac(action=Action.ALLOW, policies=(policy,)),))
+    stage.ports.set_port(VIP4, PORT, ROUTES, governs=port)
+    # The test's namespace has no address that a workload is known by: nobody sends it.
+    lines = asked("shop", "--send", "--", "GET", "/a/1").output.splitlines()
+    assert (
+        "  policy:      by client: identity like .*/ns/web/.*: allowed by web/ours, rule 0; "
+        "else denied: no policy allows it"
+    ) in lines
+    assert "  does:        to an endpoint, by the gate, but 403 for some clients" in lines
+    assert any("status 403 from nobody, served by the gate" in line for line in lines)
+    assert "  the live path chose as computed" in lines
+    answer = json.loads(asked("shop", "--output", "json", "--", "GET", "/a/1").output)
+    assert answer["authorization"]["allowed"] is None
 
 
 def test_without_a_daemon_the_maps_answer_of_an_address(

@@ -107,7 +107,9 @@ def test_an_endpoint_that_cannot_be_reached_is_503_and_another_is_tried_first(
         ("POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;e=\n\r\nx\r\n0\r\n\r\n", 400),
         ("GET /a HTTP/1.1\r\nHost: x\r\nX: " + "y" * 9000 + "\r\n\r\n", 431),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", None),
-        ("GET /a HTTP/1.0\r\n\r\n", 503),
+        ("GET /a HTTP/1.0\r\n\r\n", 400),
+        ("POST /a HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("GET /a HTTP/0.9\r\nHost: x\r\n\r\n", 503),
         ("\x16\x03\x01\x02\x00\x01\x00", 400),
     ],
 )  # fmt: skip
@@ -120,6 +122,16 @@ def test_what_is_not_plainly_right_is_refused_and_reaches_nobody(
     assert "connection: close" in found
     assert routed.status()["idle"] == before
     assert routed.ask(["/a", "/b"]) == ["a", "b"]
+
+
+def test_what_a_head_has_too_much_of_is_told(routed: Stage) -> None:
+    start = "GET /a HTTP/1.1\r\nHost: x\r\n"
+    for lines, told in (
+        ("X: y\r\n" * 99, "HTTP/1.1 200 "),
+        ("X: y\r\n" * 100, "x-kmesh-reason: the head has more than 100 header lines\r\n"),
+        (f"X: {'y' * 8192}\r\n", "x-kmesh-reason: the head is longer than 8 KiB\r\n"),
+    ):
+        assert told in routed.client("whole", VIP4, PORT, f"{start}{lines}\r\n")
 
 
 def test_a_request_behind_a_refused_one_is_not_looked_at(routed: Stage) -> None:

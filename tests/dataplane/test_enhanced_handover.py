@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,14 @@ from runtime.kernel.gate import Gate
 from runtime.launch.gate import ensure_gate, running
 from runtime.tables.enhanced_layout import Slot
 from runtime.tables.http_ports import Target
+from tests.dataplane.enhanced_ledger import take
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
 from tests.dataplane.governed_sides import BACKEND, Backend
 from tests.dataplane.test_enhanced_streams import BIG, good
 from tests.dataplane.world import VIP4, wait_for
 
 pytestmark = pytest.mark.root
+SLOTS = 65536  # KMESH_SLOTS
 
 
 def is_gone(pid: int) -> bool:
@@ -138,6 +141,25 @@ def test_a_large_response_goes_on_during_an_upgrade(routed: Stage, tmp_path: Pat
     assert routed.client("ask", number, "/b/size/3") == good("b", "/b/size/3", 3)
 
 
+@pytest.mark.parametrize("size", [1, 24, 7000])
+def test_a_head_that_is_half_sent_goes_over(routed: Stage, tmp_path: Path, size: int) -> None:
+    """There is no end to how long a client may take for it."""
+    head = f"GET /a/x HTTP/1.1\r\nHost: x\r\nX: {'y' * 7900}\r\n\r\n"
+    number, old = routed.client("connect", VIP4, PORT), running(routed.place)
+    assert old
+    assert routed.client("ask", number, "/b/x")[0] == 200
+    routed.client("send", number, head[:size])
+    another_version(routed, tmp_path)
+    routed.start_gate()
+    wait_for(lambda: is_gone(old), "the old gate ends")
+    routed.client("send", number, head[size:])
+    assert routed.client("read", number) == good("a", "/a/x", 0)
+    before = routed.taken()
+    for _ in range(3):
+        assert routed.client("ask", number, "/b/x")[0] == 200
+    assert routed.taken() > before
+
+
 def test_after_a_gate_was_killed_the_next_one_starts_clean(routed: Stage) -> None:
     number = routed.client("connect", VIP4, PORT)
     for target in ("/a", "/b", "/a", "/b"):
@@ -151,6 +173,52 @@ def test_after_a_gate_was_killed_the_next_one_starts_clean(routed: Stage) -> Non
     before = routed.taken()
     assert routed.ask(["/a", "/b"] * 10) == ["a", "b"] * 10
     assert routed.taken() > before
+
+
+def test_a_gate_that_drains_is_ended_when_the_one_after_it_has_died(
+    routed: Stage, tmp_path: Path
+) -> None:
+    """It would give slots back that are others' by then."""
+    number, old = _half_sent(routed), running(routed.place)
+    another_version(routed, tmp_path)
+    second = routed.start_gate()
+    assert old
+    assert not is_gone(old)
+    os.kill(second, signal.SIGKILL)
+    wait_for(lambda: is_gone(second), "the second is dead")
+    _start_anew(routed, old, number)
+
+
+def test_a_gate_that_hands_over_to_nobody_is_ended(routed: Stage) -> None:
+    """Its successor has died before it had all, and no other can ask for the rest."""
+    number, old = _half_sent(routed), running(routed.place)
+    assert old
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as successor:
+        successor.connect(os.fspath(routed.place.socket))
+        successor.send(b"hand-over 0")
+        assert successor.recv(1)
+    assert not is_gone(old)
+    _start_anew(routed, old, number)
+
+
+def _half_sent(stage: Stage) -> int:
+    """A request that keeps its gate, as it never ends."""
+    number = int(stage.client("connect", VIP4, PORT))
+    stage.client("send", number, "POST /b/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+    wait_for(lambda: stage.status()["busy"] == 1, "it is under way")
+    return number
+
+
+def _start_anew(stage: Stage, old: int, number: int) -> None:
+    stage.start_gate()
+    assert is_gone(old)
+    assert stage.client("at_end", number)
+    assert f"process {old} has handed over to one that is gone" in stage.place.log.read_text()
+    before = stage.taken()
+    assert stage.ask(["/a", "/b"] * 10) == ["a", "b"] * 10
+    assert stage.taken() > before
+    stage.renew()
+    wait_for(lambda: take(stage).free == SLOTS, "each slot is free, once")
 
 
 def test_the_gate_outlives_the_daemon(routed: Stage) -> None:

@@ -58,9 +58,23 @@ def test_what_takes_a_waypoint_is_503_with_the_reason_and_nothing_else_is(stage:
     number = stage.client("connect", VIP4, PORT)
     assert stage.client("ask", number, "/far")[:2] == [
         503,
-        "it takes a waypoint, and there is none",
+        "it takes a waypoint, and there is none: timeout: 3s",
     ]
     assert stage.client("ask", number, "/near")[:2] == [200, "a"]
+
+
+def test_a_reason_is_one_short_header_whatever_is_in_it(stage: Stage) -> None:
+    stage.serve("a")
+    evil = "metadata 'é\r\nx-evil: 1\r\n\r\n\0" + "y" * 5000
+    stage.route(table(to("/far", "a", beyond=(evil,)), to("/long", "a", beyond=("timeout: 3s",))))
+    number = stage.client("connect", VIP4, PORT)
+    status, told = stage.client("ask", number, "/far")[:2]
+    assert status == 503
+    assert told.startswith("it takes a waypoint, and there is none: metadata '???x-evil: 1?????yyy")
+    assert told.endswith("yyy...")
+    assert len(told) == len("it takes a waypoint, and there is none: ") + 200
+    # It has ended where it says: the next answer on the connection is the next request's.
+    assert stage.client("ask", number, "/long")[1].endswith("none: timeout: 3s")
 
 
 def test_routes_change_under_a_connection(routed: Stage) -> None:

@@ -8,6 +8,7 @@ the same bytes, has accepted each of them too.
 
 from __future__ import annotations
 
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -167,8 +168,12 @@ def envoys(
     """What an Envoy makes of each of them that routes as the stage does."""
     directory, within = tmp_path_factory.mktemp("envoy"), shared_stage.inside()
     place = directory / "listen"
+    program, old_too = (
+        checkout / ".venv/bin/envoy",
+        {"http_protocol_options": {"accept_http_10": True}},
+    )
     with (
-        envoy(checkout / ".venv/bin/envoy", directory, ports=recorders, prefix=within) as running,
+        envoy(program, directory, ports=recorders, prefix=within, manager=old_too) as running,
         ThreadPoolExecutor(32) as pool,
     ):
         running.load(ROUTES)
@@ -188,7 +193,9 @@ def ask_envoy(place: Path, sent: bytes) -> list[str]:
                 found += more
         except (TimeoutError, ConnectionError):
             pass  # it waits for more
-    heads = [one for one in found.decode("latin-1").split("HTTP/1.1 ")[1:] if one[0] != "1"]
+    heads = [
+        one for one in re.split(r"HTTP/1\.[01] ", found.decode("latin-1"))[1:] if one[0] != "1"
+    ]
     return [one.partition("x-backend: ")[2][:1] or one[:3] for one in heads]
 
 

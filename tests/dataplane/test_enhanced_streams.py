@@ -94,7 +94,7 @@ def test_a_slow_server_gets_everything(routed: Stage) -> None:
         assert routed.client("ask", number, target, extra)[:3] == [200, "a", target]
 
 
-@pytest.mark.parametrize("method", ["HEAD", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("method", ["HEAD", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "PURGE"])
 def test_methods(routed: Stage, method: str) -> None:
     number, before = routed.client("connect", VIP4, PORT), routed.taken()
     for _ in range(4):
@@ -102,6 +102,21 @@ def test_methods(routed: Stage, method: str) -> None:
         assert answer[:3] == [200, "a", "/a/size/50"]
         assert answer[4] == (0 if method == "HEAD" else 50)
     assert routed.taken() >= before + 2
+
+
+def test_http_1_0_is_routed_by_the_gate(routed: Stage) -> None:
+    """The connection ends with the response, unless the client asks that it stays."""
+    head = "POST /{}/echo HTTP/1.0\r\nHost: x\r\nContent-Length: 3\r\n{}\r\n{}"
+    told = routed.client("whole", VIP4, PORT, head.format("b", "", "abc"), "wait")
+    assert told.startswith("HTTP/1.1 200")
+    assert "x-backend: b" in told
+    assert told.endswith("\r\n\r\n" + "abc")
+    number, before = routed.client("connect", VIP4, PORT), routed.taken()
+    for name in "aba":
+        stays = head.format(name, "Connection: keep-alive\r\n", "abc")
+        routed.client("send", number, stays)
+        assert routed.client("read", number)[:3] == [200, name, f"/{name}/echo"]
+    assert routed.taken() == before
 
 
 def test_a_response_before_the_requests_body(routed: Stage) -> None:

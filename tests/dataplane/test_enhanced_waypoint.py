@@ -240,7 +240,7 @@ def test_without_a_waypoint_it_is_503_with_the_reason(stage: Stage) -> None:
     number = stage.client("connect", VIP4, PORT)
     assert stage.client("ask", number, "/far")[:2] == [
         503,
-        "it takes a waypoint, and there is none",
+        "it takes a waypoint, and there is none: timeout: 3s",
     ]
     with Gate(stage.place.socket) as gate, pytest.raises(GateError, match="too long"):
         gate.set_waypoint("/" + "x" * 120)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#define _GNU_SOURCE
 /* Framing as one call: bytes in pieces, and where the message was found to end. For the tests. */
 #include "../../runtime/gate/frame.h"
 #include "../../runtime/gate/head.h"
@@ -123,6 +124,52 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (result != blind || (result != FRAME_BAD && whole != cut))
 		abort();
 	check_head((const char *)data + 9, size - 9, cuts, 8);
+	return 0;
+}
+#endif
+
+#ifdef FUZZ_HEAD
+static const char length_field[] = "\ncontent-length:", coding_field[] = "\ntransfer-encoding:";
+
+/* What no head may have that all readers end in the same place; `text` ends with a zero byte. */
+static void check_plain(const char *text, size_t size)
+{
+	const char *length = strcasestr(text, length_field);
+	const char *coding = strcasestr(text, coding_field);
+
+	if (strlen(text) != size || size < 4 || strcmp(text + size - 4, "\r\n\r\n"))
+		abort();
+	for (size_t i = 0; i < size; i++)
+		if ((text[i] == '\n') != (i && text[i - 1] == '\r'))
+			abort();
+	if (strstr(text, "\n ") || strstr(text, "\n\t") || (length && coding))
+		abort();
+	if ((length && strcasestr(length + 1, length_field)) ||
+	    (coding && strcasestr(coding + 1, coding_field)))
+		abort();
+}
+
+/* As it comes, byte by byte: what is unsure stays so, and what is plain ends with its empty line.
+ */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	int kind, before = HEAD_MORE;
+	char text[512];
+
+	if (size >= sizeof(text))
+		return 0;
+	memcpy(text, data, size);
+	for (size_t length = 0; length <= size; length++, before = kind) {
+		kind = head_run(text, length);
+		if (before == HEAD_UNSURE ? kind != HEAD_UNSURE
+					  : before == HEAD_PLAIN && kind == HEAD_MORE)
+			abort();
+		if (kind == HEAD_PLAIN && before == HEAD_MORE) {
+			text[length] = 0;
+			check_plain(text, length);
+			memcpy(text, data, size);
+		}
+	}
 	return 0;
 }
 #endif

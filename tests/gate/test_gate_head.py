@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import ctypes
 import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -99,3 +101,42 @@ def test_a_part_is_no_more_than_the_whole(judge: Judge, start: bytes, at: int) -
 )
 def test_particular_ones(judge: Judge, data: bytes, kind: int) -> None:
     assert judge(data) == kind
+
+
+@pytest.mark.slow
+def test_fuzz(tmp_path: Path) -> None:
+    """Heads as they come, byte by byte, against what no plain one may have; 20,000 inputs, seeded."""
+    program = compile_shim(
+        tmp_path / "fuzz", "-DFUZZ_HEAD", "-fsanitize=fuzzer,address,undefined",
+        "-fno-sanitize-recover=all", "-O1", compiler="clang",
+    )  # fmt: skip
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    seeds = (
+        b"GET / HTTP/1.1\r\nHost: y\r\n\r\nGET",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST http://y/a%2fb HTTP/1.0\r\ncontent-length: 03\r\nContent-Length: 3\r\n\r\nabc",
+        b"GET /x HTTP/1.1\r\nHost: y\r\nX : z\r\n folded\r\n\r\n",
+    )
+    for number, seed in enumerate(seeds):
+        (corpus / str(number)).write_bytes(seed)
+    words = [
+        b"Content-Length:",
+        b"Transfer-Encoding:",
+        b"chunked",
+        b"\r\n",
+        b"\n",
+        b" ",
+        b"\t",
+        b":",
+    ]
+    (tmp_path / "words").write_text(
+        "".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in words)
+    )
+    done = subprocess.run(
+        [str(program), "-runs=20000", "-seed=1", "-max_len=200", "-dict=words", str(corpus)],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]

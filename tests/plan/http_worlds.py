@@ -53,7 +53,7 @@ VALUE_PATTERNS = (
     "b.*|.*b",
 )
 PARAMETERS = ("q", "p", "Q", "page-size", "a.b")
-METHODS = ("GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH")
+METHODS = ("GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "PURGE", "MKCOL")
 
 
 def texts(

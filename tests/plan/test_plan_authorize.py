@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy that is named for a request and its client is the one that a real Envoy decides by."""
+"""The policy that is named for a request and its client is the one that a real Envoy decides by.
+
+And so is what the gate does where it is told of which clients what is decided, by its own code.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +46,12 @@ from runtime.model.policy import Action, Identity
 from runtime.plan.client import Client, identity_from
 from runtime.plan.walk import route
 from runtime.tables.http_authorization import Decision
-from runtime.tables.http_cases import DENIED, split
+from runtime.tables.http_cases import DENIED, Cases, split
 from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_regex import full_match
-from runtime.tables.http_routes import compile_routes
+from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from tests.dataplane.answer_worlds import conditions, port
+from tests.gate.rulings import Rulings, decided
 from tests.plan.envoy_answers import PEER, filters_wire, resource
 from tests.plan.envoy_oracle import Answer, Envoy, envoy
 from tests.plan.http_worlds import PATTERNS, VALUE_PATTERNS, Maker, tables, wire
@@ -58,7 +62,7 @@ COUNTED: Counter[str] = Counter()
 _DETAILS = "rbac_access_denied_matched_policy["
 _TYPES = "type.googleapis.com/envoy.extensions"
 IDENTITY = Identity("cluster.local", "web", "front")
-ADDRESSES = tuple(map(ip_address, ("10.0.0.1", "10.0.1.9", "192.0.2.7")))
+ADDRESSES = tuple(map(ip_address, ("10.0.0.1", "10.0.1.9", "192.0.2.7", "fd00:7::1")))
 CLIENTS = tuple(
     Client(who, where)
     for who in (None, IDENTITY, Identity("cluster.local", "bank", "default"))
@@ -93,7 +97,9 @@ TELLS = {
 clients = st.one_of(
     st.builds(
         SourceIn,
-        st.sampled_from(("10.0.0.0/8", "10.0.0.0/24", "192.0.2.7/32", "0.0.0.0/0")).map(ip_network),
+        st.sampled_from(
+            ("10.0.0.0/8", "10.0.0.0/24", "192.0.2.7/32", "0.0.0.0/0", "fd00:4::/30", "::/0")
+        ).map(ip_network),
     ),
     st.builds(
         PrincipalIs,
@@ -186,9 +192,18 @@ def of_envoy(answer: Answer) -> Decision:
     return Decision(allowed=True, policies=(answer.policy,) if answer.policy else ())
 
 
-def agree(oracle: Envoy, routes: RouteTable, governs: HttpPort, seeds: list[int]) -> None:
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Rulings:
+    return Rulings.compile(tmp_path_factory.mktemp("rulings"))
+
+
+def agree(
+    oracle: Envoy, routes: RouteTable, governs: HttpPort, seeds: list[int], gate: Rulings
+) -> None:
     oracle.load(routes)
     maker = Maker(routes)
+    of_anyone = split(routes, governs)
+    for_anyone = of_anyone, compile_routes(of_anyone.table)
     compiled = {}
     for client in CLIENTS:
         cases = split(routes, governs, client=client.meets)
@@ -209,16 +224,38 @@ def agree(oracle: Envoy, routes: RouteTable, governs: HttpPort, seeds: list[int]
         if routed.route is None:
             assert answer.status == 404
             continue
-        ours = cases.decisions[routed.route] or Decision(allowed=True)
+        ours = cases.rulings[routed.route] or Decision(allowed=True)
         case = [one for host in cases.table.virtual_hosts for one in host.routes][routed.route]
         assert (case.action is DENIED) == (not ours.allowed)
         if case.beyond:
             COUNTED["left to a proxy"] += 1
             continue
         assert ours == of_envoy(answer), (request, client)
+        same_for_the_gate(gate, for_anyone, wire(request), client, ours)
         COUNTED[
             f"{'allowed' if ours.allowed else 'denied'} {'by name' if ours.policies else ''}"
         ] += 1
+
+
+def same_for_the_gate(
+    gate: Rulings, tables: tuple[Cases, CompiledRoutes], head: bytes, client: Client, ours: Decision
+) -> None:
+    """What is decided without knowing the client, and then of this client, is the same."""
+    cases, compiled = tables
+    routed = route(compiled, head)
+    if routed.verdict is not Verdict.OK or routed.route is None or routed.route in compiled.rough:
+        COUNTED["by client: left to a proxy"] += 1
+        return
+    case = [one for host in cases.table.virtual_hosts for one in host.routes][routed.route]
+    if case.beyond:
+        COUNTED["by client: left to a proxy"] += 1
+        return
+    ruling = cases.rulings[routed.route] or Decision(allowed=True)
+    assert decided(ruling, client) == ours, (head, client, ruling)
+    assert (case.action is DENIED) == (ruling.allowed is False)
+    if ruling.allowed is None:
+        assert gate.allows(ruling, client) == ours.allowed, (head, client, ruling)
+        COUNTED[f"by client: {ours.allowed}"] += 1
 
 
 @settings(
@@ -232,14 +269,14 @@ def agree(oracle: Envoy, routes: RouteTable, governs: HttpPort, seeds: list[int]
     seeds=st.integers(0, 2**32).map(lambda seed: [seed + n for n in range(REQUESTS)]),
 )
 def test_the_policy_of_a_route_is_envoys(
-    oracle: Envoy, routes: RouteTable, seeds: list[int]
+    oracle: Envoy, gate: Rulings, routes: RouteTable, seeds: list[int]
 ) -> None:
-    agree(oracle, routes, PLAIN, seeds)
+    agree(oracle, routes, PLAIN, seeds, gate)
 
 
 def test_enough_of_it_was_compared() -> None:
     print(dict(COUNTED))
-    seen = sum(COUNTED.values())
+    seen = sum(count for what, count in COUNTED.items() if not what.startswith("by client"))
     assert COUNTED["left to a proxy"] < seen / 3
     assert (
         min(COUNTED["denied by name"], COUNTED["allowed by name"], COUNTED["denied "]) > seen / 200
@@ -254,7 +291,7 @@ def policy(name: str, permission: Any, principal: Any) -> RbacPolicy:
     return RbacPolicy(name=name, permissions=(permission,), principals=(principal,))
 
 
-def test_filters_in_a_row_decide_as_envoys(checkout: Path, tmp_path: Path) -> None:
+def test_filters_in_a_row_decide_as_envoys(checkout: Path, gate: Rulings, tmp_path: Path) -> None:
     """A port denies first, and then allows: the first that denies is named, else the last that allows."""
     web = PrincipalIs(TextMatch(TextKind.REGEX, ".*/ns/web/.*"))
     near = SourceIn(ip_network("10.0.0.0/24"))
@@ -282,7 +319,11 @@ def test_filters_in_a_row_decide_as_envoys(checkout: Path, tmp_path: Path) -> No
     routes = RouteTable(name="t", virtual_hosts=(VirtualHost("h", ("*",), (every,)),))
     probed = replace(governs, rbac=tuple(map(_probed, governs.rbac)))
     with oracle_of(checkout, tmp_path, probed) as running:
-        agree(running, routes, governs, list(range(150)))
+        agree(running, routes, governs, list(range(150)), gate)
+
+
+def test_enough_of_it_was_decided_by_client() -> None:
+    assert min(COUNTED["by client: True"], COUNTED["by client: False"]) > 10
 
 
 def _probed(rules: Rbac) -> Rbac:

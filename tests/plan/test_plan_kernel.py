@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runtime.model.http import RouteTable
 from runtime.plan import walk
-from runtime.tables.http_numbers import HEAD_MAX, Verdict
+from runtime.tables.http_numbers import FIELDS_MAX, HEAD_MAX, Verdict
 from runtime.tables.http_routes import compile_routes
 from tests.plan.http_worlds import Maker, tables, wire
 from tests.plan.kernel_matcher import KernelMatcher
@@ -59,6 +59,20 @@ def test_a_head_of_the_greatest_length_is_read(kernel: KernelMatcher) -> None:
         found = kernel.route(head)
         assert found.verdict is wanted
         assert found == walk.route(compiled, head)
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"), [(FIELDS_MAX, Verdict.OK), (FIELDS_MAX + 1, Verdict.MANY_FIELDS)]
+)
+def test_a_head_of_the_most_lines_is_read(
+    kernel: KernelMatcher, lines: int, wanted: Verdict
+) -> None:
+    compiled = compile_routes(EMPTY)
+    kernel.use(compiled)
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * (lines - 1) + b"\r\n"
+    found = kernel.route(head)
+    assert found.verdict is wanted
+    assert found == walk.route(compiled, head)
 
 
 def test_a_head_in_two_messages_is_not_whole(kernel: KernelMatcher) -> None:

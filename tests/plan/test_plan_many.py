@@ -73,11 +73,11 @@ def some(number: int, draw: random.Random) -> list[Route]:
 
 
 def mixed(count: int, *, first: tuple[Route, ...] = (), seed: int = 7) -> RouteTable:
-    """A few virtual hosts with so many routes in all."""
+    """A few virtual hosts with so many routes in all, most of them in the first."""
     draw = random.Random(seed)
-    hosts: list[list[Route]] = [list(first) for _ in HOSTS]
+    hosts: list[list[Route]] = [list(first), *([] for _ in HOSTS[1:])]
     while (made := sum(map(len, hosts))) < count:
-        draw.choice(hosts).extend(some(made, draw))
+        draw.choices(hosts, (8, 1, 1))[0].extend(some(made, draw))
     found = zip(HOSTS, hosts, strict=True)
     return RouteTable(
         name="many",

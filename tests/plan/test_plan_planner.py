@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from runtime.model.http import (
     Abort,
+    AnyOf,
+    Anything,
     Balancer,
     CircuitBreakers,
+    Condition,
     DirectResponse,
     Forward,
     HashKind,
@@ -24,12 +27,15 @@ from runtime.model.http import (
     OutlierDetection,
     PathKind,
     PathMatch,
+    PrincipalIs,
     QueryMatch,
     RateLimit,
     Rbac,
+    RbacPolicy,
     Redirect,
     Route,
     RouteMatch,
+    SourceIn,
     Step,
     TextKind,
     TextMatch,
@@ -123,6 +129,14 @@ def test_a_cluster_of_no_weight_gives_no_reason():
 FULL = (Step.FAULT, Step.RATE_LIMIT, Step.RBAC)
 LIMIT = RateLimit(most=1, tokens=1, interval_ms=1)
 DENY = Rbac(action=Action.DENY)
+ANYONE = PrincipalIs(TextMatch(TextKind.PREFIX, "spiffe://"))
+
+
+def rule(who: Condition) -> Rbac:
+    policy = RbacPolicy(name="p", permissions=(Anything(),), principals=(who,))
+    return Rbac(action=Action.ALLOW, policies=(policy,))
+
+
 ASKS = {
     Feature.ABORT: picture(route(abort=Abort(status=500)), port={"steps": FULL}),
     Feature.RATE_LIMIT: picture(port={"steps": FULL, "rate_limit": LIMIT}),
@@ -130,6 +144,7 @@ ASKS = {
     Feature.REDIRECT: picture(route(action=Redirect())),
     Feature.DIRECT_RESPONSE: picture(route(action=DirectResponse(200))),
     Feature.HASH: picture(cluster={"balancer": Balancer.RING_HASH}),
+    Feature.IDENTITY: picture(port={"steps": FULL, "rbac": (rule(ANYONE),)}),
     Feature.BREAKERS: picture(cluster={"breakers": CircuitBreakers(max_connections=1)}),
     Feature.OUTLIERS: picture(cluster={"outlier": OutlierDetection()}),
     Feature.LOCALITIES: picture(
@@ -150,6 +165,26 @@ def test_a_feature_that_the_path_lacks_is_the_reason_of_those_that_ask_for_it(fe
     assert planned.place is Place.WAYPOINT
     assert planned.reasons[0].endswith(f"{feature}: not on this kernel")
     assert only(picture(), without).place is Place.KERNEL
+
+
+def test_where_a_client_is_can_be_told_also_where_nobody_knows_who_it_is():
+    lacks = Ability(lacks={Feature.IDENTITY: "no name"})
+    near = SourceIn(ip_network("10.0.0.0/8"))
+    found = only(picture(port={"steps": FULL, "rbac": (rule(near),)}), lacks)
+    assert (found.place, found.reasons) == (Place.KERNEL, ())
+    # That some rule asks for it does not matter where the answer is the same for all.
+    everyone = rule(AnyOf((ANYONE, Anything())))
+    assert only(picture(port={"steps": FULL, "rbac": (everyone,)}), lacks).place is Place.KERNEL
+
+
+@pytest.mark.parametrize("step", [Step.FAULT, Step.RATE_LIMIT])
+def test_what_comes_before_a_question_to_the_client_is_the_waypoints(step):
+    asks = route(abort=Abort(status=500)) if step is Step.FAULT else route(rate_limit=LIMIT)
+    rules = {"rbac": (rule(ANYONE),)}
+    late = only(picture(asks, port={"steps": (step, Step.RBAC), **rules}))
+    assert late.reasons == ("rbac: conditions on the client behind a fault or a rate limit",)
+    assert only(picture(asks, port={"steps": (Step.RBAC, step), **rules})).place is Place.KERNEL
+    assert only(picture(port={"steps": (step, Step.RBAC), **rules})).place is Place.KERNEL
 
 
 def test_a_filter_that_the_port_does_not_have_does_nothing():
@@ -174,7 +209,7 @@ def asking(*names: str) -> Route:
 
 def test_names_over_the_limit_are_left_out_of_the_match_and_the_route_is_the_waypoints():
     http = picture(asking("a", "b"), asking("b", ":method"), asking("c", "a"))
-    ability = Ability(limits=Limits(header_names=2))
+    ability = Ability(limits=Limits(names=2))
     first, second, third = make_plan(http, ability=ability).ports[None, 80].hosts[0].routes
     assert (first.place, second.place, third.place) == (
         Place.KERNEL,
@@ -187,7 +222,7 @@ def test_names_over_the_limit_are_left_out_of_the_match_and_the_route_is_the_way
 
 def test_query_parameters_over_the_limit_likewise():
     match = RouteMatch(ANY.path, (), (QueryMatch("a", PRESENT), QueryMatch("b", PRESENT)))
-    planned = only(picture(route(match=match)), Ability(limits=Limits(query_names=1)))
+    planned = only(picture(route(match=match)), Ability(limits=Limits(names=1)))
     assert planned.place is Place.WAYPOINT
     assert planned.match.query == (QueryMatch("a", PRESENT),)
 
@@ -270,7 +305,11 @@ def test_a_policy_with_conditions_on_http_is_not_passed_by(policy, namespace, pl
     planned = only(picture(), workloads={"w": workload}, policies={policy.key: policy})
     assert planned.place is place
     assert planned.reasons == (
-        ("authorization policy s/p: it has conditions on HTTP",) if place is Place.WAYPOINT else ()
+        (
+            "authorization policy s/p: it has conditions on HTTP, which the workload API does not tell",
+        )
+        if place is Place.WAYPOINT
+        else ()
     )
 
 
@@ -322,7 +361,7 @@ NAMES = st.lists(st.sampled_from("abcdef"), max_size=4)
 @settings(deadline=None)  # a busy machine is no failure
 def test_a_planned_match_never_asks_for_more_than_the_route_does(asked, most):
     http = picture(*(asking(*names) for names in asked))
-    routes = make_plan(http, ability=Ability(limits=Limits(header_names=most)))
+    routes = make_plan(http, ability=Ability(limits=Limits(names=most)))
     used = set()
     for planned in routes.ports[None, 80].hosts[0].routes:
         assert set(planned.match.headers) <= set(planned.route.match.headers)

@@ -47,15 +47,17 @@ static __always_inline int kmesh_read_slot(const struct kmesh_slot_key *key,
 #define KMESH_SLOT_NONE 0xffffffff /* the cluster has no endpoint */
 #define KMESH_SLOT_GONE 0xfffffffe /* an update got in the way */
 
-static __always_inline __u32 kmesh_draw(__u64 number, __u32 class, __u32 count)
+static __always_inline __u32 kmesh_draw(__u64 number, __u32 class, __u32 count, __u32 turn)
 {
 	struct kmesh_slot_key key = {.cluster = number};
 	struct kmesh_endpoint drawn;
 
 	for (kmesh_counter i = 0; i < KMESH_DRAWS; i++) {
-		key.slot = class << KMESH_CLASS_SHIFT | kmesh_below(count);
-		if (!class) /* all of it weigh one */
+		if (!class) { /* all of it weigh one */
+			key.slot = count ? turn % count : 0;
 			break;
+		}
+		key.slot = class << KMESH_CLASS_SHIFT | kmesh_below(count);
 		if (kmesh_read_slot(&key, &drawn))
 			return KMESH_SLOT_GONE;
 		if (kmesh_below(2u << class) < drawn.weight)
@@ -65,10 +67,11 @@ static __always_inline __u32 kmesh_draw(__u64 number, __u32 class, __u32 count)
 }
 
 /*
- * Draw a slot of a cluster. Not inlined and not static, so that the verifier judges it once and not
- * for every program and attempt (since 5.6, 51c39bb1d5d1); 5.10 takes no arguments but numbers.
+ * Draw a slot of a cluster; of those that weigh one the one whose turn it is. Not inlined and not
+ * static, so that the verifier judges it once and not for every program and attempt (since 5.6,
+ * 51c39bb1d5d1); 5.10 takes no arguments but numbers.
  */
-__attribute__((noinline)) __u32 kmesh_pick_slot(__u64 number)
+__attribute__((noinline)) __u32 kmesh_pick_slot(__u64 number, __u32 turn)
 {
 	struct kmesh_cluster_key key = {.cluster = number};
 	struct kmesh_cluster *cluster = bpf_map_lookup_elem(&clusters, &key);
@@ -81,19 +84,19 @@ __attribute__((noinline)) __u32 kmesh_pick_slot(__u64 number)
 		__u32 weight = cluster->weights[class];
 
 		if (left < weight)
-			return kmesh_draw(number, class, cluster->counts[class]);
+			return kmesh_draw(number, class, cluster->counts[class], turn);
 		left -= weight;
 	}
 	return KMESH_SLOT_GONE;
 }
 
-/* Choose an endpoint of choice->cluster; 0, or 1 when it has none. */
-static __always_inline int kmesh_pick(struct kmesh_choice *choice)
+/* Choose an endpoint of choice->cluster; 0, or 1 when it has none. `turn`: any number. */
+static __always_inline int kmesh_pick_in_turn(struct kmesh_choice *choice, __u32 turn)
 {
 	struct kmesh_slot_key key = {.cluster = choice->cluster};
 
 	for (kmesh_counter i = 0; i < KMESH_RETRIES; i++) {
-		key.slot = kmesh_pick_slot(choice->cluster);
+		key.slot = kmesh_pick_slot(choice->cluster, turn + i);
 		if (key.slot == KMESH_SLOT_NONE)
 			return 1;
 		if (key.slot == KMESH_SLOT_GONE || kmesh_read_slot(&key, &choice->endpoint))
@@ -102,6 +105,11 @@ static __always_inline int kmesh_pick(struct kmesh_choice *choice)
 		return 0;
 	}
 	return 1;
+}
+
+static __always_inline int kmesh_pick(struct kmesh_choice *choice)
+{
+	return kmesh_pick_in_turn(choice, bpf_get_prandom_u32());
 }
 
 #endif

@@ -32,9 +32,13 @@ struct kmesh_client {
 	struct kmesh_frontend_key service;
 	__u32 slot;
 	__u32 first; /* sequence number of its first byte */
+	/* `published` when a message was last passed: it is answered in no case before that is
+	   another, though numbers of bytes come again after 4 GiB. */
+	__u32 passed_at;
 	/* From one step to the next with a message. */
 	__u32 stat;
 	__u32 answer; /* which of the port's */
+	__u32 turn;   /* of endpoints, one after the other from anywhere on */
 	struct kmesh_http_port port;
 	struct kmesh_http_head head;
 	struct kmesh_http_reading reading;

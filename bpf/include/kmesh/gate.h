@@ -7,10 +7,11 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+/* Room for every element of `frontends`, and as many that are listeners' own. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 262144);
 	__type(key, struct kmesh_frontend_key);
 	__type(value, struct kmesh_http_port);
 } http_ports SEC(".maps");
@@ -33,7 +34,8 @@ struct kmesh_http_ring_map {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
-	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
 	__type(key, __u64);
 	__array(values, struct kmesh_http_ring_map);
 } http_rings SEC(".maps");
@@ -65,7 +67,8 @@ struct kmesh_http_text_map {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
-	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
 	__type(key, __u64);
 	__array(values, struct kmesh_http_text_map);
 } http_texts SEC(".maps");
@@ -80,7 +83,8 @@ struct kmesh_http_answer_map {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
-	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
 	__type(key, __u64);
 	__array(values, struct kmesh_http_answer_map);
 } http_answers SEC(".maps");
@@ -112,7 +116,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 65536);
 	__type(key, struct kmesh_gate_key);
 	__type(value, struct kmesh_gate);
 } gates SEC(".maps");

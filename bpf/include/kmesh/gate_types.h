@@ -13,9 +13,9 @@
 
 #include <kmesh/types.h>
 
-#define KMESH_SLOTS	65536 /* connections to services with routes, at a time */
-#define KMESH_UPSTREAMS 65536 /* connections to endpoints, at a time */
-#define KMESH_POOLS	16384 /* endpoints, by network namespace, that have connections */
+#define KMESH_SLOTS	65536  /* connections to services with routes, at a time */
+#define KMESH_UPSTREAMS 65536  /* connections to endpoints, at a time */
+#define KMESH_POOLS	131072 /* endpoints, by network namespace, that have connections */
 
 /* The gate of one network namespace. */
 struct kmesh_gate_key {
@@ -57,12 +57,14 @@ struct kmesh_slot {
 	__be32 choice_address[4];
 	__be16 choice_port;
 	__u16 pad;
+	__u32 pipelines; /* the client does not wait for responses: none of them go home */
 	/* the gate's */
 	__u32 open;	/* the gate has accepted the connection: the kernel may take */
 	__u32 done;	/* requests taken by the kernel whose responses have been read */
 	__u32 answered; /* bytes of requests read and answered whole, from the connection's start */
 	__u32 responded; /* bytes of responses, written or about to be; before `done`, `answered` */
 	__u32 by_gate;	 /* the gate must hear of the response that is to come */
+	__u32 published; /* how often `answered` has been said anew */
 	/* the kernel's */
 	__u64 sock;	      /* where the kernel keeps the client's socket */
 	__u32 first_received; /* sequence number of the first byte for the client */
@@ -71,8 +73,6 @@ struct kmesh_slot {
 	__u64 homed_by;	      /* who sent it (kmesh/underway.h): what is kept of its socket */
 	__u64 homed_from;     /* and its socket; both 0 when nobody tells */
 	__u64 doubted_ns;     /* `homed_ns` when a request came that may have come before it */
-	__u32 pipelines;      /* the client does not wait for responses: none of them go home */
-	__u32 pad1;
 };
 
 /* What a request was that the kernel sent to an upstream. */
@@ -93,7 +93,7 @@ struct kmesh_upstream {
 	__u32 flags;
 	/* the gate's */
 	__u32 recalled; /* no client may hold it any more */
-	__u32 pad;
+	__u32 used; /* the number is given; by compare and swap, for two gates may give at once */
 	/* the kernel's, for whoever counts the response (kmesh/stat_types.h) */
 	__u64 since; /* ns, CLOCK_MONOTONIC, it took the request */
 	__u32 stat;  /* the route's */
@@ -144,7 +144,7 @@ struct kmesh_idle {
 struct kmesh_http_port {
 	__u64 grammar;
 	__u64 graph;
-	__u64 table;
+	__u64 table; /* 0: there is no room for it, nor for the others; all of it is a waypoint's */
 	__u64 waypoint; /* the cluster of its waypoint's instances (the loader writes); 0: none */
 	__u64 answers;	/* what it answers without an endpoint, a digest of it (http_answers) */
 };
@@ -157,7 +157,7 @@ struct kmesh_route_key {
 
 #define KMESH_ROUTE_FORWARD  1
 #define KMESH_ROUTE_ANSWER   2 /* with `status` and nothing else */
-#define KMESH_ROUTE_WAYPOINT 3 /* neither the kernel nor the gate can do all of it */
+#define KMESH_ROUTE_WAYPOINT 3 /* neither the kernel nor the gate can do all of it; a text: why */
 #define KMESH_ROUTE_REDIRECT 4 /* with `status`, and a text of four parts */
 #define KMESH_ROUTE_GOVERNED 5 /* forward, after a step that is the gate's alone */
 
@@ -209,6 +209,9 @@ struct kmesh_route {
 	/* What of a request chooses the endpoint, in order; 0: nothing more. */
 	__u32 hash[KMESH_ROUTE_HASHES];	     /* kind, place << 8, KMESH_HASH_TERMINAL */
 	__u32 hash_name[KMESH_ROUTE_HASHES]; /* of a cookie: where its name is in the texts */
+	/* Which clients may, where not all do: a ruling among the texts (runtime/gate/ruling.h). */
+	__u32 ruling;
+	__u32 ruling_size; /* 0: it is the same for all */
 };
 
 /*

@@ -21,7 +21,8 @@ struct kmesh_http_grammar_map {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
-	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
 	__type(key, __u64);
 	__array(values, struct kmesh_http_grammar_map);
 } http_grammars SEC(".maps");
@@ -38,7 +39,8 @@ struct kmesh_http_graph_map {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
-	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
 	__type(key, __u64);
 	__array(values, struct kmesh_http_graph_map);
 } http_graphs SEC(".maps");

@@ -84,7 +84,7 @@ static __always_inline int kmesh_http_finish(const struct kmesh_http_input *in,
 	if (reading->twice & KMESH_HTTP_ONCE)
 		return KMESH_HTTP_TWICE;
 	if (reading->fields > KMESH_HTTP_FIELDS_MAX)
-		return KMESH_HTTP_TOO_LONG;
+		return KMESH_HTTP_MANY_FIELDS;
 	head->seen = reading->seen;
 	head->length = reading->at + 1;
 	return kmesh_http_conclude(in, head);

@@ -45,7 +45,8 @@ enum kmesh_http_verdict {
 	KMESH_HTTP_BAD_CONNECTION = 19,
 	KMESH_HTTP_NO_TABLE = 20,  /* or one that is damaged */
 	KMESH_HTTP_UNDECIDED = 21, /* what would decide did not fit into the tables */
-	KMESH_HTTP_VERDICTS = 22,
+	KMESH_HTTP_MANY_FIELDS = 22,
+	KMESH_HTTP_VERDICTS = 23,
 
 	KMESH_HTTP_MORE = 63, /* of one step of several: go on */
 };
