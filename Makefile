@@ -72,12 +72,12 @@ lint: setup ## ruff, mypy strict, import-linter, clang-format
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy builder runtime ci tests
 	@$(BIN)/lint-imports
-	@$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'bpf/*.[ch]' 'runtime/*.[ch]' 'tests/gate/*.c')
+	@$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'bpf/*.[ch]' 'runtime/*.[ch]' 'tests/*.c')
 
 format: setup ## let ruff and clang-format lay the code out
 	@$(BIN)/ruff check --fix-only -q .
 	@$(BIN)/ruff format -q .
-	@$(BIN)/clang-format -i $$(git ls-files 'bpf/*.[ch]' 'runtime/*.[ch]' 'tests/gate/*.c')
+	@$(BIN)/clang-format -i $$(git ls-files 'bpf/*.[ch]' 'runtime/*.[ch]' 'tests/*.c')
 
 generate: bpf ## write again what is generated: map layouts, protobuf modules
 	@$(BIN)/python -m builder.layout

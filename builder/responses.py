@@ -21,6 +21,7 @@ TARGET = CHECKOUT / "bpf/include/kmesh/http/response_table.h"
 
 BAD, END, START = 0, 1, 2
 DIGIT = 0x100  # the byte is a digit of the length
+DULL = 0x200  # what follows does not matter up to a control character
 _TOKEN = string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~"
 _BLANK = " \t"
 _VALUE = [9, *range(32, 127), *range(128, 256)]
@@ -81,7 +82,7 @@ def _status(*lines: str) -> Iterator[Step]:
 
 def _value(length: str) -> Iterator[Step]:
     """What a line says that does not matter; `length`: whether there was one."""
-    yield from _to(_VALUE, ("value", length))
+    yield from _to(_VALUE, ("value", length), DULL)
     yield from _to("\r", ("line", length))
 
 
@@ -114,12 +115,12 @@ def _name(length: str, seen: str) -> Iterator[Step]:
     elif seen == "connection":
         yield from _to(":", ("stays", length, ""))
     else:
-        yield from _to(":", ("value", length))
+        yield from _to(":", ("value", length), DULL)
 
 
 def _other(length: str) -> Iterator[Step]:
     yield from _to(_TOKEN, ("other", length))
-    yield from _to(":", ("value", length))
+    yield from _to(":", ("value", length), DULL)
 
 
 def _blank() -> Iterator[Step]:
@@ -207,9 +208,10 @@ def render() -> str:
         f"#define KMESH_RESPONSE_END   {END}",
         f"#define KMESH_RESPONSE_START {START}",
         f"#define KMESH_RESPONSE_CELLS {states * 256}",
+        f"#define KMESH_RESPONSE_DULL  0x{DULL:x}",
         "",
         "/* By state << 8 | byte: the next state, and in bit 8 whether the byte is a digit of the",
-        " * length. */",
+        " * length; KMESH_RESPONSE_DULL: the next byte is in a value, where no visible one matters. */",
         "/* clang-format off */",
         "static const __u16 kmesh_response_table[KMESH_RESPONSE_CELLS] = {",
     ]

@@ -97,11 +97,11 @@ static __always_inline __u32 whole_status(struct sk_msg_md *msg)
 
 	if (size > KMESH_HOME_WHOLE)
 		return 0;
-	if (size > KMESH_HOME_HEAD)
-		size = KMESH_HOME_HEAD;
+	if (size > KMESH_RESPONSE_HEAD)
+		size = KMESH_RESPONSE_HEAD;
 	if (bpf_msg_pull_data(msg, 0, size, 0))
 		return 0;
-	return kmesh_whole_status(msg->data, msg->data_end, msg->size);
+	return kmesh_http_whole_status(msg->data, msg->data_end, msg->size);
 }
 
 /* The response to a request that the kernel sent: whether the client has it now. */

@@ -75,12 +75,12 @@ static __always_inline __u32 whole_status(struct __sk_buff *skb)
 
 	if (size > KMESH_HOME_WHOLE)
 		return 0;
-	if (size > KMESH_HOME_HEAD)
-		size = KMESH_HOME_HEAD;
+	if (size > KMESH_RESPONSE_HEAD)
+		size = KMESH_RESPONSE_HEAD;
 	if (bpf_skb_pull_data(skb, size))
 		return 0;
-	return kmesh_whole_status((const __u8 *)(long)skb->data, (const __u8 *)(long)skb->data_end,
-				  skb->len);
+	return kmesh_http_whole_status((const __u8 *)(long)skb->data,
+				       (const __u8 *)(long)skb->data_end, skb->len);
 }
 
 SEC("sk_skb/stream_verdict")

@@ -77,8 +77,8 @@ bool alone_end_others(void)
 			say("another gate uses these maps that cannot be seen from here: end it");
 			return false;
 		}
-		say("the gate of process %d has handed over to one that is gone: it is ended, and "
-		    "the connections that it still had with it",
+		say("the gate of process %d has these maps and does not hand over: it is ended, "
+		    "and with it the connections that it still had",
 		    pid);
 		if (!end(pid)) {
 			say("process %d cannot be ended: %s", pid, strerror(errno));

@@ -223,26 +223,29 @@ def _parameter(root: State, version: State, place: int) -> State:
     return start
 
 
-def _headers(headers: Slots) -> State:
-    """The lines after the first, each by its name, and the empty one that ends them."""
+def _headers(headers: Slots) -> tuple[State, State]:
+    """The lines after the first, each by its name, and the empty one that ends them.
+
+    Also the state within all the values that matter to nobody.
+    """
     names = Names(_TOKEN, Verdict.BAD_NAME, fold=True)
     line = names.root
     end = _line_end(line)
+    anything = _anything(end)
     envoy = names.family()
     values: dict[State, tuple[State, int]] = {
-        names.other: (_anything(end), 0),
-        envoy: (_anything(end), Seen.ENVOY),
-        names.spell(_ENVOY, family=envoy): (_anything(end), Seen.ENVOY),
+        names.other: (anything, 0),
+        envoy: (anything, Seen.ENVOY),
+        names.spell(_ENVOY, family=envoy): (anything, Seen.ENVOY),
         names.spell("host"): (_host(end), Place.HOST),
         names.spell("content-length"): (_length(end), Place.LENGTH),
         names.spell("transfer-encoding"): (_encoding(end), Seen.CHUNKED),
         names.spell("connection"): (_connection(end), Seen.CONNECTION),
-        names.spell("upgrade"): (_anything(end), Seen.UPGRADE),
-        names.spell("expect"): (_anything(end), Seen.EXPECT),
+        names.spell("upgrade"): (anything, Seen.UPGRADE),
+        names.spell("expect"): (anything, Seen.EXPECT),
     }
-    values |= {names.spell(name): (_anything(end), Seen.HOP) for name in _HOP}
+    values |= {names.spell(name): (anything, Seen.HOP) for name in _HOP}
     values |= {names.spell(name): (_noted(end, place), place) for name, place in headers}
-    anything = _anything(end)
     for state in names.named:
         value, bit = values.get(state, (anything, 0))
         state.on(b":", value, bit=bit, field=1)
@@ -251,7 +254,7 @@ def _headers(headers: Slots) -> State:
     del line.steps[ord(":")]
     line.on(_BLANK, Verdict.FOLDED)
     line.on(b"\r", _line_end(READ))
-    return line
+    return line, anything
 
 
 def _anything(end: State) -> State:
@@ -363,7 +366,7 @@ def grammar(headers: Slots, parameters: Slots, *, merge_slashes: bool = False) -
     Raises:
         GrammarTooLargeError: it has no room for that many.
     """
-    lines = _headers(headers)
+    lines, dull = _headers(headers)
     first = _request_line(lines, parameters, merge_slashes=merge_slashes)
     states = _reachable(first)
     rows = Rows(first=STOPS, width=256, limit=MOVES)
@@ -373,6 +376,7 @@ def grammar(headers: Slots, parameters: Slots, *, merge_slashes: bool = False) -
         raise GrammarTooLargeError("the names of headers and parameters are too many") from error
     moves = bytearray(MOVES * len(HttpMove(0, 0, 0, 0, 0, 0).pack()))
     _write(moves, 0, HttpMove(numbers[first], 0, 0, 0, 0, 0))
+    _write(moves, 1, HttpMove(numbers[dull], 0, 0, 0, 0, 0))
     for state, number in numbers.items():
         _write(moves, number, HttpMove(state.reason, 0, 0, 0, 0, 0))
         for byte, step in state.steps.items():

@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.responses import TARGET, read, render
@@ -82,3 +88,62 @@ def test_a_byte_put_in_never_moves_the_end(at: int, byte: int) -> None:
     changed = GOOD[:at] + bytes([byte]) + GOOD[at:]
     found = read(changed)
     assert found is None or found == (len(changed), 5)
+
+
+Status = Callable[[bytes, int], int]
+_HEAD = 2048  # KMESH_RESPONSE_HEAD
+
+
+@pytest.fixture(scope="session")
+def status_of(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Status:
+    """The kernel's C code."""
+    built = tmp_path_factory.mktemp("response") / "response.so"
+    source = checkout / "tests/builder/response.c"
+    options = ["-std=gnu11", "-O2", "-Wall", "-Werror", "-shared", "-fPIC"]
+    subprocess.run(
+        ["gcc", *options, f"-I{checkout}/bpf/include", str(source), "-o", str(built)], check=True
+    )
+    found = ctypes.CDLL(os.fspath(built)).status_of
+    found.argtypes, found.restype = (ctypes.c_char_p, ctypes.c_uint32), ctypes.c_uint32
+    return found
+
+
+def _wanted(data: bytes) -> int:
+    found = read(data)
+    return int(data[9:12]) if found and found[0] <= _HEAD and sum(found) == len(data) else 0
+
+
+_VALUES = st.binary(max_size=40) | st.text("abc \t", max_size=200).map(str.encode)
+_LINES = st.lists(
+    st.tuples(
+        st.sampled_from([b"Server", b"Date", b"X", b"Connection", b"Content-Type", b"Upgrade"]),
+        _VALUES,
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=600)
+@given(_LINES, st.integers(0, 5), st.integers(-1, 1), st.data())
+def test_the_kernels_code_reads_what_the_table_says(
+    status_of: Status, lines: list[tuple[bytes, bytes]], body: int, off: int, data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(lines)))
+    lines = [*lines[:at], (b"Content-Length", b"%d" % body), *lines[at:]]
+    head = b"".join(b"%s: %s\r\n" % line for line in lines)
+    whole = b"HTTP/1.1 201 Created\r\n" + head + b"\r\n" + b"z" * max(0, body + off)
+    assert status_of(whole, len(whole)) == _wanted(whole)
+
+
+@pytest.mark.parametrize("size", range(_HEAD - 12, _HEAD + 3))
+def test_heads_about_as_long_as_may_be(status_of: Status, size: int) -> None:
+    start, end = b"HTTP/1.1 200 OK\r\nX: ", b"\r\nContent-Length: 1\r\n\r\n"
+    whole = start + b"x" * (size - len(start) - len(end)) + end + b"!"
+    assert _wanted(whole) == (200 if size <= _HEAD else 0)
+    assert status_of(whole, len(whole)) == _wanted(whole)
+
+
+def test_heads_of_short_lines_take_too_many_steps(status_of: Status) -> None:
+    for lines in (40, 400):
+        whole = b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * lines + b"Content-Length: 0\r\n\r\n"
+        assert status_of(whole, len(whole)) == (200 if lines == 40 else 0)

@@ -213,7 +213,10 @@ def _start_anew(stage: Stage, old: int, number: int) -> None:
     stage.start_gate()
     assert is_gone(old)
     assert stage.client("at_end", number)
-    assert f"process {old} has handed over to one that is gone" in stage.place.log.read_text()
+    assert (
+        f"process {old} has these maps and does not hand over: it is ended"
+        in stage.place.log.read_text()
+    )
     before = stage.taken()
     assert stage.ask(["/a", "/b"] * 10) == ["a", "b"] * 10
     assert stage.taken() > before

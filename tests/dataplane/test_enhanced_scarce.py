@@ -6,13 +6,16 @@ from __future__ import annotations
 import resource
 import shutil
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from runtime.compile.gate import SANITIZE, compile_gate
 from runtime.launch.gate import running
+from runtime.model.http import CircuitBreakers, Cluster, Endpoints, HttpEndpoint, OutlierDetection
 from runtime.tables.enhanced_layout import Upstream
+from runtime.tables.http_govern import govern
 from runtime.tables.http_ports import Target
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
 from tests.dataplane.test_enhanced_handover import another_version, is_gone
@@ -21,6 +24,12 @@ from tests.dataplane.world import VIP4, wait_for
 pytestmark = pytest.mark.root
 NUMBERS = 8
 POOLS = 5
+CLUSTER = Cluster(
+    name="slow",
+    panic_percent=0,
+    breakers=CircuitBreakers(max_requests=100),
+    outlier=OutlierDetection(consecutive_5xx=1, max_ejection_percent=100),
+)
 NAMES = "abcd"
 FILES = 24  # descriptors that it may have beyond those that it has
 
@@ -85,6 +94,26 @@ def test_what_is_idle_makes_room_at_once(four: Stage) -> None:
         f"one{n}" for n in range(2 * NUMBERS)
     ]
     assert four.status()["ended_early"] == before + NUMBERS
+
+
+@pytest.mark.parametrize("governed", [False, True])
+def test_more_requests_at_once_than_numbers(four: Stage, *, governed: bool) -> None:
+    """They wait for those before them; that is no failure of the endpoint's."""
+    port = four.backend("serve", "127.0.0.1", "slow")
+    found = HttpEndpoint(address=IPv4Address("127.0.0.1"), port=port)
+    rules = govern(CLUSTER, Endpoints(name="slow", endpoints=(found,))) if governed else None
+    four.ports.set_cluster("slow", [Target(found.address, port)], governed=rules)
+    four.route(table(to("/slow", "slow")))
+    clients = [four.client("connect", VIP4, PORT) for _ in range(2 * NUMBERS)]
+    for number in clients:
+        four.client("send", number, "GET /slow/slow/0.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+    wait_for(lambda: four.status()["waiting"] > 0, "some wait")
+    four.client("abort", clients.pop())
+    for number in clients:
+        assert four.client("read", number)[:2] == [200, "slow"]
+    status = four.status()
+    assert status["waiting"] == status["ejected"] == 0
+    assert status["governed"] == governed
 
 
 def test_who_waits_in_vain_is_told_why(four: Stage) -> None:

@@ -8,14 +8,12 @@
 #define KMESH_HOME_H
 
 #include <kmesh/client.h>
-#include <kmesh/compiler.h>
 #include <kmesh/flow_control.h>
-#include <kmesh/http/response_table.h>
+#include <kmesh/http/response.h>
 #include <kmesh/ready.h>
 #include <kmesh/stat.h>
 #include <kmesh/underway.h>
 
-#define KMESH_HOME_HEAD	 1024 /* a longer head goes by the gate */
 #define KMESH_HOME_WHOLE 65536
 
 /* The slot of the client whose request it has, if the kernel may do without the gate. */
@@ -33,32 +31,6 @@ static __always_inline struct kmesh_slot *kmesh_home_slot(const struct kmesh_ups
 	if (slot->taken == slot->done || !slot->open || slot->by_gate || slot->pipelines)
 		return NULL;
 	return slot;
-}
-
-/* Of a whole response of `size` bytes with nothing after it: its status, else 0. */
-static __always_inline __u32 kmesh_whole_status(const __u8 *data, const __u8 *end, __u32 size)
-{
-	__u32 state = KMESH_RESPONSE_START, length = 0, head = 0;
-
-	for (kmesh_counter i = 0; i < KMESH_HOME_HEAD; i++) {
-		__u32 entry, is_digit;
-		__u64 cell;
-
-		if (data + i + 1 > end)
-			break;
-		cell = state << 8 | data[i];
-		KMESH_MASK(cell, KMESH_RESPONSE_CELLS - 1);
-		entry = kmesh_response_table[cell];
-		is_digit = entry >> 8 & 1;
-		length = length * (1 + 9 * is_digit) + (data[i] & 15) * is_digit;
-		state = entry & 255;
-		head = i + 1;
-		if (state < KMESH_RESPONSE_START)
-			break;
-	}
-	if (state != KMESH_RESPONSE_END || head + length != size || data + 12 > end)
-		return 0;
-	return (data[9] & 15) * 100 + (data[10] & 15) * 10 + (data[11] & 15);
 }
 
 /* The response is on its way, or will be as soon as the program ends; and who sends it. */

@@ -3,7 +3,7 @@
 #ifndef KMESH_HTTP_PARSE_H
 #define KMESH_HTTP_PARSE_H
 
-#include <kmesh/http/input.h>
+#include <kmesh/http/word.h>
 
 #define KMESH_HTTP_DIGITS 18 /* of a Content-Length; the grammar allows no more */
 
@@ -102,20 +102,19 @@ static __always_inline int kmesh_http_read(const struct kmesh_http_input *in,
 					   struct kmesh_http_reading *reading)
 {
 	__u64 state = reading->state, before = 0, seen = reading->seen, twice = reading->twice,
-	      fields = reading->fields, from = reading->at;
+	      fields = reading->fields, at = reading->at, dull = grammar->moves[1].next;
 	const struct kmesh_http_move *move;
-	const __u8 *piece;
-	__u32 i;
 
-	KMESH_HTTP_MASK(from, KMESH_HTTP_HEAD_MAX - 1);
-	piece = in->data + from;
 	KMESH_HTTP_FLAT_LOOP
-	for (i = 0; i < KMESH_HTTP_PIECE; i++) {
-		const __u8 *byte = piece + i;
+	for (__u32 step = 0; step < KMESH_HTTP_PIECE; step++) {
 		__u64 bit, index, symbol;
+		const __u8 *byte;
 
+		/* Two ways come together here, which are to look alike: see kmesh_http_below(). */
+		KMESH_HTTP_MASK(at, 2 * KMESH_HTTP_HEAD_MAX - 1);
+		byte = in->data + at;
 		KMESH_HTTP_GOTO_IF(byte + 1, <=, in->end, there);
-		return KMESH_HTTP_INCOMPLETE;
+		return at < KMESH_HTTP_HEAD_MAX ? KMESH_HTTP_INCOMPLETE : KMESH_HTTP_TOO_LONG;
 	there:
 		before = state;
 		symbol = *byte;
@@ -125,26 +124,36 @@ static __always_inline int kmesh_http_read(const struct kmesh_http_input *in,
 		state = move->next & kmesh_http_below(symbol ^ move->byte, 1);
 		index = move->first;
 		KMESH_HTTP_MASK(index, KMESH_HTTP_PLACES - 1);
-		head->start[index] = from + i;
+		head->start[index] = at;
 		index = move->last;
 		KMESH_HTTP_MASK(index, KMESH_HTTP_PLACES - 1);
-		head->end[index] = from + i + 1;
+		head->end[index] = at + 1;
 		bit = KMESH_HTTP_BIT(move->bit & 63);
 		twice |= seen & bit;
 		seen |= bit;
 		fields += move->field;
 		KMESH_HTTP_GOTO_IF(state, >=, KMESH_HTTP_STOPS, next);
 		break;
-	next:;
+	next:
+		at += 1;
+		KMESH_HTTP_GOTO_IF(state, ==, dull, skip);
+		continue;
+	skip:
+		KMESH_HTTP_GOTO_IF(byte + 1 + KMESH_HTTP_WORD, <=, in->end, word);
+		continue;
+	word:
+		at += KMESH_HTTP_WORD & kmesh_http_visible(kmesh_http_word_at(byte + 1));
 	}
 	reading->seen = seen;
 	reading->twice = twice;
 	reading->state = state;
 	reading->fields = fields;
-	reading->at = from + i;
-	if (i < KMESH_HTTP_PIECE)
+	reading->at = at;
+	if (at >= KMESH_HTTP_HEAD_MAX)
+		return KMESH_HTTP_TOO_LONG;
+	if (state < KMESH_HTTP_STOPS)
 		return kmesh_http_finish(in, grammar, head, reading, before);
-	return reading->at < KMESH_HTTP_HEAD_MAX ? KMESH_HTTP_MORE : KMESH_HTTP_TOO_LONG;
+	return KMESH_HTTP_MORE;
 }
 
 /*

@@ -100,7 +100,8 @@ struct kmesh_http_head {
 
 /*
  * Heads are read, and routed, in pieces of so many bytes: each is a call of a function that the
- * verifier walks once, however long a head may be.
+ * verifier walks once, however long a head may be. In a value that matters to nobody a step of
+ * reading is one byte and a word.
  */
 #define KMESH_HTTP_PIECE 256 /* a power of two */
 
@@ -147,7 +148,10 @@ struct kmesh_http_move {
 	__u8 pad;
 };
 
-/* moves[0].next is the first state. */
+/*
+ * moves[0].next is the first state. moves[1].next is the one within the values that matter to
+ * nobody, which most bytes are: it stays what it is with all that is no control character.
+ */
 struct kmesh_http_grammar {
 	struct kmesh_http_move moves[KMESH_HTTP_MOVES];
 };
