@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ci.bench import accelerate, chosen, enhanced, images, probe, restart, sync, traffic
+from ci.bench import accelerate, chosen, enhanced, images, probe, restart, routes, sync, traffic
 from ci.bench.measure import Result, as_json, show
 from ci.bench.plot import draw
 from runtime import ui
@@ -34,6 +34,7 @@ _ALL = {
     "restart": restart.measure,
     "traffic": traffic.measure,
     "enhanced": _enhanced,
+    "routes": routes.measure,
     "chosen": chosen.measure,
     "changed": chosen.measure_changes,
     "accelerate": _accelerate,

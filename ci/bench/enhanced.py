@@ -22,7 +22,7 @@ import click
 from ci.bench.gate import compile_all
 from ci.bench.measure import Result, median_row, show
 from ci.bench.plot import draw
-from ci.bench.ways import LEAN, PATHS, PLACES, Way, Ways
+from ci.bench.ways import LEAN, PATHS, PLACES, Stand, Way, Ways, wait
 from runtime import ui
 
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
@@ -64,7 +64,7 @@ def _with_children(pids: Iterable[int]) -> list[Path]:
     return found
 
 
-def _cpu_us(ways: Ways, way: Way) -> float:
+def _cpu_us(ways: Stand, way: Way) -> float:
     ours = _with_children([*ways.servers, *way.processes])
     kernels = [path for path in Path("/proc").glob("[0-9]*") if _is_kernels(path)]
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -92,9 +92,10 @@ def _read(told: str, name: str) -> tuple[float, float, int]:
     return float(rate[1]), float(median[1]) * _UNITS[median[2]], int(number[1])
 
 
-def _once(ways: Ways, name: str, *, body: str, connections: int, seconds: int) -> dict[str, float]:
+def once(ways: Stand, name: str, *, path: str, connections: int, seconds: int) -> dict[str, float]:
+    """One run of one way."""
     way = ways.ways[name]
-    load = ways.load(way, PATHS[body], connections=connections, seconds=seconds)
+    load = ways.load(way, path, connections=connections, seconds=seconds)
     before = _cpu_us(ways, way)
     done = subprocess.run(load, check=True, capture_output=True, text=True)
     rate, median, number = _read(done.stdout, name)
@@ -114,7 +115,7 @@ def _compare(
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways.ways}
     for _ in range(rounds):
         turn = {
-            name: _once(ways, name, body=body, connections=connections, seconds=seconds)
+            name: once(ways, name, path=PATHS[body], connections=connections, seconds=seconds)
             for name in ways.ways
         }
         for name, run in turn.items():
@@ -144,7 +145,7 @@ def measure(*, rounds: int, full: bool = False, seconds: int = 1) -> Result:
             continue
         with Ways(place) as ways:
             for name in ways.ways:
-                ways.wait(name)
+                wait(ways, ways.ways[name], "/0", name=name)
             for cell in chosen:
                 rows += _compare(ways, cell, rounds=rounds, seconds=seconds)
     return Result("enhanced", "HTTP requests of keep-alive connections, by each way", rows)

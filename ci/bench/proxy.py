@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -11,14 +12,19 @@ def _address(host: str, port: int) -> dict[str, Any]:
 
 
 def http_proxy(
-    listens: tuple[str, int], target: tuple[str, int], *, answers: str = ""
+    listens: tuple[str, int],
+    target: tuple[str, int],
+    *,
+    answers: str = "",
+    prefixes: Sequence[str] = ("/",),
 ) -> dict[str, Any]:
-    """An HTTP proxy with one route, no log and no filter but the router.
+    """An HTTP proxy with no log and no filter but the router.
 
     Args:
         listens: its address and port.
-        target: where the route leads.
+        target: where all routes lead.
         answers: a path that it answers itself, if any.
+        prefixes: of paths, one for each route.
     """
     types = "type.googleapis.com/envoy.extensions.filters"
     router = {
@@ -29,7 +35,8 @@ def http_proxy(
         },
     }
     routes: list[dict[str, Any]] = [
-        {"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "0s"}}
+        {"match": {"prefix": prefix}, "route": {"cluster": "c", "timeout": "0s"}}
+        for prefix in prefixes
     ]
     if answers:
         direct = {"status": 200, "body": {"inline_string": "here"}}

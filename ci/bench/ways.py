@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from ci.bench.gate import OBJECTS, into, start_gate
 from ci.bench.proxy import http_proxy
@@ -45,7 +45,7 @@ from runtime.tables.services import ServiceTables
 BODIES = {"0 B": 0, "1 KB": 1024, "100 KB": 100 << 10, "10 MB": 10 << 20}
 # What is asked for: a body, or what a route answers without an endpoint.
 ANSWER = "answer"
-PATHS = {**{name: str(size) for name, size in BODIES.items()}, "no endpoint": ANSWER}
+PATHS = {**{name: f"/{size}" for name, size in BODIES.items()}, "no endpoint": f"/{ANSWER}"}
 PLACES = ("loopback", "veth")
 LEAN = "loopback, lean ends"  # a server and a client that do as little as can be (lean.c)
 _CLIENT, _SERVER, _PORT, _NEAR, _FAR = "10.244.0.1", "10.244.0.11", 8080, 15001, 15002
@@ -83,6 +83,33 @@ class Way:
     port: int
     cgroup: Path | None = None
     processes: tuple[int, ...] = ()
+
+
+class Stand(Protocol):
+    """What a run takes: ways, and how a client asks by them."""
+
+    ways: dict[str, Way]
+    servers: list[int]
+
+    def inside(self, way: Way, argv: Sequence[str]) -> list[str]:
+        """A client's command, in its namespace and cgroup."""
+
+    def load(self, way: Way, path: str, *, connections: int, seconds: int) -> list[str]:
+        """What has so many connections ask one after the other."""
+
+
+def wait(stand: Stand, way: Way, path: str, *, name: str) -> None:
+    """Until a way answers.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    ask = ["curl", "-sfo", "/dev/null", f"http://{way.host}:{way.port}{path}"]
+    deadline = time.monotonic() + _PATIENCE
+    while subprocess.run(stand.inside(way, ask), check=False).returncode:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{name}: no answer")
+        time.sleep(0.1)
 
 
 def _mesh() -> Update:
@@ -170,7 +197,7 @@ class Ways:
             where = (way.host, str(way.port), str(connections), str(seconds))
             return self.inside(way, [str(self._lean), "load", *where])
         options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s"]
-        return self.inside(way, ["wrk", *options, f"http://{way.host}:{way.port}/{path}"])
+        return self.inside(way, ["wrk", *options, f"http://{way.host}:{way.port}{path}"])
 
     def _ip(self, *arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True)
@@ -276,17 +303,3 @@ class Ways:
         accelerator.enroll_cgroup(cgroup)
         self.servers.append(self._start_one(_PORT + 1, cgroup=cgroup))
         return _PORT + 1
-
-    def wait(self, name: str) -> None:
-        """Until a way answers.
-
-        Raises:
-            RuntimeError: it does not.
-        """
-        way = self.ways[name]
-        ask = ["curl", "-sfo", "/dev/null", f"http://{way.host}:{way.port}/0"]
-        deadline = time.monotonic() + _PATIENCE
-        while subprocess.run(self.inside(way, ask), check=False).returncode:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{name}: no answer")
-            time.sleep(0.1)

@@ -103,6 +103,8 @@ class TableWriter:
             planned = list(at[key].values())[-1]
             held, why = before.get(key), ""
             choosing = table.clusters.intersection(by_gate)
+            if held and not self._ports.is_there(held.written) and self._leads(at[key], held):
+                held = None  # it was swept, as no port followed it
             if held is None or held.table is not table or held.by_gate != choosing:
                 made, why = self._write(planned, table, choosing)
                 held = made or held
@@ -152,6 +154,11 @@ class TableWriter:
             self._ports.sweep(in_haste=True)
             return action()
 
+    def _leads(self, wheres: Collection[Where], held: Held) -> bool:
+        """Whether a port is to follow a table, and not led to a waypoint as a whole."""
+        whole = held.table.is_all_waypoint
+        return not (whole and all(self._ports.waypoint_of(*where) for where in wheres))
+
     def _point(
         self,
         key: PortKey,
@@ -171,7 +178,8 @@ class TableWriter:
                 self.leaves = True
                 self._kept.add(self._ports.key_of(address, port))
                 continue
-            waypoint = self._ports.waypoint_of(address, port) if written.waypoint else 0
+            needed = written.waypoint or written.partly
+            waypoint = self._ports.waypoint_of(address, port) if needed else 0
             if written.waypoint and not waypoint:
                 self.without_waypoint.add(key)
             if waypoint and (held is None or held.table.is_all_waypoint):
@@ -184,11 +192,24 @@ class TableWriter:
         self, address: IPAddress, port: int, written: Written, waypoint: int, failed: dict[str, str]
     ) -> None:
         try:
-            self._with_room(lambda: self._ports.point(address, port, written, waypoint=waypoint))
+            try:
+                self._ports.point(address, port, written, waypoint=waypoint)
+            except KmeshError:
+                # No sweep: what was just written is pointed at by nobody yet.
+                self._ports.keep_ports(self._wanted)
+                self._ports.point(address, port, written, waypoint=waypoint)
             self._has_pointed = True
         except KmeshError as error:
-            failed[f"HTTP port {address}:{port}"] = str(error)
             self.is_behind = True
+            failed[f"HTTP port {address}:{port}"] = f"{error}{self._refuse(address, port)}"
+
+    def _refuse(self, address: IPAddress, port: int) -> str:
+        """Refuse connections to a port that follows nothing; what to say of it."""
+        try:
+            refused = self._ports.refuse(address, port)
+        except KmeshError as error:
+            return f"; its connections cannot be refused: {error}"
+        return "; connections to it are refused meanwhile" if refused else ""
 
 
 def key_of(planned: PlannedPort) -> PortKey:

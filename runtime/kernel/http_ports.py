@@ -15,6 +15,7 @@ from runtime.bpf.lib import BpfError
 from runtime.bpf.maps import BpfMap
 from runtime.kernel.http_inner import INNER, add_inner, keep_inner, keep_sets, put_set
 from runtime.kernel.http_members import PLAIN, ClusterRows
+from runtime.kernel.http_refused import Refused
 from runtime.kernel.http_stats import RouteStats
 from runtime.model.http import HttpPort as Port
 from runtime.model.http import RouteTable
@@ -50,7 +51,6 @@ from runtime.tables.http_rings import CELL as RING_CELL
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from runtime.tables.http_texts import CELL as TEXT_CELL
 
-_UNDECIDED = "some requests that may be its are a waypoint's: the routes ask for too much to tell all of them apart"
 _log = log.get("kernel")
 _TCP = 6
 _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
@@ -78,6 +78,11 @@ def shut(why: str) -> Written:
     return Written(_SHUT, {0: why})
 
 
+def _parts(port: HttpPort) -> tuple[int, int, int]:
+    """What a port cannot do without."""
+    return port.grammar, port.graph, port.table
+
+
 def _port_key(address: IPAddress | str, port: int) -> bytes:
     return FrontendKey(mapped(address), port.to_bytes(2, "big"), _TCP).pack()
 
@@ -96,10 +101,12 @@ class HttpPorts:
         self.stats = RouteStats(maps)
         self._rulings: dict[bytes, tuple[int, tuple[Ruling | None, ...]]] = {}
         self._ports = {key: HttpPort.unpack(value) for key, value in maps["http_ports"].items()}
+        self._there = set(map(_parts, self._ports.values()))
         self._clusters: dict[int, dict[bytes, bytes]] = {}  # slots, by the number of the cluster
         self._installed: dict[int, bytes] = {}
         self._answers: set[int] = set()  # in use when it was last swept
         self._rows = ClusterRows(maps)
+        self._refused = Refused(maps["frontends"])
         self._adopt_clusters()
 
     def _adopt_clusters(self) -> None:
@@ -263,8 +270,12 @@ class HttpPorts:
         self.stats.hold(rows.number, stats)
         answers = self._write(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0, answers)
-        undecided = {rows.origin[case] for case in compiled.undecided} - {None, *rows.waypoint}
-        partly = {route: _UNDECIDED for route in undecided if route is not None}
+        self._there.add(_parts(value))
+        partly = {
+            route: why
+            for case, why in compiled.undecided.items()
+            if (route := rows.origin[case]) is not None and route not in rows.waypoint
+        }
         return Written(value, rows.waypoint, partly, rows.rulings)
 
     def point(
@@ -283,8 +294,18 @@ class HttpPorts:
         if self._ports.get(key) != value:
             self._maps["http_ports"].update(key, value.pack())
             self._ports[key] = value
+        self._refused.admit(key)
         self._rulings[key] = written.value.table, written.rulings
         return key
+
+    def refuse(self, address: IPAddress | str, port: int) -> bool:
+        """Whether connections to a port that cannot be pointed anywhere are refused now, not balanced.
+
+        Raises:
+            BpfError: the kernel refused.
+        """
+        key = _port_key(address, port)
+        return key not in self._ports and self._refused.refuse(key)
 
     def ruling_of(
         self, address: IPAddress | str, port: int, *, table: int, case: int
@@ -295,6 +316,10 @@ class HttpPorts:
         """
         number, rulings = self._rulings.get(_port_key(address, port), (0, ()))
         return rulings[case] if number == table and case < len(rulings) else None
+
+    def is_there(self, written: Written) -> bool:
+        """Whether a table that was written has not been swept."""
+        return _parts(written.value) in self._there
 
     def has_table(self, address: IPAddress | str, port: int) -> bool:
         """Whether a port has routes, be it of a daemon before this one."""
@@ -314,7 +339,9 @@ class HttpPorts:
 
     def keep_ports(self, keys: Iterable[bytes]) -> None:
         """Remove the routes of all other ports."""
-        for key in self._ports.keys() - set(keys):
+        keys = set(keys)
+        self._refused.keep(keys)
+        for key in self._ports.keys() - keys:
             self._maps["http_ports"].delete(key)
             del self._ports[key]
             self._rulings.pop(key, None)
@@ -344,6 +371,7 @@ class HttpPorts:
         ports = self._ports.values()
         keep_sets(self._maps, [HttpSet(port.grammar, port.graph) for port in ports])
         tables = {port.table for port in ports}
+        self._there &= set(map(_parts, ports))
         keep_inner(self._maps["http_texts"], tables)
         # A program may be between looking an answer up and giving it: those last in use stay as well.
         answers = {port.answers for port in ports}

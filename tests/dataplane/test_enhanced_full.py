@@ -40,10 +40,11 @@ from runtime.model.http import (
 from runtime.model.http_picture import HttpChange
 from runtime.plan.ability import ability
 from runtime.source.update import Update
-from runtime.tables.http_ports import Target
+from runtime.tables.enhanced_layout import Frontend, FrontendKey
+from runtime.tables.http_ports import Target, mapped
 from runtime.tables.services import ServiceTables
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
-from tests.dataplane.world import serving
+from tests.dataplane.world import refusal, serving
 from tests.tables.tables_model import service
 
 pytestmark = pytest.mark.root
@@ -117,6 +118,10 @@ class Mesh:
         client("close", number)
         return list(answer[:2])
 
+    def check_refused(self, address: str) -> None:
+        with pytest.raises(AssertionError, match=rf"Error\({refusal()}, "):
+            self.stage.client("connect", address, PORT)
+
     def served(self, target: str = "/a") -> list[list[Any]]:
         return [self.ask(vip(number), target) for number in range(SERVICES)]
 
@@ -163,6 +168,29 @@ def test_what_has_no_room_is_shut_and_nothing_goes_past_its_routes(
         assert not made.control.is_behind
 
 
+def test_a_port_that_cannot_be_pointed_anywhere_is_refused(
+    all_objects: Path, gate_program: Path
+) -> None:
+    with mesh(all_objects, gate_program, http_ports=ROOM) as made:
+        failed = made.bring(tables(range(SERVICES)))
+        assert failed.keys() == {f"HTTP port {vip(n)}:{PORT}" for n in range(ROOM, SERVICES)}
+        assert all("http_ports" in why and "refused meanwhile" in why for why in failed.values())
+        for number in range(SERVICES):
+            if number < ROOM:
+                assert made.ask(vip(number), "/a") == [200, "a"]
+            else:
+                made.check_refused(vip(number))
+        assert made.again() == failed
+        # One whose routes go is balanced, as before; the other finds room when others lose theirs.
+        last = vip(SERVICES - 1)
+        assert made.bring(tables(range(ROOM))) == {}
+        assert made.ask(last, "/a") == [200, "past"]
+        made.bring(tables(range(SERVICES)))
+        made.check_refused(last)
+        assert made.bring(tables(range(SERVICES - ROOM, SERVICES))) == {}
+        assert made.ask(last, "/a") == [200, "a"]
+
+
 def test_a_change_of_everything_takes_the_room_of_what_it_replaces(
     all_objects: Path, gate_program: Path
 ) -> None:
@@ -174,6 +202,23 @@ def test_a_change_of_everything_takes_the_room_of_what_it_replaces(
         for number in range(SERVICES):
             assert made.ask(vip(number), f"/body{number}-1")[0] == 200
             assert made.ask(vip(number), f"/body{number}-0")[0] == 404
+
+
+def test_a_table_that_no_port_followed_for_a_while_is_written_again(
+    all_objects: Path, gate_program: Path
+) -> None:
+    with mesh(all_objects, gate_program) as made:
+        frontends = made.stage.path.maps["frontends"]
+        key = FrontendKey(mapped(vip(0)), PORT.to_bytes(2, "big"), 6).pack()
+        value = frontends.lookup(key) or b""
+        frontends.update(key, Frontend.unpack(value)._replace(flags=1).pack())
+        far = {"t0": table(to("/", "a", beyond=("timeout: 3s",)), name="t0")}
+        assert made.bring(far) == {}
+        assert made.stage.path.maps["http_ports"].lookup(key) is None, "led to the waypoint"
+        frontends.update(key, value)  # which is there no more
+        assert made.bring(far) == {}
+        told = "it takes a waypoint, and there is none: timeout: 3s"
+        assert made.ask(vip(0), "/") == [503, told]
 
 
 def test_where_nothing_fits_any_more_the_last_good_table_serves(

@@ -7,10 +7,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runtime.launch.config import Config
+from runtime.launch.instance import nameless
 from runtime.source.envoy.messages import LISTENER, message_class, read, type_url
 from runtime.source.istiod.proto.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 from runtime.source.istiod.wire import ADDRESS_TYPE
@@ -145,3 +149,13 @@ def test_where_nobody_knows_who_is_who_it_is_the_waypoints_and_says_so(
     assert statuses(pod) == ["503", "503"]
     assert "this node's name is not known (--node)" in bookshop.kmeshctl("routes")
     assert checked(bookshop, "web", "GET")["by"] == "waypoint"
+
+
+def test_a_node_that_does_not_know_its_own_workloads_says_why(tmp_path: Path) -> None:
+    config = Config(
+        mode="auto", source="istiod", run_dir=tmp_path, pins=tmp_path,
+        status_address="", metrics_address="", node="n1",
+    )  # fmt: skip
+    assert nameless(config) == ""
+    assert "--node" in nameless(replace(config, node=""))
+    assert "--on-demand" in nameless(replace(config, on_demand=True))
