@@ -178,7 +178,8 @@ class TableWriter:
                 self.leaves = True
                 self._kept.add(self._ports.key_of(address, port))
                 continue
-            waypoint = self._ports.waypoint_of(address, port) if written.waypoint else 0
+            needed = written.waypoint or written.partly
+            waypoint = self._ports.waypoint_of(address, port) if needed else 0
             if written.waypoint and not waypoint:
                 self.without_waypoint.add(key)
             if waypoint and (held is None or held.table.is_all_waypoint):

@@ -198,7 +198,7 @@ static void hand_over_the_rest(void)
 	governed_each_past(post_member);
 	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++)
 		if (all_goes && upstreams[id] && upstream_is_idle(upstreams[id]) &&
-		    !upstreams[id]->owner)
+		    !upstreams[id]->owner && !upstreams[id]->pool->space->closing)
 			post_upstream(upstreams[id]);
 	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++) {
 		if (!sessions[slot])
@@ -209,6 +209,14 @@ static void hand_over_the_rest(void)
 	post(&end, NULL, 0);
 }
 
+/* With the clients gone they are nobody's, as those that were recalled: their numbers are free. */
+static void close_the_rest(void)
+{
+	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++)
+		if (upstreams[id])
+			upstream_close(upstreams[id], true);
+}
+
 void handover_tick(void)
 {
 	if (!handing_over)
@@ -216,6 +224,7 @@ void handover_tick(void)
 	if (!settled && loop_now - began >= SETTLE_MS)
 		hand_over_the_rest();
 	if (settled && !session_count && !slots_resting()) {
+		close_the_rest();
 		say("handed over");
 		loop_stop();
 	}

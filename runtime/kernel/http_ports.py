@@ -51,7 +51,6 @@ from runtime.tables.http_rings import CELL as RING_CELL
 from runtime.tables.http_routes import CompiledRoutes, compile_routes
 from runtime.tables.http_texts import CELL as TEXT_CELL
 
-_UNDECIDED = "some requests that may be its are a waypoint's: the routes ask for too much to tell all of them apart"
 _log = log.get("kernel")
 _TCP = 6
 _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
@@ -272,8 +271,11 @@ class HttpPorts:
         answers = self._write(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0, answers)
         self._there.add(_parts(value))
-        undecided = {rows.origin[case] for case in compiled.undecided} - {None, *rows.waypoint}
-        partly = {route: _UNDECIDED for route in undecided if route is not None}
+        partly = {
+            route: why
+            for case, why in compiled.undecided.items()
+            if (route := rows.origin[case]) is not None and route not in rows.waypoint
+        }
         return Written(value, rows.waypoint, partly, rows.rulings)
 
     def point(

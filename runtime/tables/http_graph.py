@@ -8,32 +8,18 @@ once. At each end stands the next node, or the outcome: a route, numbered throug
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from heapq import merge
 
-from runtime.model.http import PathKind, RouteTable, TextKind
-from runtime.tables.http_conditions import Condition, Conditions, Text
+from runtime.model.http import RouteTable, VirtualHost
+from runtime.tables.http_candidates import Candidate, next_place
+from runtime.tables.http_conditions import Conditions
+from runtime.tables.http_domains import Domains
 from runtime.tables.http_minimise import minimise
 from runtime.tables.http_numbers import NO_IDEA, NO_ROUTE, NO_VHOST, Place
-from runtime.tables.http_union import Dfa, TooManyStatesError, Union
-
-MOST_STATES = 2_000_000  # of a table
-# Of a virtual host, for all that is tested beside the path. What would take more is left undecided.
-MOST_NODES_OF_A_HOST = 3000
-MOST_STATES_OF_A_HOST = 100_000
-# Beyond the letters of its texts: what expressions may add to an automaton.
-_MOST_BY_EXPRESSIONS = 30_000
-
-Candidate = tuple[int, tuple[Condition, ...]]  # a route, and what is still asked of the request
-
-
-class GraphTooLargeError(ValueError):
-    """The table does not fit; `texts` are the tests that it would help to do without."""
-
-    def __init__(self, texts: Sequence[Text], reason: str) -> None:
-        super().__init__(reason)
-        self.texts = texts
+from runtime.tables.http_room import HostRoom, Room, entitled
+from runtime.tables.http_shapes import MOST_ALIKE, MOST_STATES, Shapes, determinise
+from runtime.tables.http_union import Dfa
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +48,21 @@ class GraphBuilder:
 
     Attributes:
         reasons: by the number of a route, why it takes more requests than it should.
-        undecided: numbers of routes that some requests might be for which are left undecided.
+        undecided: by the number of a route, why some requests that might be for it are left undecided.
     """
 
     def __init__(self, conditions: Conditions) -> None:
         self.reasons: dict[int, tuple[str, ...]] = {}
-        self.undecided: set[int] = set()
+        self.undecided: dict[int, str] = {}
         self._conditions = conditions
+        self._shapes = Shapes(conditions)
+        self._entitled: list[int] = []  # by the number of a route
         self._graph = Graph()
         self._labels: dict[tuple[bool, int], int] = {}
         self._known: dict[tuple[Candidate, ...], int] = {}
+        self._same: dict[tuple[int, int, tuple[int, ...]], int] = {}
+        self._no_idea = self._label(False, NO_IDEA)
         self._states = 0
-        self._spent_nodes = self._spent_states = 0
 
     def build(self, table: RouteTable) -> Graph:
         """The graph.
@@ -81,19 +70,33 @@ class GraphBuilder:
         Raises:
             GraphTooLargeError: there would be too much of it.
         """
-        number = 0
-        hosts: list[list[Candidate]] = []
-        for host in table.virtual_hosts:
-            candidates: list[Candidate] = []
-            for route in host.routes:
-                found, reasons = self._conditions.of(route)
-                if reasons:
-                    self.reasons[number] = reasons
-                candidates.append((number, found))
-                number += 1
-            hosts.append(candidates)
-        self._graph.root = self._host_node(table, hosts)
+        hosts = [self._candidates(host) for host in table.virtual_hosts]
+        domains = Domains(table)
+        nobody = self._label(False, NO_VHOST)
+
+        def meaning(found: frozenset[int]) -> int:
+            host = domains.best(found)
+            return nobody if host is None else self._of_host(hosts[host])
+
+        place = Place.HOST if table.ignore_port_in_host else Place.AUTHORITY
+        dfa = determinise(domains.union, meaning, (), limit=MOST_STATES)
+        self._graph.root = self._add(Node(place, minimise(dfa), nobody))
         return self._graph
+
+    def _candidates(self, host: VirtualHost) -> tuple[Candidate, ...]:
+        """A virtual host's routes, up to the first that takes everything."""
+        candidates: list[Candidate] = []
+        takes_all = False
+        for route in host.routes:
+            number = len(self._entitled)
+            found, reasons = self._conditions.of(route)
+            if reasons:
+                self.reasons[number] = reasons
+            self._entitled.append(entitled(found))
+            if not takes_all:
+                candidates.append((number, self._shapes.numbers(found)))
+            takes_all |= not found
+        return tuple(candidates)
 
     def _label(self, is_node: bool, number: int) -> int:  # noqa: FBT001 - half of a key
         key = is_node, number
@@ -102,37 +105,19 @@ class GraphBuilder:
             self._graph.labels.append(key)
         return self._labels[key]
 
-    def _add(
-        self, place: int, union: Union, meaning: Callable[[frozenset[int]], int], absent: int,
-        texts: Sequence[Text],
-    ) -> int:  # fmt: skip
-        limit = MOST_STATES - self._states
-        if union.has_expressions:
-            limit = min(limit, union.size + _MOST_BY_EXPRESSIONS)
-        try:
-            dfa = union.determinise(meaning, limit=limit)
-        except TooManyStatesError as error:
-            raise GraphTooLargeError(texts, str(error)) from error
-        if place not in {Place.HOST, Place.PATH}:
-            self._spent_states += len(dfa.meaning)
-        dfa = minimise(dfa)
-        self._states += len(dfa.meaning)
-        self._graph.nodes.append(Node(place, dfa, absent))
+    def _add(self, node: Node) -> int:
+        self._states += len(node.dfa.meaning)
+        self._graph.nodes.append(node)
         return self._label(True, len(self._graph.nodes) - 1)
 
-    def _host_node(self, table: RouteTable, hosts: list[list[Candidate]]) -> int:
-        domains = _Domains(table)
-        nobody = self._label(False, NO_VHOST)
+    def _of_host(self, candidates: tuple[Candidate, ...]) -> int:
+        size = self._entitled_to(candidates)
+        return self._node(candidates, Room(HostRoom(size), size, is_behind_path=False))
 
-        def meaning(found: frozenset[int]) -> int:
-            host = domains.best(found)
-            self._spent_nodes = self._spent_states = 0
-            return nobody if host is None else self._node(tuple(_cut(hosts[host])))
+    def _entitled_to(self, candidates: Sequence[Candidate]) -> int:
+        return sum([self._entitled[number] for number, _ in candidates])
 
-        place = Place.HOST if table.ignore_port_in_host else Place.AUTHORITY
-        return self._add(place, domains.union, meaning, nobody, ())
-
-    def _node(self, candidates: tuple[Candidate, ...]) -> int:
+    def _node(self, candidates: tuple[Candidate, ...], room: Room) -> int:
         """The label for these candidates, of which the first that holds is chosen."""
         if not candidates:
             return self._label(False, NO_ROUTE)
@@ -140,116 +125,65 @@ class GraphBuilder:
             return self._label(False, candidates[0][0])
         label = self._known.get(candidates)
         if label is None:
-            label = self._known[candidates] = self._test(candidates)
+            label = self._test(candidates, room)
+            if label != self._no_idea:
+                self._known[candidates] = label
         return label
 
-    def _test(self, candidates: tuple[Candidate, ...]) -> int:
-        place = min((one[1][0] for one in candidates if one[1]), key=lambda first: first.rank).place
-        if place != Place.PATH and self._has_spent_all():
-            self.undecided.update(number for number, _ in candidates)
-            return self._label(False, NO_IDEA)
-        chooser = _Chooser(candidates, place)
-        union = Union()
-        for text, number in chooser.texts.items():
-            if text.kind in {PathKind.REGEX, TextKind.REGEX}:
-                union.add_expression(number, self._conditions.expression(text.value))
-            else:
-                union.add_text(number, text.kind, text.value, ignore_case=text.ignore_case)
+    def _test(self, candidates: tuple[Candidate, ...], room: Room) -> int:
+        is_over = room.is_used_up or self._states > MOST_STATES // 2
+        if is_over and room.is_behind_path:
+            return self._give_up(candidates)
+        place = next_place(candidates, self._shapes.conditions)
+        if is_over and place != Place.PATH:
+            return self._give_up(candidates)
+        if place == Place.PATH or len(candidates) > MOST_ALIKE:
+            return self._by_long_list(candidates, place, room)
+        return self._by_shape(candidates, place, room)
 
-        def meaning(found: frozenset[int]) -> int:
-            return self._node(tuple(_cut(chooser.holding(found))))
+    def _give_up(self, candidates: tuple[Candidate, ...]) -> int:
+        """What was spent on them was in vain: they bring no room to other paths, lest each tries the same."""
+        told = (
+            "some requests that may be its are a waypoint's: to tell it from "
+            f"{len(candidates) - 1} other routes takes more than its part of the tables"
+        )
+        for number, _ in candidates:
+            self.undecided.setdefault(number, told)
+            self._entitled[number] = 0
+        return self._no_idea
 
-        self._spent_nodes += place != Place.PATH
-        absent = self._node(tuple(_cut(chooser.absent())))
-        return self._add(place, union, meaning, absent, tuple(chooser.texts))
+    def _by_long_list(self, candidates: tuple[Candidate, ...], place: int, room: Room) -> int:
+        split = [self._shapes.split(asked, place) for _, asked in candidates]
+        after = [(number, left) for (number, _), (_, left) in zip(candidates, split, strict=True)]
+        is_path = place == Place.PATH
 
-    def _has_spent_all(self) -> bool:
-        nodes, states = self._spent_nodes, self._spent_states
-        return nodes >= MOST_NODES_OF_A_HOST or states >= MOST_STATES_OF_A_HOST
+        def meaning(indices: Sequence[int]) -> int:
+            left = tuple([after[index] for index in indices])
+            inside = room.behind_path(self._entitled_to(left)) if is_path else room
+            return self._node(left, inside)
 
+        if not is_path:
+            room.take(len(candidates))
+        dfa, absent = self._shapes.make(split, meaning, limit=MOST_STATES - self._states)
+        if not is_path:
+            room.take(len(dfa.meaning))
+        return self._add(Node(place, minimise(dfa), absent))
 
-def _cut(candidates: Iterator[Candidate] | list[Candidate]) -> Iterator[Candidate]:
-    """Those up to the first that nothing more is asked of: it is chosen before all others."""
-    for one in candidates:
-        yield one
-        if not one[1]:
-            return
-
-
-class _Domains:
-    """Domains of virtual hosts, of which the closest counts: exact, suffix, prefix, any."""
-
-    def __init__(self, table: RouteTable) -> None:
-        self.union = Union()
-        self._found: list[tuple[tuple[int, int], int]] = []  # how close, virtual host
-        self._not_itself: dict[int, int] = {}
-        for index, host in enumerate(table.virtual_hosts):
-            for domain in host.domains:
-                self._add(index, domain)
-
-    def _add(self, host: int, domain: str) -> None:
-        if domain == "*":
-            self._pattern(TextKind.PRESENT, "", (0, 0), host)
-        elif domain.startswith("*"):
-            self._wildcard(TextKind.SUFFIX, domain[1:], (2, len(domain)), host)
-        elif domain.endswith("*"):
-            self._wildcard(TextKind.PREFIX, domain[:-1], (1, len(domain)), host)
-        else:
-            self._pattern(TextKind.EXACT, domain, (3, 0), host)
-
-    def _pattern(self, kind: TextKind, text: str, close: tuple[int, int], host: int) -> int:
-        number = len(self._found)
-        self._found.append((close, host))
-        self.union.add_text(number, kind, text, ignore_case=True)
-        return number
-
-    def _wildcard(self, kind: TextKind, text: str, close: tuple[int, int], host: int) -> None:
-        """The * stands for one character or more."""
-        number = self._pattern(kind, text, close, host)
-        self._not_itself[self._pattern(TextKind.EXACT, text, (-1, 0), host)] = number
-
-    def best(self, found: frozenset[int]) -> int | None:
-        """The virtual host for a set of patterns that match."""
-        gone = {self._not_itself[one] for one in found if one in self._not_itself}
-        left = [self._found[one] for one in found - gone]
-        close, host = max(left, default=((-1, 0), 0), key=lambda one: one[0])
-        return None if close[0] < 0 else host
-
-
-class _Chooser:
-    """Which candidates are left when it is known which tests of one place's value pass."""
-
-    def __init__(self, candidates: tuple[Candidate, ...], place: int) -> None:
-        self.texts: dict[Text, int] = {}
-        self._all = [self._split(number, conditions, place) for number, conditions in candidates]
-        self._unasked = [index for index, one in enumerate(self._all) if not one[0]]
-        self._inverted: list[int] = []
-        self._by_text: dict[int, list[int]] = {}
-        for index, (here, _left) in enumerate(self._all):
-            wanted = [self.texts[one.text] for one in here if not one.invert]
-            if wanted:
-                self._by_text.setdefault(wanted[0], []).append(index)
-            elif here:
-                self._inverted.append(index)
-
-    def _split(
-        self, number: int, conditions: tuple[Condition, ...], place: int
-    ) -> tuple[tuple[Condition, ...], Candidate]:
-        here = tuple(one for one in conditions if one.place == place)
-        for one in here:
-            self.texts.setdefault(one.text, len(self.texts))
-        return here, (number, conditions[len(here) :])
-
-    def holding(self, found: frozenset[int]) -> Iterator[Candidate]:
-        """Candidates in their order, with what is asked of other places."""
-        asked = sorted(index for text in found for index in self._by_text.get(text, ()))
-        for index in merge(self._unasked, asked, self._inverted):
-            here, left = self._all[index]
-            if all((self.texts[one.text] in found) != one.invert for one in here):
-                yield left
-
-    def absent(self) -> Iterator[Candidate]:
-        """The same, where there is no value."""
-        for here, left in self._all:
-            if all(one.absent for one in here):
-                yield left
+    def _by_shape(self, candidates: tuple[Candidate, ...], place: int, room: Room) -> int:
+        split = [self._shapes.split(asked, place) for _, asked in candidates]
+        shape = self._shapes.of(split, limit=MOST_STATES - self._states)
+        room.take(shape.cost + len(candidates))
+        labels: list[int] = []
+        for outcome in shape.outcomes:
+            left = tuple([(candidates[index][0], split[index][1]) for index in outcome])
+            labels.append(self._node(left, room))
+        if len(set(labels)) == 1:
+            return labels[0]
+        key = place, id(shape), tuple(labels)
+        if key not in self._same:
+            dfa = shape.dfa
+            dfa = Dfa([labels[one] for one in dfa.meaning], dfa.steps, dfa.otherwise)
+            if len(set(labels)) < len(labels):
+                dfa = minimise(dfa)
+            self._same[key] = self._add(Node(place, dfa, labels[shape.absent]))
+        return self._same[key]

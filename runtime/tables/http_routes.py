@@ -17,10 +17,11 @@ from hashlib import blake2b
 from runtime.model.http import PathKind, RouteTable, TextKind
 from runtime.tables.http_conditions import Conditions, Name, Text, names_of, slots_for
 from runtime.tables.http_grammar import GrammarTooLargeError, grammar
-from runtime.tables.http_graph import Graph, GraphBuilder, GraphTooLargeError, Node
+from runtime.tables.http_graph import Graph, GraphBuilder, Node
 from runtime.tables.http_layout import HttpSet
 from runtime.tables.http_numbers import ABSENT, DECIDED, END, NO_IDEA
 from runtime.tables.http_rows import Rows, RowsFullError
+from runtime.tables.http_shapes import GraphTooLargeError
 
 CELL = 4  # words of struct kmesh_http_cell
 MOST_CELLS = 1 << 22
@@ -42,8 +43,8 @@ class CompiledRoutes:
         graph: cells, end to end.
         rough: by the number of a route (through all virtual hosts), why it takes requests that may
             not be its: they have to go to a proxy.
-        undecided: routes that the graph has no room to tell apart for every request: of those that
-            may be theirs some get the verdict UNDECIDED, and none a wrong route.
+        undecided: by the number of a route that the graph has no room to tell from others for every
+            request, why: of those that may be its some get the verdict UNDECIDED, and none a wrong route.
         slots: where the values of headers and query parameters are noted, by (is it one of the
             query's, name); what was wanted and is not there did not fit.
     """
@@ -52,7 +53,7 @@ class CompiledRoutes:
     grammar: bytes
     graph: bytes
     rough: dict[int, str]
-    undecided: frozenset[int]
+    undecided: dict[int, str]
     slots: dict[Name, int]
 
 
@@ -99,13 +100,13 @@ def _grammar(names: list[Name], *, merge_slashes: bool) -> tuple[bytes, dict[Nam
 
 def _graph(
     table: RouteTable, slots: dict[Name, int]
-) -> tuple[Graph, dict[int, tuple[str, ...]], frozenset[int]]:
+) -> tuple[Graph, dict[int, tuple[str, ...]], dict[int, str]]:
     """The graph, if need be without the expressions that make it too large, the largest first."""
     conditions = Conditions(slots)
     while True:
         builder = GraphBuilder(conditions)
         try:
-            return builder.build(table), builder.reasons, frozenset(builder.undecided)
+            return builder.build(table), builder.reasons, builder.undecided
         except GraphTooLargeError as error:
             worst = sorted(_expressions(error.texts), key=lambda one: (-_size(one), one.value))
             if not worst:

@@ -220,3 +220,19 @@ def test_a_table_that_cannot_be_expressed_is_named(world: World) -> None:
     assert failed == {"route table a": "more states than fit: all of it is the waypoint's"}
     assert tried == ["a", "a"], "requests are to be told, not to be routed by the table of before"
     assert world.bring(workloads=()) == failed, "as long as it is so, it is named"
+
+
+def test_requests_that_are_not_told_apart_find_the_waypoint(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pointed: list[int] = []
+
+    def point(address: Any, port: int, _written: Any, *, waypoint: int) -> bytes:
+        pointed.append(waypoint)
+        return world.ports.key_of(address, port)
+
+    monkeypatch.setattr(world.ports, "write", lambda *_, **__: Written(partly={0: "no room"}))
+    monkeypatch.setattr(world.ports, "waypoint_of", lambda *_: 7)
+    monkeypatch.setattr(world.ports, "point", point)
+    assert world.bring(HttpChange(tables={"a": table("a", "b")})) == {}
+    assert pointed == [7, 0], "the waypoint of one, and none where none is needed"

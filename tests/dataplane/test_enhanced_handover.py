@@ -21,7 +21,7 @@ from tests.dataplane.enhanced_ledger import take
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
 from tests.dataplane.governed_sides import BACKEND, Backend
 from tests.dataplane.test_enhanced_streams import BIG, good
-from tests.dataplane.world import VIP4, wait_for
+from tests.dataplane.world import VIP4, end_agent, wait_for
 
 pytestmark = pytest.mark.root
 SLOTS = 65536  # KMESH_SLOTS
@@ -158,6 +158,27 @@ def test_a_head_that_is_half_sent_goes_over(routed: Stage, tmp_path: Path, size:
     for _ in range(3):
         assert routed.client("ask", number, "/b/x")[0] == 200
     assert routed.taken() > before
+
+
+def test_a_connection_that_was_just_recalled_leaves_nothing_behind(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """Neither gate may forget the number of one that ends in the middle of an upgrade."""
+    endpoint = stage.agent()
+    stage.point("a", endpoint("serve", "127.0.0.1", "a"))
+    stage.route(table(to("/", "a")))
+    number, old = stage.client("connect", VIP4, PORT), running(stage.place)
+    assert old
+    for _ in range(3):
+        assert stage.client("ask", number, "/x")[0] == 200
+    end_agent(
+        stage.agents.pop()
+    )  # the gate recalls the client's connection, and waits until that is known
+    another_version(stage, tmp_path)
+    stage.start_gate()
+    wait_for(lambda: is_gone(old), "the old gate ends")
+    stage.renew()
+    assert take(stage).upstreams == 0
 
 
 def test_after_a_gate_was_killed_the_next_one_starts_clean(routed: Stage) -> None:

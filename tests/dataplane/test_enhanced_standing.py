@@ -45,7 +45,7 @@ from runtime.model.http_picture import HttpChange
 from runtime.model.policy import Action
 from runtime.plan.ability import ability
 from runtime.source.update import Update
-from runtime.tables import http_graph
+from runtime.tables import http_graph, http_shapes
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
 from tests.dataplane.world import VIP4
 from tests.tables.tables_model import service
@@ -114,7 +114,7 @@ def by_path(kind: PathKind, path: str, *headers: str, **extra: Any) -> Route:
 def test_expressions_that_are_too_large_together(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_graph, "_MOST_BY_EXPRESSIONS", 2000)
+    monkeypatch.setattr(http_shapes, "_MOST_BY_EXPRESSIONS", 2000)
     large = by_path(PathKind.REGEX, "/a/.*a.{12}")
     brought = Brought(stage, table(large, to("/plain", "a")))
     assert brought.failed == {}

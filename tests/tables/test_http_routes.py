@@ -31,7 +31,7 @@ from runtime.model.http import (
 )
 from runtime.plan import walk
 from runtime.plan.reference import Request, choose
-from runtime.tables import http_graph, http_numbers, http_routes
+from runtime.tables import http_graph, http_numbers, http_routes, http_shapes
 from runtime.tables.describe import describe
 from runtime.tables.http_conditions import recognised
 from runtime.tables.http_numbers import Place, Seen, Verdict
@@ -160,7 +160,7 @@ def test_a_match_is_recognised_by_what_can_be_compiled_of_it() -> None:
 def test_expressions_that_are_too_large_together_are_left_out_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_graph, "_MOST_BY_EXPRESSIONS", 2000)
+    monkeypatch.setattr(http_shapes, "_MOST_BY_EXPRESSIONS", 2000)
     compiled = compile_routes(
         table(route("/a/.*a.{12}", PathKind.REGEX), route("/b[0-9]+", PathKind.REGEX), route("/"))
     )
