@@ -129,6 +129,17 @@ def test_ten_thousand_routes_by_a_header() -> None:
     assert walk.route(compiled, get("/", "X-User: user-x")).route == 10_000
 
 
+def test_routes_that_ask_the_same_of_a_method_may_ask_for_more_besides() -> None:
+    """Nodes of one shape are made once; whether the first route is taken there is part of the shape."""
+    exact, gets = PathKind.EXACT, HeaderMatch(":method", TextMatch(TextKind.EXACT, "GET"))
+    of_a = [route("/a", exact, gets), route("/a", exact)]
+    of_b = [route("/b", exact, gets, HeaderMatch("x", ANY)), route("/b", exact)]
+    for first, second, wanted in ((of_a, of_b, [0, 2, 3]), (of_b, of_a, [2, 0, 1])):
+        compiled = compile_routes(table(*first, *second))
+        heads = (get("/a"), get("/b", "X: 1"), get("/b"))
+        assert [walk.route(compiled, head).route for head in heads] == wanted
+
+
 def test_an_expression_that_cannot_be_one_takes_what_it_might() -> None:
     compiled = compile_routes(table(route("/b"), route(r"/a/b\b.*", PathKind.REGEX), route("/")))
     assert compiled.rough.keys() == {1}
