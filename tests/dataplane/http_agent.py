@@ -195,7 +195,7 @@ def ask_many(host: str, port: int, requests: list[str], seed: int) -> list[list[
         place = draw.randrange(len(_kept))
         client = _kept[place] or Client(host, port)
         data = text.encode("latin-1")
-        if draw.random() < 0.7:
+        if draw.random() < 0.9:
             client.sock.sendall(data)
         else:
             _send_cut(client.sock, data, draw, longest=60)
