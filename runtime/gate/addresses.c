@@ -5,11 +5,13 @@
 #include <arpa/inet.h>
 #include <kmesh/maps.h>
 #include <linux/rtnetlink.h>
+#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define KNOWN_SECONDS 5
+#define AGAIN_MS      200 /* after an answer that was none */
 
 enum { NOTHING, AN_ADDRESS, AN_IDENTITY };
 
@@ -18,6 +20,7 @@ struct found {
 	__be32 addresses[2][SPACE_SOURCES][4];
 	uint32_t count[2];
 	int what[2];
+	bool torn;
 };
 
 static bool is_known(const __be32 *address)
@@ -71,8 +74,10 @@ static bool read_some(struct found *found, int fd, bool *whole)
 		return false;
 	for (struct nlmsghdr *message = (void *)answer; NLMSG_OK(message, (unsigned int)got);
 	     message = NLMSG_NEXT(message, got)) {
+		if (message->nlmsg_flags & NLM_F_DUMP_INTR)
+			found->torn = true; /* something changed meanwhile */
 		if (message->nlmsg_type != RTM_NEWADDR) {
-			*whole = message->nlmsg_type == NLMSG_DONE;
+			*whole = message->nlmsg_type == NLMSG_DONE && !found->torn;
 			return false;
 		}
 		read_address(found, message);
@@ -91,6 +96,8 @@ static bool ask(struct space *space, struct found *found)
 			       .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP}};
 	int fd = space_netlink(space);
 
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+		scarce_squeeze();
 	if (fd < 0)
 		return false;
 	if (send(fd, &question, sizeof(question), 0) == sizeof(question))
@@ -106,8 +113,13 @@ static void look(struct space *space)
 
 	if (space->asked && loop_now - space->asked <= KNOWN_SECONDS * 1000)
 		return;
-	space->sources_known = ask(space, &found);
 	space->asked = loop_now;
+	if (!ask(space, &found)) {
+		/* What was known holds on: an address of a namespace hardly ever changes. */
+		space->asked -= KNOWN_SECONDS * 1000 - AGAIN_MS;
+		return;
+	}
+	space->sources_known = true;
 	for (int i = 0; i < 2; i++)
 		space->has_workload[i] = found.what[i] == AN_IDENTITY;
 	memcpy(space->source_count, found.count, sizeof(found.count));

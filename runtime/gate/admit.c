@@ -15,20 +15,23 @@
 #define IDENTITY 0xd0 /* the TLV's type (runtime/tables/identities.py) */
 #define TLV_HEAD 3
 
-/* Who is at an address, until the next look-up; the length, 0 for nobody that is known. */
-static size_t name_of(const __be32 *address, const char **name)
+/*
+ * Who is at an address, until the next look-up; `length` 0 for nobody that is known. False: there
+ * is somebody whose identity there was no room for.
+ */
+static bool name_of(const __be32 *address, const char **name, size_t *length)
 {
 	const struct kmesh_source_tlvs *found;
 	struct kmesh_source_key key;
-	size_t length;
 
+	*length = 0;
 	memcpy(key.address, address, sizeof(key.address));
 	found = gate_map_lookup(&source_tlvs, &key);
-	if (!found || found->tlvs[0] != IDENTITY)
-		return 0;
-	length = found->tlvs[1] << 8 | found->tlvs[2];
+	if (!found)
+		return true;
+	*length = found->tlvs[1] << 8 | found->tlvs[2];
 	*name = (const char *)found->tlvs + TLV_HEAD;
-	return length <= sizeof(found->tlvs) - TLV_HEAD ? length : 0;
+	return found->tlvs[0] == IDENTITY && *length <= sizeof(found->tlvs) - TLV_HEAD;
 }
 
 static bool refuse(const char **reason, const char *why)
@@ -55,8 +58,14 @@ bool admit(const struct session *session, const void *ruling, size_t size, const
 	if (!count)
 		return refuse(reason, "the client has no address that others know");
 	for (uint32_t i = 0; i < count; i++) {
-		size_t length = name_of(addresses[i], &name);
+		size_t length;
 
+		if (!name_of(addresses[i], &name, &length)) {
+			if (ruling_asks_name(ruling))
+				return refuse(reason,
+					      "the client's identity is too long to be known here");
+			length = 0;
+		}
 		if (!ruling_can_read(name, length))
 			return refuse(reason, "the client's identity is no plain text");
 		if (!ruling_allows(ruling, addresses[i], name, length))

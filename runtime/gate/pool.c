@@ -110,7 +110,8 @@ void pool_free_if_unused(struct pool *pool)
 	while (*at != pool)
 		at = &(*at)->chain;
 	*at = pool->chain;
-	if (pool->numbered && !handing_over)
+	/* A namespace that came back has another of the same number. */
+	if (pool->numbered && !handing_over && !is_known(&pool->key))
 		maps_forget_pool(&pool->key, pool->number);
 	if (pool->governed)
 		pool->governed->users--;

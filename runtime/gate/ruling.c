@@ -36,6 +36,11 @@ bool ruling_asks_address(const struct ruling *ruling)
 	return ruling->blocks;
 }
 
+bool ruling_asks_name(const struct ruling *ruling)
+{
+	return ruling->states;
+}
+
 /* Tab and what can be printed, as the automata's maker has it. */
 bool ruling_can_read(const char *name, size_t length)
 {

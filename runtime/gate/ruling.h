@@ -48,6 +48,7 @@ struct ruling_step {
 /* Whether it has all that its head says. */
 bool ruling_is_whole(const struct ruling *ruling, size_t size);
 bool ruling_asks_address(const struct ruling *ruling);
+bool ruling_asks_name(const struct ruling *ruling);
 /*
  * Whether a client may. `address`: where it is; NULL, where that does not matter. `name`: its
  * identity, `length` 0 where it has none.

@@ -156,7 +156,11 @@ static void established(struct upstream *upstream)
 	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
 
 	upstream->acked = information(upstream->watch.fd).tcpi_bytes_acked;
-	*shared = (struct kmesh_upstream){.used = 1, .recalled = !!upstream->pool->governed};
+	/* `used` stays: at no moment is the number to look free to another gate. */
+	memset(shared, 0, offsetof(struct kmesh_upstream, used));
+	memset(&shared->used + 1, 0,
+	       sizeof(*shared) - offsetof(struct kmesh_upstream, used) - sizeof(shared->used));
+	shared->recalled = !!upstream->pool->governed;
 	shared->sock = maps_socket(socket_cookie(upstream->watch.fd));
 	maps_name_upstream(socket_cookie(upstream->watch.fd), upstream->id);
 	__atomic_store_n(&shared->cookie, socket_cookie(upstream->watch.fd), __ATOMIC_RELEASE);

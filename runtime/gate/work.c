@@ -207,8 +207,12 @@ void session_work(struct session *session)
 		close_in_peace(session);
 		return;
 	}
-	if (!handing_over || !handover_offer(session))
-		session_watch(session);
+	if (handing_over && handover_offer(session))
+		return;
+	session_watch(session);
+	/* What it had to wait for came about just now: no event would tell. */
+	if (has_more(session) && is_open(session))
+		session_work(session);
 }
 
 /* What comes next will wake the session by itself. */

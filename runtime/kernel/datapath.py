@@ -52,6 +52,8 @@ class DataPath:
         self._programs: Programs | None = None
         self._links = Links(self._home / LINKS, make=False)
         self._must_turn_over = False
+        # Tables of another layout go on serving until `turn_over`: more than `apply` brings must be there.
+        self.waits = False
         self.was_serving = False  # before this process opened it
         self.fionread_is_right = True  # on the enhanced path, of clients
 
@@ -153,12 +155,22 @@ class DataPath:
         )
 
     def apply(self, ops: Iterable[Op]) -> None:
-        """Carry operations out; the first after a change of layout also turns traffic over.
+        """Carry operations out; the first after a change of layout also turns traffic over, unless that waits.
 
         Raises:
             ApplyError: some failed, and for which resources; the others are done.
         """
         apply_ops(self._open.maps, ops)
+        if not self.waits:
+            self._turn_over()
+
+    def turn_over(self) -> None:
+        """What these tables are to have is in them: let them serve, if others do still. Idempotent.
+
+        Raises:
+            KmeshError: the kernel refused; the next `apply` tries again.
+        """
+        self.waits = False
         self._turn_over()
 
     def _turn_over(self) -> None:

@@ -258,6 +258,7 @@ class Daemon(Instance):
         )
         self._view.on_update = self._telemetry.learn
         if self._http:
+            path.waits = True  # for its routes: without them services would be balanced past them
             gate = self._http.socket
             controller.routes = routes_of(
                 path,
@@ -304,6 +305,11 @@ class Daemon(Instance):
         )
         assert self._started is not None
         assert self._managed is not None
+        try:
+            with self._lock:
+                self._started.path.turn_over()
+        except KmeshError as error:
+            _log.error("what ran before goes on until the next change: %s", error)
         retire_others(
             self._started.name,
             self._managed,

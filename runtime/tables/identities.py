@@ -38,6 +38,10 @@ def pack_tlvs(text: str) -> bytes | None:
     return first + bytes([_NOOP]) + rest.to_bytes(2, "big") + bytes(rest)
 
 
+# A waypoint is told nothing by it; the gate knows that there is somebody, and refuses what depends on who.
+NAMELESS = bytes([_NOOP]) + (_SIZE - _HEAD).to_bytes(2, "big") + bytes(_SIZE - _HEAD)
+
+
 class Identities:
     """The identities in the kernel, by address; those of this node's workloads only.
 
@@ -76,7 +80,7 @@ class Identities:
             if tlvs is None:
                 reason = "its identity is too long to be told to a waypoint"
                 self._problems.add(workload.uid, "identity", reason)
-            packed = SourceTlvs(tlvs).pack() if tlvs else b""
+            packed = SourceTlvs(tlvs or NAMELESS).pack()
         for address in workload.addresses:
             yield SourceKey(pack_address(address)).pack(), packed
 

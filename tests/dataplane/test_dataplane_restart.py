@@ -126,6 +126,27 @@ def test_another_layout_takes_over_and_no_connection_fails(
     assert set(found) == {"here"}
 
 
+def test_another_layout_waits_until_all_that_it_is_to_have_is_there(
+    world: World, objects: Path, pins: Path, managed: Path, backend: int
+) -> None:
+    """Routes, for one: a service is not to be balanced past them meanwhile."""
+    with daemon(objects, pins, managed, backend):
+        agent = world.agent(managed)
+    other = world.serve((4, "0.0.0.0", "there"))["there"]
+    home = pins / "compat"
+    (home / DIGEST[:16]).rename(home / "0123456789abcdef")
+    path = DataPath.open(objects, pins=pins)
+    path.waits = True
+    tables = ServiceTables(existing=path.contents())
+    path.apply(tables.apply(picture(other)))
+    assert agent("tally", 4, VIP4, 80, 10) == {"here": 10}
+    path.apply(())
+    assert agent("tally", 4, VIP4, 80, 10) == {"here": 10}
+    path.turn_over()
+    assert agent("tally", 4, VIP4, 80, 10) == {"there": 10}
+    path.destroy()
+
+
 def test_what_vanished_meanwhile_is_gone_with_the_first_picture(
     world: World, objects: Path, pins: Path, managed: Path, backend: int
 ) -> None:

@@ -37,7 +37,7 @@ from runtime.model.http import (
 )
 from runtime.model.policy import Action, Identity
 from runtime.tables.endpoints import pack_address
-from runtime.tables.identities import pack_tlvs
+from runtime.tables.identities import NAMELESS, pack_tlvs
 from runtime.tables.layout import SourceKey, SourceTlvs
 from tests.dataplane.answer_worlds import port
 from tests.dataplane.enhanced_stage import HTTP_AGENT, PORT, Stage, table, to
@@ -101,8 +101,7 @@ class Scene:
             told.delete(key)
             self._known.discard(key)
             return
-        tlvs = pack_tlvs(f"spiffe://{who.principal}")
-        assert tlvs
+        tlvs = pack_tlvs(f"spiffe://{who.principal}") or NAMELESS
         told.update(key, SourceTlvs(tlvs).pack())
         self._known.add(key)
 
@@ -168,6 +167,19 @@ def test_who_may_is_told_by_identity_and_address(scene: Scene, two: tuple[Agent,
         scene.guard(guarded(*rules))
         for client, allowed in zip(two, may, strict=True):
             assert status(client, "/a/1") == (200 if allowed else 403), rules
+
+
+def test_somebody_whose_identity_has_no_room_is_refused_what_depends_on_it(scene: Scene) -> None:
+    """It may be the very one that is denied."""
+    scene.know("10.244.3.1", Identity("cluster.local", "bank", "x" * 250))
+    client = scene.client("10.244.3.1/32")
+    for rules, wanted in (
+        ([(DENY, Anything(), IS_TELLER)], 403),
+        ([(ALLOW, Anything(), Not(IS_TELLER))], 403),
+        ([(DENY, Anything(), NEAR)], 200),
+    ):
+        scene.guard(guarded(*rules))
+        assert status(client, "/a/1") == wanted, rules
 
 
 def test_a_refusal_is_as_any_other(scene: Scene, two: tuple[Agent, Agent]) -> None:

@@ -23,7 +23,7 @@ from runtime.model.mesh import (
 )
 from runtime.source.update import Update
 from runtime.tables.endpoints import MAX_WEIGHT
-from runtime.tables.identities import pack_tlvs
+from runtime.tables.identities import NAMELESS, pack_tlvs
 from runtime.tables.layout import Frontend, FrontendKey, SourceKey
 from runtime.tables.ops import Op
 from runtime.tables.place import Place
@@ -363,6 +363,15 @@ def test_identities_of_this_nodes_workloads() -> None:
     assert block.startswith(b"\xd0\x00" + bytes([len(text)]) + text + b"\x04")
     world.apply(replace(here, node="n2"))
     assert found == {}
+
+
+def test_an_identity_that_is_too_long_is_told_to_nobody_and_is_somebodys() -> None:
+    world = World()
+    here = replace(workload("w1", "10.244.0.1"), node="n1", service_account="x" * 250)
+    world.apply(here)
+    assert [*world.maps.tables["source_tlvs"].values()] == [NAMELESS]
+    assert len(NAMELESS) == 3 + int.from_bytes(NAMELESS[1:3], "big") == 256
+    assert ["too long" in one.reason for one in world.tables.problems] == [True]
 
 
 def test_a_block_is_well_formed_whatever_the_length() -> None:
