@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import resource
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import click
 from ci.bench.gate import compile_all
 from ci.bench.measure import Result, median_row, show
 from ci.bench.plot import draw
-from ci.bench.ways import LEAN, PATHS, PLACES, Stand, Way, Ways, wait
+from ci.bench.ways import BROWSER, HEADERS, LEAN, PATHS, PLACES, Stand, Way, Ways, wait
 from runtime import ui
 
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
@@ -30,6 +30,7 @@ _QUICK = (
     ("loopback", "0 B", 1),
     ("loopback", "0 B", 16),
     ("loopback", "0 B", 128),
+    ("loopback", BROWSER, 16),
     ("loopback", "10 MB", 16),
     ("loopback", "no endpoint", 16),
     ("veth", "0 B", 16),
@@ -92,10 +93,18 @@ def _read(told: str, name: str) -> tuple[float, float, int]:
     return float(rate[1]), float(median[1]) * _UNITS[median[2]], int(number[1])
 
 
-def once(ways: Stand, name: str, *, path: str, connections: int, seconds: int) -> dict[str, float]:
+def once(
+    ways: Stand,
+    name: str,
+    *,
+    path: str,
+    connections: int,
+    seconds: int,
+    headers: Sequence[str] = (),
+) -> dict[str, float]:
     """One run of one way."""
     way = ways.ways[name]
-    load = ways.load(way, path, connections=connections, seconds=seconds)
+    load = ways.load(way, path, connections=connections, seconds=seconds, headers=headers)
     before = _cpu_us(ways, way)
     done = subprocess.run(load, check=True, capture_output=True, text=True)
     rate, median, number = _read(done.stdout, name)
@@ -115,7 +124,14 @@ def _compare(
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways.ways}
     for _ in range(rounds):
         turn = {
-            name: once(ways, name, path=PATHS[body], connections=connections, seconds=seconds)
+            name: once(
+                ways,
+                name,
+                path=PATHS[body],
+                connections=connections,
+                seconds=seconds,
+                headers=HEADERS.get(body, ()),
+            )
             for name in ways.ways
         }
         for name, run in turn.items():

@@ -22,7 +22,7 @@ from ci.bench.gate import OBJECTS, compile_all, into, start_gate
 from ci.bench.measure import Result, median_row, show
 from ci.bench.proxy import http_proxy
 from ci.bench.stage import BIN, Stage
-from ci.bench.ways import Way, wait
+from ci.bench.ways import Way, wait, wrk
 from runtime import ui
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.http_ports import HttpPorts
@@ -127,9 +127,16 @@ class Routes:
     def inside(self, way: Way, argv: Sequence[str]) -> list[str]:
         return [*into(way.cgroup), *self._stage.inside(argv)]
 
-    def load(self, way: Way, path: str, *, connections: int, seconds: int) -> list[str]:
-        options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s"]
-        return self.inside(way, ["wrk", *options, f"http://{way.host}:{way.port}{path}"])
+    def load(
+        self,
+        way: Way,
+        path: str,
+        *,
+        connections: int,
+        seconds: int,
+        headers: Sequence[str] = (),
+    ) -> list[str]:
+        return self.inside(way, wrk(way, path, connections, seconds, headers))
 
 
 def _name(way: str, size: int) -> str:

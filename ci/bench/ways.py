@@ -46,6 +46,20 @@ BODIES = {"0 B": 0, "1 KB": 1024, "100 KB": 100 << 10, "10 MB": 10 << 20}
 # What is asked for: a body, or what a route answers without an endpoint.
 ANSWER = "answer"
 PATHS = {**{name: f"/{size}" for name, size in BODIES.items()}, "no endpoint": f"/{ANSWER}"}
+# A request's head as browsers have it behind a mesh's tracing; all others are as short as wrk makes them.
+BROWSER = "0 B, a browser's head"
+PATHS[BROWSER] = PATHS["0 B"]
+HEADERS = {
+    BROWSER: (
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36",
+        "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+        "Accept-Encoding: gzip, deflate, br",
+        "Accept-Language: en-US,en;q=0.9",
+        "Cookie: session=8f14e45fceea167a5a36dedd4bea2543; theme=dark; csrf=abcdefghijklmnopqrstuvwxyz0123456789",
+        "x-request-id: 5f0c3a44-7f4f-4f0e-9b47-2a9b0ef3f1d3",
+        "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    )
+}
 PLACES = ("loopback", "veth")
 LEAN = "loopback, lean ends"  # a server and a client that do as little as can be (lean.c)
 _CLIENT, _SERVER, _PORT, _NEAR, _FAR = "10.244.0.1", "10.244.0.11", 8080, 15001, 15002
@@ -94,8 +108,25 @@ class Stand(Protocol):
     def inside(self, way: Way, argv: Sequence[str]) -> list[str]:
         """A client's command, in its namespace and cgroup."""
 
-    def load(self, way: Way, path: str, *, connections: int, seconds: int) -> list[str]:
+    def load(
+        self,
+        way: Way,
+        path: str,
+        *,
+        connections: int,
+        seconds: int,
+        headers: Sequence[str] = (),
+    ) -> list[str]:
         """What has so many connections ask one after the other."""
+
+
+def wrk(
+    way: Way, path: str, connections: int, seconds: int, headers: Sequence[str] = ()
+) -> list[str]:
+    """The command that loads a way."""
+    options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s"]
+    options += [word for header in headers for word in ("-H", header)]
+    return ["wrk", *options, f"http://{way.host}:{way.port}{path}"]
 
 
 def wait(stand: Stand, way: Way, path: str, *, name: str) -> None:
@@ -191,13 +222,20 @@ class Ways:
         """A client's command, in its namespace and cgroup."""
         return [*into(way.cgroup), *self._stage.inside(argv)]
 
-    def load(self, way: Way, path: str, *, connections: int, seconds: int) -> list[str]:
+    def load(
+        self,
+        way: Way,
+        path: str,
+        *,
+        connections: int,
+        seconds: int,
+        headers: Sequence[str] = (),
+    ) -> list[str]:
         """What has so many connections ask one after the other; wrk, or the lean client."""
         if self._lean:
             where = (way.host, str(way.port), str(connections), str(seconds))
             return self.inside(way, [str(self._lean), "load", *where])
-        options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s"]
-        return self.inside(way, ["wrk", *options, f"http://{way.host}:{way.port}{path}"])
+        return self.inside(way, wrk(way, path, connections, seconds, headers))
 
     def _ip(self, *arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True)

@@ -212,18 +212,26 @@ static int match(const struct kmesh_http_port *port, const char *head, size_t le
 	return verdict ? verdict : kmesh_http_match(&in, parsed, &graph, outcome);
 }
 
-/* As if it said HTTP/1.1. False: it is of no version that the tables could be asked about. */
-static bool modernise(char *copy, const char *head, size_t length)
+/*
+ * As if it said HTTP/1.1: KMESH_HTTP_OK, or KMESH_HTTP_INCOMPLETE while its first line is; else it
+ * is of no version that the tables could be asked about.
+ */
+static int modernise(char *copy, const char *head, size_t length)
 {
 	static const char old[] = " HTTP/1.0\r\n";
 	const char *end = memchr(head, '\n', length);
-	size_t line = end ? end + 1 - head : 0, size = sizeof(old) - 1;
+	size_t line = end ? (size_t)(end + 1 - head) : length, size = sizeof(old) - 1;
 
+	/* The line's end may not be there yet: the tables have stopped at the 0. */
+	if (!end)
+		size -= line && head[line - 1] == '\r' ? 1 : 2;
 	if (line < size || memcmp(head + line - size, old, size))
-		return false;
+		return KMESH_HTTP_VERSION;
+	if (!end)
+		return KMESH_HTTP_INCOMPLETE;
 	memcpy(copy, head, length);
 	copy[line - sizeof("0\r\n") + 1] = '1';
-	return true;
+	return KMESH_HTTP_OK;
 }
 
 /*
@@ -238,8 +246,10 @@ static int match_old_too(const struct kmesh_http_port *port, const char *head, s
 
 	if (length > sizeof(copy))
 		length = sizeof(copy);
-	if (verdict != KMESH_HTTP_VERSION || port->waypoint || waypoint_path()[0] ||
-	    !modernise(copy, head, length))
+	if (verdict != KMESH_HTTP_VERSION || port->waypoint || waypoint_path()[0])
+		return verdict;
+	verdict = modernise(copy, head, length);
+	if (verdict)
 		return verdict;
 	verdict = match(port, copy, length, parsed, outcome);
 	if (!verdict && parsed->seen & KMESH_HTTP_BIT(KMESH_HTTP_SEEN_CHUNKED))

@@ -111,6 +111,9 @@ def test_http_1_0_is_routed_by_the_gate(routed: Stage) -> None:
     assert told.startswith("HTTP/1.1 200")
     assert "x-backend: b" in told
     assert told.endswith("\r\n\r\n" + "abc")
+    whole = head.format("b", "", "abc")
+    for cut in range(1, whole.index("Content") + 1):
+        assert routed.client("pieces", VIP4, PORT, whole, [cut])[:2] == [200, "b"], cut
     number, before = routed.client("connect", VIP4, PORT), routed.taken()
     for name in "aba":
         stays = head.format(name, "Connection: keep-alive\r\n", "abc")
