@@ -5,6 +5,7 @@
  * looks like an Ethernet header, and the number of a slot.
  */
 #include <kmesh/compiler.h>
+#include <kmesh/drift.h>
 #include <kmesh/gate.h>
 #include <kmesh/underway.h>
 

@@ -99,8 +99,7 @@ class Programs:
                 opened.reuse_map(name, self.maps[name].fd)
             elif name in self._sizes:
                 opened.set_max_entries(name, self._sizes[name])
-        if _CONFIG in opened.maps():
-            opened.set_initial_value(_CONFIG, self._config)
+        opened.set_initial_value(_CONFIG, self._config)
         opened.load()
         created = opened.maps()
         for name in shared:
