@@ -68,8 +68,11 @@ class Membership:
                 self._problems.add(uid, "workload", reason)
         old = before.services if before else {}
         new = workload.services if workload else {}
-        for key in dict.fromkeys(chain(old, new)):
+        keys = dict.fromkeys(chain(old, new))
+        for key in keys:
             self._index(key, uid, serves=key in new)
+        # Only then: a cluster of several waypoints looks at the workloads of all of them.
+        for key in keys:
             for cluster in self._catalogue.clusters_of(key):
                 self._move(cluster, uid, before=before, after=workload)
 

@@ -271,6 +271,16 @@ def test_weighted_waypoints_share_by_weight_and_their_instances_among_themselves
     assert (percents(world)["10.244.9.2"], percents(world)["10.244.8.2"]) == (90, 2.5)
 
 
+def test_an_instance_of_two_weighted_waypoints_goes() -> None:
+    """It is one of both until it is none of either (found by the fuzzer)."""
+    world = World()
+    other = instance("o1", "10.244.8.1", of="other", port=15009)
+    both = replace(INSTANCES[0], services={**INSTANCES[0].services, **other.services})
+    world.apply(WP, OTHER, both, *INSTANCES[1:], other, SHARED)
+    world.apply(removed=(both.uid,))
+    assert percents(world) == {"10.244.9.2": 90, "10.244.8.1": 10}
+
+
 def test_two_ports_of_one_service_as_weighted_waypoints() -> None:
     world = World()
     second = replace(HEAVY, port=15009, weight=1)
