@@ -4,7 +4,6 @@
  * home still on its way? Attached nowhere, the gate runs it (BPF_PROG_TEST_RUN). Its input is what
  * looks like an Ethernet header, and the number of a slot.
  */
-#include <kmesh/compiler.h>
 #include <kmesh/drift.h>
 #include <kmesh/gate.h>
 #include <kmesh/underway.h>

@@ -4,11 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from ci.bench.stage import BIN
 
 
 def _address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
+
+
+def envoy(config: Path) -> list[str]:
+    """The command of an Envoy with one thread, beside others."""
+    options = ("--concurrency", "1", "--use-dynamic-base-id", "-l", "off")
+    return [str(BIN / "envoy"), "-c", str(config), *options]
 
 
 def http_proxy(

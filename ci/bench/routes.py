@@ -20,8 +20,8 @@ import click
 from ci.bench.enhanced import once
 from ci.bench.gate import OBJECTS, compile_all, into, start_gate
 from ci.bench.measure import Result, median_row, show
-from ci.bench.proxy import http_proxy
-from ci.bench.stage import BIN, Stage
+from ci.bench.proxy import envoy, http_proxy
+from ci.bench.stage import Stage
 from ci.bench.ways import Way, wait, wrk
 from runtime import ui
 from runtime.kernel.datapath import DataPath
@@ -106,8 +106,7 @@ class Routes:
         prefixes = [_prefix(number) for number in range(size)]
         made = http_proxy((_SERVER, port), (_SERVER, _PORT), prefixes=prefixes)
         config.write_text(json.dumps(made))
-        options = ["--concurrency", "1", "--use-dynamic-base-id", "-l", "off"]
-        pid = stage.start([BIN / "envoy", "-c", config, *options]).pid
+        pid = stage.start(envoy(config)).pid
         self.ways[_name("one Envoy", size)] = Way(_SERVER, port, processes=(pid,))
 
     def _start_enhanced(self, stage: Stage, stack: ExitStack) -> None:

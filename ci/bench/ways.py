@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ci.bench.gate import OBJECTS, into, start_gate
-from ci.bench.proxy import http_proxy
-from ci.bench.stage import BIN, CHECKOUT, Stage
+from ci.bench.proxy import envoy, http_proxy
+from ci.bench.stage import CHECKOUT, Stage
 from runtime.kernel.accelerate import Accelerator
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.home import bring_home
@@ -296,15 +296,7 @@ class Ways:
     ) -> int:
         config = self._stage.path / f"{name}.json"
         config.write_text(json.dumps(http_proxy(listens, target, answers=f"/{ANSWER}")))
-        argv = [
-            str(BIN / "envoy"),
-            "-c",
-            str(config),
-            "--concurrency",
-            "1",
-            "--use-dynamic-base-id",
-        ]
-        return self._start([*argv, "-l", "off"], far=far)
+        return self._start(envoy(config), far=far)
 
     def _open(self, path: str, name: str) -> DataPath:
         opened = DataPath.open(OBJECTS, pins=self._stage.pins / name, path=path)

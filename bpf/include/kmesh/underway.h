@@ -11,6 +11,7 @@
 #ifndef KMESH_UNDERWAY_H
 #define KMESH_UNDERWAY_H
 
+#include <kmesh/compiler.h>
 #include <kmesh/flow_control.h>
 #include <kmesh/gate_types.h>
 #include <stdbool.h>
