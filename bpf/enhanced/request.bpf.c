@@ -7,10 +7,12 @@
  * Reading and matching are global functions, called for one piece of the head after the other: the
  * verifier walks each once by itself, in place of thousands of times.
  */
+#include <kmesh/busy.h>
 #include <kmesh/client.h>
 #include <kmesh/flow_control.h>
 #include <kmesh/http/maps.h>
 #include <kmesh/http/pieces.h>
+#include <kmesh/less_busy.h>
 #include <kmesh/respond.h>
 #include <kmesh/route.h>
 #include <kmesh/servers.h>
@@ -203,22 +205,60 @@ static __always_inline bool hold(struct kmesh_client *client, const struct kmesh
 	return false;
 }
 
-static __always_inline bool find_upstream(const struct kmesh_client *client,
-					  const struct kmesh_endpoint *endpoint, __u32 size,
-					  __u32 *id)
+/* The pool of its connections from the client's namespace. */
+static __always_inline bool find_pool(const struct kmesh_client *client,
+				      const struct kmesh_endpoint *endpoint, __u32 *number)
 {
 	struct kmesh_pool_key key = {.netns = client->netns, .port = endpoint->port};
 	struct kmesh_pool_number *found;
-	__u32 number;
 
 	kmesh_copy_address(key.address, endpoint->address);
 	found = bpf_map_lookup_elem(&pool_numbers, &key);
 	if (!found)
 		return false;
-	number = found->pool;
-	if (bpf_map_lookup_elem(&pool_numbers, &key) != found)
-		return false;
-	return take_idle(number, size, id);
+	*number = found->pool;
+	return bpf_map_lookup_elem(&pool_numbers, &key) == found;
+}
+
+static __always_inline bool find_upstream(const struct kmesh_client *client,
+					  const struct kmesh_endpoint *endpoint, __u32 size,
+					  __u32 *id)
+{
+	__u32 number;
+
+	return find_pool(client, endpoint, &number) && take_idle(number, size, id);
+}
+
+/* By a connection that the client keeps, which spares looking its pool up. */
+static __always_inline bool find_held_pool(const struct kmesh_client *client,
+					   const struct kmesh_endpoint *endpoint, __u32 *number)
+{
+	for (int i = 0; i < KMESH_HELD; i++) {
+		const struct kmesh_held *held = &client->held[i];
+		struct kmesh_upstream *upstream;
+
+		if (!is_at(held, endpoint))
+			continue;
+		upstream = bpf_map_lookup_elem(&gate_upstreams, &held->upstream);
+		if (!upstream || upstream->cookie != held->cookie)
+			continue;
+		*number = upstream->pool;
+		return true;
+	}
+	return false;
+}
+
+/* An endpoint without a pool has no connection, and so nothing to do. */
+static __s32 busy(const void *whose, const struct kmesh_endpoint *endpoint)
+{
+	const struct kmesh_client *client = whose;
+	struct kmesh_pool *pool;
+	__u32 number = 0;
+
+	if (!find_held_pool(client, endpoint, &number) && !find_pool(client, endpoint, &number))
+		return 0;
+	pool = bpf_map_lookup_elem(&pools, &number);
+	return pool ? pool->busy : 0;
 }
 
 /* The choice is made: the gate keeps to it, or the shares of endpoints would be others. */
@@ -264,7 +304,7 @@ static __always_inline void not_passed(struct kmesh_client *client, const struct
 }
 
 static __always_inline int send_to(struct sk_msg_md *msg, struct kmesh_client *client,
-				   struct kmesh_slot *slot, __u32 id, __u32 flags)
+				   struct kmesh_slot *slot, __u32 id, __u32 flags, bool counts)
 {
 	struct kmesh_upstream *upstream = bpf_map_lookup_elem(&gate_upstreams, &id);
 
@@ -280,6 +320,8 @@ static __always_inline int send_to(struct sk_msg_md *msg, struct kmesh_client *c
 		kmesh_keep_head(msg, id);
 	if (!redirect(msg, upstream))
 		return pass(KMESH_QUEUE_FULL);
+	if (counts)
+		kmesh_is_sent(upstream);
 	not_passed(client, slot);
 	slot->upstream = id;
 	asm volatile("" ::: "memory");
@@ -327,6 +369,15 @@ static __always_inline int answer(struct sk_msg_md *msg, struct kmesh_client *cl
 	return verdict;
 }
 
+/* Whether the cluster has an endpoint; by its policy. */
+static __always_inline bool choose(struct kmesh_client *client, struct kmesh_choice *choice)
+{
+	if (kmesh_pick_in_turn(choice, client->turn++))
+		return false;
+	kmesh_pick_less_busy(choice, busy, client);
+	return true;
+}
+
 static __always_inline int send_request(struct sk_msg_md *msg, struct kmesh_client *client,
 					struct kmesh_slot *slot)
 {
@@ -336,7 +387,7 @@ static __always_inline int send_request(struct sk_msg_md *msg, struct kmesh_clie
 	kind = find_route(client, client->outcome.route, &choice.cluster);
 	if (kind == KMESH_ROUTE_ANSWER)
 		return answer(msg, client, slot);
-	if (!kind || kmesh_pick_in_turn(&choice, client->turn++))
+	if (!kind || !choose(client, &choice))
 		return pass(KMESH_NOT_ROUTED);
 	if (!find_held(client, &choice.endpoint, msg->size, &id)) {
 		if (!find_upstream(client, &choice.endpoint, msg->size, &id))
@@ -344,7 +395,7 @@ static __always_inline int send_request(struct sk_msg_md *msg, struct kmesh_clie
 		if (!hold(client, &choice.endpoint, id))
 			flags = 0;
 	}
-	return send_to(msg, client, slot, id, flags);
+	return send_to(msg, client, slot, id, flags, choice.other != KMESH_SLOT_NONE);
 }
 
 static __always_inline int take(struct sk_msg_md *msg, struct kmesh_client *client,

@@ -110,7 +110,7 @@ def request_lines(answer: Json) -> Iterator[str]:
         share = percent(cluster["share_percent"])
         yield f"  cluster:     {cluster['name'] or cluster['cluster']}, {share} of its requests"
         endpoints = cluster["endpoints"]
-        for words in cluster["governed"]:
+        for words in (*cluster["chosen"], *cluster["governed"]):
             yield f"               {words}"
         if not endpoints:
             yield "               no endpoint: 503"

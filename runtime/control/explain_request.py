@@ -21,6 +21,7 @@ from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_ports import ANSWER, FORWARD, GOVERNED, REDIRECT, WAYPOINT, mapped
 from runtime.tables.http_stats import RouteName
 from runtime.tables.http_texts import reason_in
+from runtime.tables.http_turns import choosing
 from runtime.tables.lookup import host_port, read_cluster
 
 Json = Mapping[str, Any]
@@ -274,6 +275,7 @@ def _cluster(tables: HttpTables, number: int, share: float, names: Mapping[int, 
         "name": names.get(number),
         "share_percent": round(share, 4),
         "governed": governed.words if governed else [],
+        "chosen": choosing(tables, number),
         "endpoints": [
             {
                 "address": str(one.address),

@@ -147,6 +147,7 @@ class HttpControl:
         unhashed = self._ports.set_cluster(
             name,
             targets,
+            balancer=cluster.balancer if cluster else Balancer.ROUND_ROBIN,
             hashes=hashes,
             governed=governed,
             connect_ms=_connect_ms(cluster),

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define PASSES 5  /* to find another endpoint than the one that has just failed */
+#define DRAWS  4  /* by weight, to find one that is not busy */
 #define HASHES 64 /* tried before any endpoint is good enough */
 
 uint32_t gate_random(void);
@@ -41,12 +42,28 @@ static struct member *draw(const struct governed *governed, const struct set *se
 	return member_at(governed, set, (unsigned __int128)gate_random() * set->total >> 32);
 }
 
+/* As the kernel does it where weights differ (kmesh/less_busy.h). */
+static struct member *draw_by_load(const struct governed *governed, const struct set *set)
+{
+	struct member *drawn = draw(governed, set), *best = drawn;
+
+	for (int i = 1; i < DRAWS; i++) {
+		if (!((uint64_t)gate_random() * (drawn->active + 1ull) >> 32))
+			return drawn;
+		drawn = draw(governed, set);
+		best = drawn->active < best->active ? drawn : best;
+	}
+	return best;
+}
+
 static struct member *choose_from(struct governed *governed, struct set *set)
 {
 	struct member *best, *other;
 
 	if (governed->rules.flags & KMESH_CLUSTER_IN_TURN && set->each)
 		return member_at(governed, set, set->turn++ % (set->total / set->each) * set->each);
+	if (governed->rules.flags & KMESH_CLUSTER_LEAST && !set->each)
+		return draw_by_load(governed, set);
 	best = draw(governed, set);
 	if (!(governed->rules.flags & KMESH_CLUSTER_LEAST))
 		return best;

@@ -263,11 +263,12 @@ static void seek(struct exchange *exchange)
 		return;
 	}
 	exchange->upstream = pool_take(pool);
-	if (exchange->upstream) {
+	if (exchange->upstream)
 		exchange->upstream->exchange = exchange;
-		return;
-	}
-	exchange->upstream = upstream_dial(pool, exchange);
+	else
+		exchange->upstream = upstream_dial(pool, exchange);
+	if (exchange->upstream)
+		busy_begin(exchange->upstream);
 }
 
 static const char *no_way(const struct exchange *exchange)
@@ -285,7 +286,7 @@ static bool seek_until_found(struct exchange *exchange)
 		if (exchange->dials >= GATE_DIALS || exchange->overloaded)
 			return false;
 		if (exchange->dials && !route_is_relayed(&exchange->route) &&
-		    !route_again(&exchange->route))
+		    !route_again(&exchange->route, exchange->session->space))
 			return false;
 		seek(exchange);
 		if (exchange->upstream || exchange->waits_in) {

@@ -137,20 +137,28 @@ struct pool {
 	uint32_t number;
 	bool numbered;
 	struct upstream *idle; /* the one used last first */
-	uint32_t count;	       /* upstreams, idle or not */
+	struct upstream *all;
+	uint32_t count; /* upstreams, idle or not */
 	/* Of a cluster that the gate governs (govern.h): nobody else's, and never the kernel's. */
 	struct governed *governed;
 	struct exchange *waiting, *waiting_last;
 	struct pool *stirred_next;
 	bool stirred;
+	int32_t off; /* how many requests too many were counted when it was last looked (busy.c) */
 };
 
+/* NULL: nobody has a connection there, or waits for one. */
+struct pool *pool_find(const struct space *space, const struct kmesh_endpoint *endpoint,
+		       const struct governed *governed);
 /* `governed`: the cluster whose connections are counted; NULL: they are anyone's. */
 struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint,
 		     struct governed *governed);
 struct upstream *pool_take(struct pool *pool);
 void pool_put(struct upstream *upstream);
 void pool_out(struct upstream *upstream);
+void pool_enter(struct upstream *upstream);
+void pool_leave(struct upstream *upstream);
+void pools_each(void (*call)(struct pool *pool));
 void pool_gain(struct pool *pool);    /* a connection more */
 void pool_release(struct pool *pool); /* one less; the last takes the pool with it */
 void pool_free_if_unused(struct pool *pool);
@@ -170,6 +178,8 @@ struct upstream {
 	struct pool *pool;
 	struct exchange *exchange;
 	struct upstream *next, *previous; /* in its pool, while idle */
+	struct upstream *beside;	  /* of its pool, the next one, whatever it does */
+	struct upstream **beside_at;	  /* what points at this one */
 	struct upstream *older, *younger; /* of those that nobody uses (unused.c) */
 	struct session *owner;		  /* of a waypoint's: who it is introduced as */
 	uint64_t place;			  /* of a waypoint's: which */
@@ -191,6 +201,8 @@ struct upstream {
 	bool ordinary; /* not in the socket map any more */
 	bool later;    /* its peer's queue was full: it is to connect again */
 	bool leaving;  /* it was recalled, and whoever could use it may not know yet */
+	bool counted;  /* a request of the gate's, in `busy` of its pool (busy.c) */
+	bool doubted;  /* the kernel's that is counted has nobody who waits for it */
 };
 
 extern struct upstream *upstreams[KMESH_UPSTREAMS];
@@ -206,12 +218,19 @@ void upstream_taken(struct upstream *upstream);
 void upstream_close(struct upstream *upstream, bool reset);
 void upstream_set(struct upstream *upstream, enum upstream_state state);
 bool upstream_end_unused(struct upstream *upstream); /* idle or kept; false: the kernel has it */
+bool upstream_is_taken(struct upstream *upstream);   /* the kernel's request is not over */
 void upstream_recall(struct upstream *upstream);     /* held: in a while it is nobody's */
 bool upstream_take_back(struct upstream *upstream);
 void upstream_watch(struct upstream *upstream);
 bool upstream_lost_a_request(struct upstream *upstream);
 void upstreams_tick(void);
 uint64_t socket_cookie(int fd);
+
+/* busy.c: requests under way, by endpoint */
+void busy_begin(struct upstream *upstream);
+void busy_end(struct upstream *upstream);
+int32_t busy_at(struct space *space, const struct kmesh_endpoint *endpoint);
+void busy_tick(void);
 
 /* numbers.c: of upstreams, as the kernel knows them */
 extern uint32_t numbers_used;
@@ -336,7 +355,8 @@ static inline bool route_is_relayed(const struct route *route)
 
 void route_request(struct session *session, const char *head, size_t length, uint32_t at,
 		   struct route *route);
-bool route_again(struct route *route); /* another endpoint of the same cluster */
+/* Another endpoint of the same cluster. */
+bool route_again(struct route *route, struct space *space);
 bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint);
 uint32_t route_patience(const struct route *route); /* ms, of a dial */
 void routes_tick(void);

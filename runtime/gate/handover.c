@@ -365,3 +365,8 @@ bool handover_take(const char *path)
 	loop_add(&predecessor, EPOLLIN);
 	return true;
 }
+
+bool handover_goes_on(void)
+{
+	return predecessor.ready;
+}

@@ -14,5 +14,6 @@ void handover_tick(void);
 
 /* The new one's: true when there was one to take over from. */
 bool handover_take(const char *path);
+bool handover_goes_on(void); /* the old one has not ended */
 
 #endif

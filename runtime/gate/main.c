@@ -22,6 +22,7 @@ static void tick(void)
 	clock_tick();
 	upstreams_tick();
 	sessions_tick();
+	busy_tick();
 	spaces_tick();
 	governed_tick();
 	scarce_tick();

@@ -216,6 +216,8 @@ void maps_reset(void)
 	while (!element(BPF_MAP_LOOKUP_AND_DELETE_ELEM, gate_map_fd(&free_slots), NULL, &slot, 0))
 		;
 	/* `next` of a pool stays: its numbers are never given again. */
+	for (uint32_t pool = 0; pool < pool_count; pool++)
+		pools_shared[pool].busy = 0;
 	memset(upstreams_shared, 0, sizeof(*upstreams_shared) * KMESH_UPSTREAMS);
 	memset(slots_shared, 0, sizeof(*slots_shared) * KMESH_SLOTS);
 	for (slot = 0; slot < KMESH_SLOTS; slot++)
@@ -325,6 +327,7 @@ bool maps_number_pool(const struct kmesh_pool_key *key, uint32_t *pool)
 	if (update(&pool_numbers, key, &value))
 		return false;
 	set_pool_used(value.pool, true);
+	pools_shared[value.pool].busy = 0;
 	return true;
 }
 

@@ -18,18 +18,36 @@ static uint32_t bucket_of(const struct kmesh_pool_key *key)
 	return hash % BUCKETS;
 }
 
-struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint,
-		     struct governed *governed)
+static struct kmesh_pool_key key_of(const struct space *space,
+				    const struct kmesh_endpoint *endpoint)
 {
 	struct kmesh_pool_key key = {.netns = space->cookie, .port = endpoint->port};
-	struct pool **bucket, *pool;
 
 	memcpy(key.address, endpoint->address, sizeof(key.address));
-	bucket = &buckets[bucket_of(&key)];
-	for (pool = *bucket; pool; pool = pool->chain)
+	return key;
+}
+
+struct pool *pool_find(const struct space *space, const struct kmesh_endpoint *endpoint,
+		       const struct governed *governed)
+{
+	const struct kmesh_pool_key key = key_of(space, endpoint);
+
+	for (struct pool *pool = buckets[bucket_of(&key)]; pool; pool = pool->chain)
 		if (pool->space == space && pool->governed == governed &&
 		    !memcmp(&pool->key, &key, sizeof(key)))
 			return pool;
+	return NULL;
+}
+
+struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint,
+		     struct governed *governed)
+{
+	const struct kmesh_pool_key key = key_of(space, endpoint);
+	struct pool **bucket = &buckets[bucket_of(&key)];
+	struct pool *pool = pool_find(space, endpoint, governed);
+
+	if (pool)
+		return pool;
 	pool = calloc(1, sizeof(*pool));
 	if (!pool)
 		abort();
@@ -46,6 +64,13 @@ struct pool *pool_of(struct space *space, const struct kmesh_endpoint *endpoint,
 	pool->chain = *bucket;
 	*bucket = pool;
 	return pool;
+}
+
+void pools_each(void (*call)(struct pool *pool))
+{
+	for (int i = 0; i < BUCKETS; i++)
+		for (struct pool *pool = buckets[i]; pool; pool = pool->chain)
+			call(pool);
 }
 
 static bool is_known(const struct kmesh_pool_key *key)
@@ -117,6 +142,24 @@ void pool_free_if_unused(struct pool *pool)
 		pool->governed->users--;
 	space_leave(pool->space);
 	free(pool);
+}
+
+void pool_enter(struct upstream *upstream)
+{
+	struct pool *pool = upstream->pool;
+
+	upstream->beside = pool->all;
+	upstream->beside_at = &pool->all;
+	if (pool->all)
+		pool->all->beside_at = &upstream->beside;
+	pool->all = upstream;
+}
+
+void pool_leave(struct upstream *upstream)
+{
+	*upstream->beside_at = upstream->beside;
+	if (upstream->beside)
+		upstream->beside->beside_at = upstream->beside_at;
 }
 
 void pool_gain(struct pool *pool)

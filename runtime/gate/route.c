@@ -10,6 +10,7 @@
 #include <kmesh/gate.h>
 #include <kmesh/http/maps.h>
 #include <kmesh/http/match.h>
+#include <kmesh/less_busy.h>
 #include <kmesh/route.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -267,6 +268,23 @@ bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint)
 	return true;
 }
 
+static __s32 busy(const void *whose, const struct kmesh_endpoint *endpoint)
+{
+	return busy_at((struct space *)whose, endpoint);
+}
+
+/* As the kernel would, but for turns. */
+static bool pick(uint64_t cluster, struct space *space, struct kmesh_endpoint *endpoint)
+{
+	struct kmesh_choice choice = {.cluster = cluster};
+
+	if (kmesh_pick(&choice))
+		return false;
+	kmesh_pick_less_busy(&choice, busy, space);
+	*endpoint = choice.endpoint;
+	return true;
+}
+
 static void no_endpoint(struct route *route)
 {
 	stop_with(route, 503, "no healthy upstream");
@@ -277,7 +295,7 @@ static void no_endpoint(struct route *route)
 static void choose(struct session *session, struct route *route)
 {
 	route->kind = ROUTE_ENDPOINT;
-	if (route_pick(route->cluster, &route->endpoint))
+	if (pick(route->cluster, session->space, &route->endpoint))
 		return;
 	route->governed = governed_of(session->space, route->cluster);
 	if (!route->governed || !elect(route->governed, NULL, &route->endpoint))
@@ -293,22 +311,22 @@ static bool is_same(const struct kmesh_endpoint *one, const struct kmesh_endpoin
 /* As often as Istio's default retries look for one that has not failed. */
 #define LOOKS 5
 
-static bool pick_another(uint64_t cluster, struct kmesh_endpoint *endpoint)
+static bool pick_another(uint64_t cluster, struct space *space, struct kmesh_endpoint *endpoint)
 {
 	const struct kmesh_endpoint failed = *endpoint;
 
 	for (int i = 0; i < LOOKS; i++)
-		if (!route_pick(cluster, endpoint))
+		if (!pick(cluster, space, endpoint))
 			return false;
 		else if (!is_same(endpoint, &failed))
 			return true;
 	return true; /* there may be no other */
 }
 
-bool route_again(struct route *route)
+bool route_again(struct route *route, struct space *space)
 {
 	return route->governed ? elect(route->governed, &route->endpoint, &route->endpoint)
-			       : pick_another(route->cluster, &route->endpoint);
+			       : pick_another(route->cluster, space, &route->endpoint);
 }
 
 /* Waypoints have no such row. */

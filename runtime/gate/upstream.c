@@ -71,6 +71,7 @@ static struct upstream *make(struct pool *pool, int fd, uint32_t id)
 	upstream->id = id;
 	upstream->since = loop_now;
 	upstreams[id] = upstream;
+	pool_enter(upstream);
 	return upstream;
 }
 
@@ -151,6 +152,13 @@ static void connect_again(struct upstream *upstream)
 		loop_add(&upstream->watch, EPOLLOUT);
 }
 
+static void tell_pool(const struct upstream *upstream)
+{
+	const struct pool *pool = upstream->pool;
+
+	upstreams_shared[upstream->id].pool = pool->numbered ? pool->number : KMESH_NO_POOL;
+}
+
 static void established(struct upstream *upstream)
 {
 	struct kmesh_upstream *shared = &upstreams_shared[upstream->id];
@@ -161,6 +169,7 @@ static void established(struct upstream *upstream)
 	memset(&shared->used + 1, 0,
 	       sizeof(*shared) - offsetof(struct kmesh_upstream, used) - sizeof(shared->used));
 	shared->recalled = !!upstream->pool->governed;
+	tell_pool(upstream);
 	shared->sock = maps_socket(socket_cookie(upstream->watch.fd));
 	maps_name_upstream(socket_cookie(upstream->watch.fd), upstream->id);
 	__atomic_store_n(&shared->cookie, socket_cookie(upstream->watch.fd), __ATOMIC_RELEASE);
@@ -191,6 +200,7 @@ struct upstream *upstream_adopt(struct pool *pool, int fd, uint32_t id, uint64_t
 	upstream->acked = acked;
 	upstream->sent = sent;
 	upstream->state = UPSTREAM_BUSY;
+	tell_pool(upstream);
 	loop_add(&upstream->watch, EPOLLIN | EPOLLRDHUP);
 	return upstream;
 }
@@ -200,6 +210,7 @@ void upstream_idle(struct upstream *upstream)
 {
 	struct pool *pool = upstream->pool;
 
+	busy_end(upstream);
 	upstream->exchange = NULL;
 	upstream->awaiting = false;
 	upstream_set(upstream, UPSTREAM_IDLE);
@@ -241,6 +252,7 @@ void upstream_rest(struct upstream *upstream)
 		upstream_idle(upstream);
 		return;
 	}
+	busy_end(upstream);
 	upstream->exchange = NULL;
 	upstream->awaiting = false;
 	upstream_set(upstream, UPSTREAM_HELD);
@@ -262,6 +274,11 @@ static struct session *taker_of(struct upstream *upstream)
 	if (!session || session->cookie != shared->client || !session_kernel_is_busy(session))
 		return NULL;
 	return slots_shared[session->slot].upstream == upstream->id ? session : NULL;
+}
+
+bool upstream_is_taken(struct upstream *upstream)
+{
+	return taker_of(upstream);
 }
 
 /*
@@ -310,6 +327,8 @@ void upstream_close(struct upstream *upstream, bool reset)
 	struct pool *pool = upstream->pool;
 	uint64_t cookie = 0;
 
+	busy_end(upstream);
+	pool_leave(upstream);
 	if (upstream->state == UPSTREAM_IDLE)
 		pool_out(upstream);
 	if (upstream_is_idle(upstream))
@@ -347,6 +366,7 @@ void upstream_forget(struct upstream *upstream)
 {
 	int fd = upstream->watch.fd;
 
+	pool_leave(upstream);
 	if (upstream_is_idle(upstream))
 		unused_out(upstream);
 	set_leaving(upstream, false);

@@ -17,8 +17,8 @@ from runtime.kernel.http_inner import INNER, add_inner, keep_inner, keep_sets, p
 from runtime.kernel.http_members import PLAIN, ClusterRows
 from runtime.kernel.http_refused import Refused
 from runtime.kernel.http_stats import RouteStats
+from runtime.model.http import Balancer, RouteTable
 from runtime.model.http import HttpPort as Port
-from runtime.model.http import RouteTable
 from runtime.model.mesh import IPAddress
 from runtime.tables.enhanced_layout import (
     BucketKey,
@@ -125,6 +125,7 @@ class HttpPorts:
         name: str,
         targets: Iterable[Target],
         *,
+        balancer: Balancer = Balancer.ROUND_ROBIN,
         hashes: bool = False,
         governed: Governed | None = None,
         connect_ms: int = 0,
@@ -134,6 +135,7 @@ class HttpPorts:
         Args:
             name: of the cluster.
             targets: the endpoints, which may be used.
+            balancer: how one of them is chosen where no hash chooses and the cluster is not governed.
             hashes: requests that are alike, by what their routes say of them, go to one endpoint.
             governed: what the gate does for it, which then alone chooses among its endpoints.
             connect_ms: after so long a connection to an endpoint has failed; 0 for the gate's default.
@@ -156,7 +158,7 @@ class HttpPorts:
             self._rows.put(number, governed.row._replace(ring=ring), governed.members)
             self._drop(number, there)
         else:
-            value, slots = cluster_rows(name, targets)
+            value, slots = cluster_rows(name, targets, balancer)
             for key, slot in slots.items():
                 if there.get(key) != slot:
                     self._maps["slots"].update(key, slot)

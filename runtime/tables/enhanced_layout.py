@@ -514,17 +514,18 @@ class NetnsKey(NamedTuple):
         return cls._make(_NETNS_KEY.unpack(data))
 
 
-_POOL = Struct("=II")
+_POOL = Struct("=III4x")
 
 
 class Pool(NamedTuple):
-    """struct kmesh_pool, 8 bytes."""
+    """struct kmesh_pool, 16 bytes."""
 
     first: int
     next: int
+    busy: int
 
     def pack(self) -> bytes:
-        return _POOL.pack(self.first, self.next)
+        return _POOL.pack(self.first, self.next, self.busy)
 
     @classmethod
     def unpack(cls, data: bytes) -> Pool:
@@ -933,11 +934,11 @@ class TakenHead(NamedTuple):
         return cls._make(_TAKEN_HEAD.unpack(data))
 
 
-_UPSTREAM = Struct("=QQQQIIIIQIIIIII")
+_UPSTREAM = Struct("=QQQQIIIIQIIIIIII4x")
 
 
 class Upstream(NamedTuple):
-    """struct kmesh_upstream, 80 bytes."""
+    """struct kmesh_upstream, 88 bytes."""
 
     cookie: int
     sock: int
@@ -954,6 +955,7 @@ class Upstream(NamedTuple):
     expecting: int
     broken: int
     shortened: int
+    pool: int
 
     def pack(self) -> bytes:
         return _UPSTREAM.pack(
@@ -972,6 +974,7 @@ class Upstream(NamedTuple):
             self.expecting,
             self.broken,
             self.shortened,
+            self.pool,
         )
 
     @classmethod
@@ -1034,7 +1037,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "3f9db490caf10585e76f889ea82c0cbe92d7b696942eebd3a0a4cd3f18bd1024"
+DIGEST = "74db547e40fc6f3d54a4d4d0fc03b62c9c113e562d9223e7210bc398a3a2526b"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the gate counts or watches of a cluster, as rows of maps: then it alone chooses the endpoints.
 
-The kernel knows nothing of requests that are under way at other sockets, nor of responses. So a cluster with circuit
-breakers, outlier detection, several priorities or weighted localities has no element in `clusters`,
-and what the kernel cannot choose it passes (runtime/gate/govern.h).
+The kernel bounds nothing and reads no responses. So a cluster with circuit breakers, outlier detection, several
+priorities, weighted localities or more than two choices has no element in `clusters`, and what the kernel cannot
+choose it passes (runtime/gate/govern.h).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from runtime.tables.http_ports import mapped
 SPLIT, ALWAYS_ONE, LOCALITIES, IN_TURN, LEAST = 1, 2, 4, 8, 16  # KMESH_CLUSTER_...
 HEALTHY = 1  # KMESH_MEMBER_HEALTHY
 NO_BOUND = 2**32 - 1
-_MOST_CHOICES = 16
+_CHOICES, _MOST_CHOICES = 2, 16
 _NEVER = Outlier(consecutive_5xx=0, consecutive_gateway_failures=0, consecutive_local_failures=0)
 
 
@@ -55,6 +55,8 @@ def _needs_gate(cluster: Cluster, endpoints: Endpoints) -> bool:
         or cluster.max_requests_per_connection is not None
         or has_priorities(endpoints)
         or has_localities(cluster, endpoints)
+        # The kernel compares two.
+        or (cluster.balancer is Balancer.LEAST_REQUEST and cluster.choices > _CHOICES)
         # With too few healthy ones the others are used too.
         or (cluster.panic_percent > 0 and not all(one.healthy for one in endpoints.endpoints))
     )

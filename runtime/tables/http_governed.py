@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from runtime.tables.enhanced_layout import HttpCluster, HttpClusterKey, HttpMember, HttpMemberKey
-from runtime.tables.http_govern import HEALTHY, LOCALITIES, NO_BOUND
+from runtime.tables.http_govern import HEALTHY, LEAST, LOCALITIES, NO_BOUND
+from runtime.tables.http_turns import less_busy
 from runtime.tables.lookup import Share, Tables, unpack_address
 
 _TRIES = 3
@@ -81,5 +82,7 @@ def _words(row: HttpCluster) -> Iterator[str]:
                 f"ejected after {most} {what} in a row, for {row.base_ms} ms or longer, "
                 f"{row.max_percent} % at a time"
             )
+    if row.flags & LEAST:
+        yield less_busy(row.choices)
     if row.flags & LOCALITIES:
         yield "localities share by their weights"

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, ip_address
 
 from runtime.model.http import (
     Abort,
+    Balancer,
     DirectResponse,
     Forward,
     HashKind,
@@ -53,6 +54,8 @@ MOST_HASHES = 4
 HTTP_CLUSTER = 1 << 63  # in the number of each cluster of routes, and of no service's
 MOST_WEIGHT = (1 << CLASSES) - 1
 _CLASS_SHIFT = 24
+LESS_BUSY, ANY = 1, 2  # KMESH_CLUSTER_...
+_FLAGS = {Balancer.LEAST_REQUEST: LESS_BUSY, Balancer.RANDOM: ANY}
 _ABORTED = b"fault filter abort"  # runtime/gate/route.c, govern()
 
 
@@ -317,19 +320,31 @@ def case_rows(
     )
 
 
-def cluster_rows(name: str, targets: Iterable[Target]) -> tuple[bytes, dict[bytes, bytes]]:
-    """A cluster's value and its slots by key (bpf/include/kmesh/balance.h)."""
+def cluster_rows(
+    name: str, targets: Iterable[Target], balancer: Balancer = Balancer.ROUND_ROBIN
+) -> tuple[bytes, dict[bytes, bytes]]:
+    """A cluster's value and its slots by key (bpf/include/kmesh/balance.h).
+
+    Endpoints that weigh the same weigh one: so they are told from those that do not.
+    """
     number = cluster_number(name)
     counts, weights = [0] * CLASSES, [0] * CLASSES
     slots: dict[bytes, bytes] = {}
-    for target in _merged(targets):
+    for target in _alike(list(_merged(targets))):
         kind = class_of(target.weight)
         key = SlotKey(number, kind << _CLASS_SHIFT | counts[kind])
         port = target.port.to_bytes(2, "big")
         slots[key.pack()] = Endpoint(mapped(target.address), port, 0, target.weight).pack()
         counts[kind] += 1
         weights[kind] += target.weight
-    return Cluster(sum(weights), 0, tuple(counts), tuple(weights)).pack(), slots
+    flags = _FLAGS.get(balancer, 0)
+    return Cluster(sum(weights), flags, tuple(counts), tuple(weights)).pack(), slots
+
+
+def _alike(targets: list[Target]) -> list[Target]:
+    if len({one.weight for one in targets}) != 1:
+        return targets
+    return [replace(one, weight=1) for one in targets]
 
 
 def ring_of(targets: Iterable[Target]) -> bytes:

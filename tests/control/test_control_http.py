@@ -14,6 +14,7 @@ from runtime.control.http import HttpControl
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.model.http import (
+    Balancer,
     Cluster,
     Endpoints,
     Forward,
@@ -44,13 +45,17 @@ class Ports:
     done: list[tuple[str, Any]] = field(default_factory=list)
     refuse: dict[str, Exception] = field(default_factory=dict)
     pointed: set[tuple[str, str]] = field(default_factory=set)
+    policies: dict[str, Balancer] = field(default_factory=dict)
 
     def _do(self, what: str, about: Any) -> None:
         if what in self.refuse:
             raise self.refuse[what]
         self.done.append((what, about))
 
-    def set_cluster(self, name: str, targets: Iterable[Target], **_how: Any) -> None:
+    def set_cluster(
+        self, name: str, targets: Iterable[Target], *, balancer: Balancer, **_how: Any
+    ) -> None:
+        self.policies[name] = balancer
         self._do("cluster", (name, [str(one.address) for one in targets]))
 
     def keep_clusters(self, names: Iterable[str]) -> None:
@@ -150,6 +155,12 @@ def test_an_endpoint_costs_one_cluster_and_no_table(world: World) -> None:
     assert world.bring(HttpChange(endpoints={"a": endpoints("a", "10.0.0.9")})) == {}
     written = [one for one in world.ports.take() if one[0] in ("cluster", "table")]
     assert written == [("cluster", ("a", ["10.0.0.9"]))]
+
+
+def test_the_policy_of_a_cluster_is_the_kernels_too(world: World) -> None:
+    changed = Cluster(name="a", endpoints_name="a", balancer=Balancer.LEAST_REQUEST)
+    assert world.bring(HttpChange(clusters={"a": changed})) == {}
+    assert world.ports.policies == {"a": Balancer.LEAST_REQUEST, "b": Balancer.ROUND_ROBIN}
 
 
 def test_a_changed_table_is_the_only_one_that_is_compiled(world: World) -> None:

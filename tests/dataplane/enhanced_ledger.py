@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runtime.bpf.lib import lib
 from runtime.bpf.maps import BpfMap
-from runtime.tables.enhanced_layout import Upstream
+from runtime.tables.enhanced_layout import Pool, Upstream
 from tests.dataplane.enhanced_stage import Stage
 from tests.dataplane.world import wait_for
 
@@ -31,6 +31,7 @@ class Ledger:
         upstreams: connections to endpoints, as the kernel sees them.
         sessions: as the gate counts them.
         busy: connections to endpoints that the gate counts as in use.
+        under_way: requests to endpoints, as they are counted for whoever wants the less busy one.
     """
 
     free: int
@@ -41,6 +42,7 @@ class Ledger:
     upstreams: int
     sessions: int
     busy: int
+    under_way: int
 
 
 def _free(queue: BpfMap) -> int:
@@ -77,6 +79,7 @@ def take(stage: Stage) -> Ledger:
         upstreams=open_ones,
         sessions=status["sessions"],
         busy=status["busy"],
+        under_way=sum(Pool.unpack(value).busy for _, value in maps["pools"].items()),
     )
 
 

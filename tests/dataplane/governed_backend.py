@@ -2,6 +2,7 @@
 """A process of HTTP servers whose every answer the test decides (see agent.py).
 
 `/x/status/404` says that, `/x/hold/KEY` nothing until KEY is released, `/x/die` ends the connection.
+A server whose name begins with `slow` takes its time for each.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +21,8 @@ from typing import Any, BinaryIO
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.dataplane import http_backend
+
+SLOW = 0.2  # s
 
 _lock = threading.Lock()
 _listeners: dict[str, socket.socket] = {}
@@ -90,6 +94,8 @@ def _answer(peer: socket.socket, stream: BinaryIO, name: str) -> bool:
         _served[name] += 1
     if what == "die":
         return False
+    if name.rsplit(maxsplit=1)[-1].startswith("slow"):
+        time.sleep(SLOW)
     if what == "hold":
         _event(argument).wait(60)
     status = argument if what == "status" else "200"

@@ -249,18 +249,26 @@ class OfEnvoy:
         return found
 
 
-def install(stage: Stage, resources: Sequence[Json]) -> None:
-    """Have the stage route `/name/` to each cluster, decoded and planned as a daemon does."""
+def install(stage: Stage, resources: Sequence[Json], *, by_gate: bool = True) -> None:
+    """Have the stage route `/name/` to each cluster, decoded and planned as a daemon does.
+
+    Args:
+        by_gate: their endpoints are the gate's to choose; else the kernel's.
+    """
     for one in resources:
         wire = json_format.ParseDict(one, message_class(CLUSTER)())
         made = decode_cluster(one["name"], wire)
         assert made.own_endpoints
         assert not made.beyond
         governed = govern(made, made.own_endpoints)
-        assert governed, "the kernel would choose"
-        targets = [Target(each.address, each.port) for each in made.own_endpoints.endpoints]
+        assert (governed is not None) == by_gate
+        targets = [
+            Target(each.address, each.port, each.weight) for each in made.own_endpoints.endpoints
+        ]
         hashes = made.balancer is Balancer.MAGLEV
-        stage.ports.set_cluster(one["name"], targets, hashes=hashes, governed=governed)
+        stage.ports.set_cluster(
+            one["name"], targets, balancer=made.balancer, hashes=hashes, governed=governed
+        )
     stage.route(table(*(to(f"/{one['name']}/", one["name"]) for one in resources)))
 
 
@@ -303,6 +311,8 @@ def both_sides(
     directory: Path,
     names: Iterable[str],
     resource: Callable[[str, Backend], Json],
+    *,
+    by_gate: bool = True,
 ) -> Iterator[Both]:
     """The gate and an Envoy, which know the same clusters, each with endpoints of its own.
 
@@ -312,6 +322,7 @@ def both_sides(
         directory: for Envoy's files.
         names: of the clusters.
         resource: starts the endpoints of a cluster and describes it.
+        by_gate: as `install` has it.
 
     Yields:
         what gives both for a cluster, the gate first.
@@ -322,7 +333,7 @@ def both_sides(
     for name in names:
         for side, made in resources.items():
             made.append(resource(name, Backend(agent, f"{side} {name}")))
-    install(stage, resources["ours"])
+    install(stage, resources["ours"], by_gate=by_gate)
     with envoy_of(program, directory, stage, resources["theirs"]) as running:
         yield lambda name: (
             (OfGate(stage), Backend(agent, f"ours {name}")),

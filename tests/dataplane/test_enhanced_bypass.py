@@ -21,6 +21,10 @@ from tests.dataplane.test_enhanced_faults import (  # noqa: F401 - run here too
     test_bytes_after_a_response_are_nobodys,
     test_what_is_no_response_is_502,
 )
+from tests.dataplane.test_enhanced_least import (
+    counted_until_answered,
+    test_a_storm_leaves_no_count,  # noqa: F401 - run here too
+)
 from tests.dataplane.test_enhanced_storm import (  # noqa: F401 - run here too
     test_random_requests_of_many_clients,
     test_while_others_leave_in_the_middle,
@@ -65,6 +69,12 @@ def _warm(stage: Stage, *targets: str) -> int:
 def _ask(stage: Stage, number: int, name: str, size: int) -> None:
     target = f"/{name}/size/{size}"
     assert stage.client("ask", number, target) == good(name, target, size)
+
+
+def test_a_request_that_went_past_tcp_is_counted_until_its_response_did(stage: Stage) -> None:
+    before = _counted(stage)
+    times = counted_until_answered(stage)
+    assert min(now - then for now, then in zip(_counted(stage), before, strict=True)) >= times
 
 
 def test_both_go_past_tcp_and_the_gate_hears_nothing(routed: Stage) -> None:

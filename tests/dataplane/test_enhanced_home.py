@@ -24,6 +24,10 @@ from tests.dataplane.test_enhanced_faults import (  # noqa: F401 - run here too
     test_bytes_after_a_response_are_nobodys,
     test_what_is_no_response_is_502,
 )
+from tests.dataplane.test_enhanced_least import (
+    counted_until_answered,
+    test_a_storm_leaves_no_count,  # noqa: F401 - run here too
+)
 from tests.dataplane.test_enhanced_storm import (  # noqa: F401 - run here too
     test_random_requests_of_many_clients,
     test_while_others_leave_in_the_middle,
@@ -76,6 +80,12 @@ def test_small_responses_go_home_and_the_gate_hears_nothing(routed: Stage) -> No
             assert routed.client("ask", number, target) == good(name, target, size)
     assert _home(routed) >= before + 8  # larger ones may come in pieces
     assert routed.status()["busy"] == 0
+
+
+def test_a_request_whose_response_is_home_is_under_way_no_more(stage: Stage) -> None:
+    before = _home(stage)
+    times = counted_until_answered(stage)
+    assert _home(stage) >= before + times
 
 
 @pytest.mark.parametrize(

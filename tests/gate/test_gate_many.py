@@ -81,6 +81,17 @@ def test_the_one_with_fewer_requests_of_two(gate: Governed) -> None:
     assert chi_square({"busy": busy, "free": 4000 - busy}, {"busy": 1, "free": 3}) < FAR
 
 
+def test_by_weight_the_less_the_busier(gate: Governed) -> None:
+    gate.make(
+        replace(CLUSTER, balancer=Balancer.LEAST_REQUEST),
+        *(endpoint(number, weight=1 + number % 2) for number in range(MANY)),
+    )
+    for number in range(1, MANY, 2):
+        gate.code.shim_use(number, 1)
+    busy = sum(gate.code.shim_pick() % 2 for _ in range(4000))
+    assert chi_square({"busy": busy, "free": 4000 - busy}, {"busy": 1, "free": 1}) < FAR
+
+
 def test_localities_and_priorities_that_lie_mixed(gate: Governed) -> None:
     """One in 100 is of each locality; a second priority takes what the first cannot."""
     gate.make(

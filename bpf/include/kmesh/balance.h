@@ -21,7 +21,9 @@ struct kmesh_choice {
 	struct kmesh_endpoint endpoint;
 	__u64 cluster;
 	__u32 slot;
+	__u32 other; /* a slot to compare it with, or one of those below */
 	__u32 frontend_flags;
+	__u32 pad;
 };
 
 #define KMESH_DRAWS   32 /* all fail once in 2^32 */
@@ -44,8 +46,9 @@ static __always_inline int kmesh_read_slot(const struct kmesh_slot_key *key,
 	return bpf_map_lookup_elem(&slots, key) == found ? 0 : -1;
 }
 
-#define KMESH_SLOT_NONE 0xffffffff /* the cluster has no endpoint */
-#define KMESH_SLOT_GONE 0xfffffffe /* an update got in the way */
+#define KMESH_SLOT_NONE	   0xffffffff /* the cluster has no endpoint; nothing to compare with */
+#define KMESH_SLOT_GONE	   0xfffffffe /* an update got in the way */
+#define KMESH_SLOT_WEIGHED 0xfffffffd /* weights differ: others are to be drawn by them */
 
 static __always_inline __u32 kmesh_draw(__u64 number, __u32 class, __u32 count, __u32 turn)
 {
@@ -66,25 +69,39 @@ static __always_inline __u32 kmesh_draw(__u64 number, __u32 class, __u32 count, 
 	return key.slot;
 }
 
+/* What a drawn slot is compared with. */
+static __always_inline __u32 kmesh_other(const struct kmesh_cluster *cluster)
+{
+	if (!(cluster->flags & KMESH_CLUSTER_LESS_BUSY))
+		return KMESH_SLOT_NONE;
+	return cluster->counts[0] == cluster->total ? kmesh_below(cluster->total)
+						    : KMESH_SLOT_WEIGHED;
+}
+
 /*
- * Draw a slot of a cluster; of those that weigh one the one whose turn it is. Not inlined and not
+ * Draw a slot of a cluster; of those that weigh one the one whose turn it is. In the upper half is
+ * what to compare it with. Not inlined and not
  * static, so that the verifier judges it once and not for every program and attempt (since 5.6,
  * 51c39bb1d5d1); 5.10 takes no arguments but numbers.
  */
-__attribute__((noinline)) __u32 kmesh_pick_slot(__u64 number, __u32 turn)
+__attribute__((noinline)) __u64 kmesh_pick_slots(__u64 number, __u32 turn)
 {
 	struct kmesh_cluster_key key = {.cluster = number};
 	struct kmesh_cluster *cluster = bpf_map_lookup_elem(&clusters, &key);
+	__u64 other;
 	__u32 left;
 
 	if (!cluster || !cluster->total)
 		return KMESH_SLOT_NONE;
+	if (cluster->flags & KMESH_CLUSTER_ANY)
+		turn = bpf_get_prandom_u32();
+	other = (__u64)kmesh_other(cluster) << 32;
 	left = kmesh_below(cluster->total);
 	for (kmesh_counter class = 0; class < KMESH_CLASSES; class ++) {
 		__u32 weight = cluster->weights[class];
 
 		if (left < weight)
-			return kmesh_draw(number, class, cluster->counts[class], turn);
+			return other | kmesh_draw(number, class, cluster->counts[class], turn);
 		left -= weight;
 	}
 	return KMESH_SLOT_GONE;
@@ -96,7 +113,10 @@ static __always_inline int kmesh_pick_in_turn(struct kmesh_choice *choice, __u32
 	struct kmesh_slot_key key = {.cluster = choice->cluster};
 
 	for (kmesh_counter i = 0; i < KMESH_RETRIES; i++) {
-		key.slot = kmesh_pick_slot(choice->cluster, turn + i);
+		__u64 slots = kmesh_pick_slots(choice->cluster, turn + i);
+
+		key.slot = (__u32)slots;
+		choice->other = slots >> 32;
 		if (key.slot == KMESH_SLOT_NONE)
 			return 1;
 		if (key.slot == KMESH_SLOT_GONE || kmesh_read_slot(&key, &choice->endpoint))

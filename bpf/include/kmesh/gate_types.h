@@ -81,6 +81,10 @@ struct kmesh_slot {
 #define KMESH_REQUEST_HELD  4 /* the connection stays with the client afterwards */
 /* And its response: some of it has been passed to the gate, so all of it is. */
 #define KMESH_RESPONSE_PASSED 8
+/* It is counted in its pool's `busy`; whoever sees its end takes it out (kmesh/busy.h). */
+#define KMESH_REQUEST_COUNTED 16
+
+#define KMESH_NO_POOL 0xffffffff
 
 struct kmesh_upstream {
 	/* the gate's */
@@ -104,6 +108,9 @@ struct kmesh_upstream {
 	__u32 broken; /* bytes came again, or not in order: nothing of it can be trusted */
 	/* the kernel's */
 	__u32 shortened; /* requests that went past this connection, to its very end */
+	/* the gate's */
+	__u32 pool; /* its number; KMESH_NO_POOL: it has none that the kernel knows */
+	__u32 pad;
 };
 
 /* An endpoint of one network namespace. */
@@ -126,6 +133,8 @@ struct kmesh_pool_number {
 struct kmesh_pool {
 	__u32 first; /* the kernel's */
 	__u32 next;  /* the gate's: the number to give next */
+	__s32 busy;  /* anyone's, by atomic additions: requests under way (kmesh/busy.h) */
+	__u32 pad;
 };
 
 struct kmesh_idle_key {

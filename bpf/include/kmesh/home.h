@@ -7,6 +7,7 @@
 #ifndef KMESH_HOME_H
 #define KMESH_HOME_H
 
+#include <kmesh/busy.h>
 #include <kmesh/client.h>
 #include <kmesh/flow_control.h>
 #include <kmesh/http/response.h>
@@ -34,11 +35,12 @@ static __always_inline struct kmesh_slot *kmesh_home_slot(const struct kmesh_ups
 }
 
 /* The response is on its way, or will be as soon as the program ends; and who sends it. */
-static __always_inline void kmesh_gone_home(const struct kmesh_upstream *upstream,
+static __always_inline void kmesh_gone_home(struct kmesh_upstream *upstream,
 					    struct kmesh_slot *slot, __u32 status, __u32 size,
 					    __u64 psock, __u64 sender)
 {
 	kmesh_count_response(upstream, status, size);
+	kmesh_is_answered(upstream);
 	slot->homed_at = slot->responded;
 	slot->homed_ns = bpf_ktime_get_ns();
 	kmesh_name_sender(slot, psock, sender);

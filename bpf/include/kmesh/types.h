@@ -38,6 +38,11 @@ struct kmesh_cluster_key {
 			*/
 };
 
+/* Flags of a cluster; without any, endpoints that weigh the same have their turns. */
+#define KMESH_CLUSTER_LESS_BUSY                                                                    \
+	1		    /* as kmesh/less_busy.h has it; connections have turns all the same */
+#define KMESH_CLUSTER_ANY 2 /* one is drawn each time */
+
 /*
  * How many endpoints a cluster has, by class, and what their weights add up to. It is replaced as
  * a whole, so a reader sees one state or the next.
