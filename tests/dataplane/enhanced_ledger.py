@@ -65,6 +65,12 @@ def _count(maps: Mapping[str, BpfMap], name: str) -> int:
     return sum(1 for _ in maps[name].items())
 
 
+def _under_way(maps: Mapping[str, BpfMap]) -> int:
+    """Where a number is nobody's, its count begins anew when it is given."""
+    values = (maps["pools"].lookup(number) for _, number in maps["pool_numbers"].items())
+    return sum(Pool.unpack(value).busy for value in values if value)
+
+
 def take(stage: Stage) -> Ledger:
     maps, status = stage.path.maps, stage.status()
     open_ones = sum(
@@ -79,7 +85,7 @@ def take(stage: Stage) -> Ledger:
         upstreams=open_ones,
         sessions=status["sessions"],
         busy=status["busy"],
-        under_way=sum(Pool.unpack(value).busy for _, value in maps["pools"].items()),
+        under_way=_under_way(maps),
     )
 
 

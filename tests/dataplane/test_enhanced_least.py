@@ -190,7 +190,7 @@ def test_a_request_is_counted_until_its_response_has_come(stage: Stage) -> None:
 
 def hold(stage: Stage, servers: Backend, count: int) -> list[int]:
     """So many requests, each at an endpoint that does not answer; half of them sent by the kernel."""
-    numbers = []
+    numbers: list[int] = []
     for _ in range(count):
         number = stage.client("connect", VIP4, PORT)
         assert stage.client("ask", number, "/x/status/200")[0] == 200

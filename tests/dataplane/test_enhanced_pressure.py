@@ -42,7 +42,7 @@ PAGE = 4096
 HANG = 5.0  # seconds without a byte, unless clients and endpoints make each other wait as long
 LONGEST = "longest wait for a byte, s"
 EMPTY = Ledger(
-    free=65536, waiting=0, pools=0, idle=0, unread=0, upstreams=0, sessions=0, busy=0
+    free=65536, waiting=0, pools=0, idle=0, unread=0, upstreams=0, sessions=0, busy=0, under_way=0
 )  # KMESH_SLOTS
 HERE = Path(__file__).parent
 
