@@ -260,6 +260,8 @@ class Daemon(Instance):
         if self._http:
             path.waits = True  # for its routes: without them services would be balanced past them
             gate = self._http.socket
+            if self._authorization:
+                self._authorization.requests_are_judged = True
             controller.routes = routes_of(
                 path,
                 gate=gate,
