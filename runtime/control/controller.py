@@ -131,7 +131,7 @@ class Controller:
 
     async def _take(self, update: Update) -> None:
         self._report_rejections(update)
-        with collector_paused(when=update.complete):
+        with collector_paused(when=update.complete or update.http is not None):
             if update != Update():
                 self._view.take(update)
                 _log.debug("update %d: %s", self._view.updates, _size(update))
