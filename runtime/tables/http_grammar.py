@@ -188,13 +188,17 @@ def _path(target: State, version: State, query: State, *, merge_slashes: bool) -
 
 
 def _escape(then: State) -> State:
-    """%XX, unless a path with it is the same as one without, or might be: those get rewritten."""
+    """%XX, unless a path with it is the same as one without: those get rewritten.
+
+    %2F, %5C and %25 stay as they are and match as they stand: a port that has them otherwise
+    (`HttpPort.escaped_slashes`) is the waypoint's.
+    """
     start = State(Verdict.ESCAPE)
     for high in _HEX:
         second = State(Verdict.ESCAPE)
         for low in _HEX:
             byte = int(bytes([high, low]), 16)
-            if (0x20 <= byte < 0x7F and byte not in _UNRESERVED + b"/\\%") or byte >= 0x80:
+            if (0x20 <= byte < 0x7F and byte not in _UNRESERVED) or byte >= 0x80:
                 second.on([low], then, last=Place.PATH)
         if second.steps:
             start.on([high], second, last=Place.PATH)
