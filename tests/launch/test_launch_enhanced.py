@@ -181,6 +181,11 @@ def leave_as_another_version(mesh: Mesh) -> Path:
     return tables
 
 
+def wait_for_more(client: Agent) -> None:
+    before = client("loaded")["200 green"]
+    until(lambda: client("loaded")["200 green"] > before + 50, "no more load")
+
+
 def test_another_layout_takes_over_and_no_new_connection_is_refused(mesh: Mesh) -> None:
     client = mesh.client()
     many = route(*((f"/p{n}", "web") for n in range(300)), ("/green", "green"), ("/", "web"))
@@ -198,8 +203,7 @@ def test_another_layout_takes_over_and_no_new_connection_is_refused(mesh: Mesh) 
         mesh.start()
         assert sorted(one.name for one in tables.parent.glob("[0-9a-f]*")) == [tables.name]
         assert mesh.gate_pid() != gate
-        before = client("loaded")["200 green"]
-        until(lambda n=before: client("loaded")["200 green"] > n + 50, "no more load")
+        wait_for_more(client)
         assert client("ask", held, "/green") == [200, "green"]  # by the gate that it came to
     assert set(client("loaded")) == {"200 green"}
     assert not (mesh.node.run_dir / "gate.sock.next").exists()
