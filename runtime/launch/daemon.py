@@ -258,6 +258,7 @@ class Daemon(Instance):
         )
         self._view.on_update = self._telemetry.learn
         if self._http:
+            self._http.waypoint = lambda: self._node_waypoint.announced
             path.waits = True  # for its routes: without them services would be balanced past them
             gate = self._http.socket
             if self._authorization:

@@ -63,12 +63,24 @@ def _ask_on(host: str, path: str) -> None:
             _answers[" ".join(map(str, found))] += 1
 
 
+def knock(host: str, path: str) -> None:
+    """Ask again and again, each time on a connection of its own."""
+    threading.Thread(target=_knock_on, args=(host, path), daemon=True).start()
+
+
+def _knock_on(host: str, path: str) -> None:
+    while True:
+        connection = http.client.HTTPConnection(host, 80, timeout=20)
+        _answers[" ".join(map(str, _answer(connection, path)))] += 1
+        connection.close()
+
+
 def loaded() -> dict[str, int]:
     return dict(_answers)
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "connect": connect, "ask": ask, "try": try_once, "load": load, "loaded": loaded,
+    "connect": connect, "ask": ask, "try": try_once, "load": load, "knock": knock, "loaded": loaded,
 }  # fmt: skip
 
 
