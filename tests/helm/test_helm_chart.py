@@ -81,6 +81,7 @@ def test_rights_are_the_fewest() -> None:
         "namespaces": ["get", "list", "watch"],
         "nodes": ["get", "patch"],
         "events": ["create"],
+        "authorizationpolicies": ["list", "watch"],
     }
     read = ["list", "watch"]
     assert verbs(render("source=kubernetes")) == verbs(render()) | {
@@ -88,7 +89,7 @@ def test_rights_are_the_fewest() -> None:
         "endpointslices": read,
         "httproutes": read,
     }
-    assert render("enrolment.enabled=false")["ClusterRole", "kmesh-system-kmesh"]["rules"] is None
+    assert verbs(render("enrolment.enabled=false")) == {"authorizationpolicies": read}
 
 
 def test_renamed_namespace_is_everywhere() -> None:
