@@ -256,6 +256,7 @@ class Daemon(Instance):
             authorization=self._authorization,
             whereabouts=self._whereabouts,
         )
+        controller.opens = self._config.http_policies == "clients"
         self._view.on_update = self._telemetry.learn
         if self._http:
             self._http.waypoint = lambda: self._node_waypoint.announced

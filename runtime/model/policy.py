@@ -173,6 +173,8 @@ class Policy:
         selector: labels of the workloads that it applies to, where its author's word is known.
         everywhere: it selects workloads in every namespace.
         services: keys of those whose requests it is for.
+        written: what its author's rules ask of connections; in place of what they ask of requests stands a match
+            without fields.
     """
 
     name: str
@@ -187,6 +189,7 @@ class Policy:
     selector: Labels = ()
     everywhere: bool = False
     services: tuple[str, ...] = ()
+    written: tuple[Group, ...] = ()
 
     @property
     def key(self) -> str:

@@ -44,6 +44,7 @@ def parse_authorization_policy(document: Field, *, name: str, namespace: str) ->
         policy,
         action=Action(action),
         groups=tuple(one.group for one in told),
+        written=tuple(one.group for one in told),
         rules=tuple(one.rule for one in told),
         beyond=tuple(reason for one in told for reason in one.beyond),
     )

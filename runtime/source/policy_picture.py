@@ -71,4 +71,4 @@ def completed(told: Policy, written: Policy) -> Policy:
     """A policy of Istiod's with the rules of its object; as it was where the two are not the same yet."""
     if (told.action, told.dry_run) != (written.action, written.dry_run):
         return told
-    return replace(told, rules=written.rules, beyond=written.beyond)
+    return replace(told, rules=written.rules, beyond=written.beyond, written=written.written)

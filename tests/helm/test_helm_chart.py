@@ -175,6 +175,12 @@ def test_what_outlives_the_daemon_is_kept_over_updates() -> None:
     assert render()["ConfigMap", "kmesh"]["data"]["KMESH_KEEP_DATAPATH"] == "true"
 
 
+def test_whose_word_is_taken_for_policies_on_requests_is_told_where_it_is_chosen() -> None:
+    assert "KMESH_HTTP_POLICIES" not in render()["ConfigMap", "kmesh"]["data"]
+    data = render("httpPolicies=clients")["ConfigMap", "kmesh"]["data"]
+    assert data["KMESH_HTTP_POLICIES"] == "clients"
+
+
 def test_the_way_of_responses_is_told_where_it_is_chosen() -> None:
     assert "KMESH_RESPONSES" not in render()["ConfigMap", "kmesh"]["data"]
     assert render("responses=gate")["ConfigMap", "kmesh"]["data"]["KMESH_RESPONSES"] == "gate"

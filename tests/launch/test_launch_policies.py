@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from contextlib import ExitStack
+
 import pytest
 
 from tests.dataplane.world import Agent
-from tests.launch.conftest import until
+from tests.launch.conftest import BACKENDS, Node, until
+from tests.launch.pod import OUTSIDE, REFUSED, SERVER, Pod
 from tests.launch.test_launch_enhanced import GREEN_VIP, Mesh, mesh
+from tests.launch.test_launch_netns import tell
 
 __all__ = ["mesh"]
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -63,3 +69,56 @@ def test_policies_decide_requests_to_services_with_and_without_routes(mesh: Mesh
     assert by_name == {"no-writes": "gate", "readers": "gate"}
     (node.services / "policy.yaml").unlink()
     until(lambda: asked(client, GREEN_VIP, "/a", "POST") == 501, "a policy that is gone holds")
+
+
+# A pod that the daemon guards, and a workload of the mesh in the node's namespace.
+GUARDED = f"""---
+apiVersion: v1
+kind: Service
+metadata: {{name: web}}
+spec: {{clusterIP: 10.96.0.10, ports: [{{name: http, port: 80, targetPort: 8080}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-1, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8080}}]
+endpoints:
+- {{addresses: [{Pod.address}], targetRef: {{kind: Pod, name: guarded}}}}
+- {{addresses: [{BACKENDS["blue"]}], targetRef: {{kind: Pod, name: client}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: guarded, labels: {{app: web}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: client, labels: {{app: client}}}}
+spec: {{serviceAccountName: front}}
+"""
+READ_ALONE = HEAD + (
+    "metadata: {name: read}\nspec:\n  selector: {matchLabels: {app: web}}\n"
+    "  rules: [{to: [{operation: {methods: [GET]}}]}]\n"
+)
+
+
+@pytest.mark.parametrize("word", ["strict", "clients"])
+def test_who_may_connect_where_requests_are_judged_elsewhere(node: Node, word: str) -> None:
+    with ExitStack() as stack:
+        pod = Pod(node, stack)
+        serving = subprocess.Popen(
+            pod.inside([sys.executable, "-c", SERVER, Pod.address]),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        stack.callback(serving.wait)
+        stack.callback(serving.kill)
+        assert serving.stdout
+        assert serving.stdout.readline() == "up\n"
+        node.write(GUARDED)
+        node.daemon("--no-exempt-node", "--mode", "compat", "--http-policies", word).wait_ready()
+        tell(node, "/enroll", netns=str(pod.path))
+        assert pod.reached(OUTSIDE) == pod.reached(BACKENDS["blue"]) == "open"
+        node.write(READ_ALONE, "policy.yaml")
+        until(lambda: pod.reached(OUTSIDE) == REFUSED, "anyone may connect")
+        assert pod.reached(BACKENDS["blue"]) == ("open" if word == "clients" else REFUSED)
