@@ -117,8 +117,9 @@ def test_shares_are_envoys(both: Both, shared_stage: Stage, name: str) -> None:
 
 def under_way(stage: Stage) -> list[int]:
     """Of each endpoint that the kernel knows, where there are any."""
-    values = (Pool.unpack(value).busy for _, value in stage.path.maps["pools"].items())
-    return [count for count in values if count]
+    maps = stage.path.maps
+    values = (maps["pools"].lookup(number) for _, number in maps["pool_numbers"].items())
+    return [count for value in values if value and (count := Pool.unpack(value).busy)]
 
 
 def at_rest(stage: Stage) -> None:
@@ -176,7 +177,7 @@ def counted_until_answered(stage: Stage) -> int:
         assert stage.client("ask", number, "/x")[0] == 200
     taken = stage.taken()
     for _ in range(times):
-        stage.client("send", number, "GET /x/slow/0.1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        stage.client("send", number, "GET /x/slow/0.4 HTTP/1.1\r\nHost: x\r\n\r\n")
         assert under_way(stage) == [1]
         assert stage.client("read", number)[0] == 200
         assert under_way(stage) == []  # at once: nobody had to put it right
@@ -238,6 +239,7 @@ def killed(stage: Stage, servers: Backend, numbers: list[int]) -> None:
     os.kill(old, signal.SIGKILL)
     wait_for(lambda: is_gone(old), "it is dead")
     stage.start_gate()
+    assert not any(Pool.unpack(value).busy for _, value in stage.path.maps["pools"].items())
 
 
 @pytest.mark.parametrize("end", [answered, left, endpoints_end, killed])
