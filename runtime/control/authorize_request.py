@@ -29,7 +29,10 @@ from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_routes import TableTooLargeError, compile_routes
 
 Json = Mapping[str, Any]
-_LOST = "rbac."  # what of `beyond` begins so is a rule that could not be read
+_LOST = (
+    "rbac.",
+    "authorization polic",
+)  # what of `beyond` begins so is a rule that is not known here
 _NOT_ALL = ("match", "http_filters")
 _ANYWHERE = ip_address("0.0.0.0")  # noqa: S104 - nothing listens there
 
@@ -58,7 +61,7 @@ def authorize(asked: Asked, *, plan: Plan | None, view: View) -> Json:
     """
     planned = plan.port_of(asked.address, asked.port) if plan else None
     http = _http(asked, planned) if planned else None
-    connections = list(_connections(asked, view))
+    connections = list(_connections(asked, view, judged=http is not None))
     verdicts = [http["allowed"]] if http else []
     verdicts += [
         # What a policy asks of requests only the waypoint sees.
@@ -176,8 +179,12 @@ def _route(planned: PlannedPort, taken: PlannedRoute | None) -> Json | None:
     return None
 
 
-def _connections(asked: Asked, view: View) -> Iterator[Json]:
-    """By the policies on connections to the service's workloads, one line for those that are alike."""
+def _connections(asked: Asked, view: View, *, judged: bool) -> Iterator[Json]:
+    """By the policies on connections to the service's workloads, one line for those that are alike.
+
+    Args:
+        judged: what policies ask of requests is judged apart, as far as it is known.
+    """
     policies = list(view.policies.copy().values())
     found: Counter[tuple[bool, str | None, str, str]] = Counter()
     for workload in view.workloads.copy().values():
@@ -186,7 +193,10 @@ def _connections(asked: Asked, view: View) -> Iterator[Json]:
         mine = [one for one in policies if targets and one.applies_to(workload)]
         for target, at in targets:
             decision = decide(mine, _connection(asked, at, target, mine))
-            http = ", ".join(sorted(one.key for one in mine if one.needs_http))
+            unknown = (
+                one.key for one in mine if one.judges_requests and not (judged and _is_told(one))
+            )
+            http = ", ".join(sorted(unknown))
             found[decision.allowed, decision.policy, decision.reason, http] += 1
     for (allowed, policy, reason, http), count in sorted(found.items(), key=repr):
         yield {
@@ -196,6 +206,11 @@ def _connections(asked: Asked, view: View) -> Iterator[Json]:
             "reason": reason,
             "http_policies": http.split(", ") if http else [],
         }
+
+
+def _is_told(policy: Policy) -> bool:
+    """All that it asks of requests is known."""
+    return policy.dry_run or (policy.rules is not None and not policy.beyond)
 
 
 def _targets(workload: Workload, asked: Asked) -> Iterator[tuple[int, IPAddress]]:

@@ -13,6 +13,11 @@
  *
  * Where the next gate's maps are others, as after a change of their layout, only listeners go: the
  * connections of before belong to the maps of before, and come to their end in the old gate.
+ *
+ * There a connection that the programs of before sent is nobody's whom they did not tell of it. So
+ * the next gate is started beside the old one, with listeners of its own. Programs turn over while
+ * both serve; then the old one hands over, and by when it has settled all that were sent to it are
+ * accepted.
  */
 #define _GNU_SOURCE
 #include "govern.h"
@@ -70,6 +75,8 @@ static bool all_goes;
 static bool heads_go;
 static char heads[KMESH_HTTP_HEAD_MAX];
 static struct watch predecessor = {.fd = -1};
+static struct watch elder = {.fd = -1}; /* of other maps */
+static const char *awaited;
 
 static bool post_with(const struct letter *letter, const int *descriptors, int count, char *in)
 {
@@ -336,7 +343,8 @@ static bool adopt(const struct letter *letter, const int *descriptors, int count
 
 	switch (letter->kind) {
 	case LETTER_SPACE:
-		if (count != 1 + letter->has_ip4 + letter->has_ip6)
+		/* Beside the other gate it listens there itself. */
+		if (count != 1 + letter->has_ip4 + letter->has_ip6 || space)
 			return false;
 		adopt_space(letter, descriptors, count);
 		return true;
@@ -414,4 +422,36 @@ bool handover_take(const char *path)
 	predecessor = (struct watch){.fd = fd, .ready = more_letters};
 	loop_add(&predecessor, EPOLLIN);
 	return true;
+}
+
+void handover_wait(const char *path)
+{
+	awaited = path;
+}
+
+/* Whoever calls there finds a gate at each moment. */
+const char *handover_succeed(void)
+{
+	char command[32];
+	int fd, length;
+
+	if (!awaited)
+		return "it was not started beside another";
+	fd = control_call(awaited);
+	if (!control_move(awaited)) {
+		if (fd >= 0)
+			close(fd);
+		return strerror(errno);
+	}
+	awaited = NULL;
+	length = snprintf(command, sizeof(command), "hand-over %u heads", maps_identity());
+	if (fd < 0 || send(fd, command, length, MSG_NOSIGNAL) != length) {
+		say("the gate before this one has ended without handing over");
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+	elder = (struct watch){.fd = fd, .ready = more_letters};
+	loop_add(&elder, EPOLLIN);
+	return NULL;
 }
