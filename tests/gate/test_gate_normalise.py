@@ -43,7 +43,7 @@ def paths(pieces: tuple[str, ...]) -> st.SearchStrategy[str]:
 def rewrite(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Rewrite:
     target = tmp_path_factory.mktemp("normalise") / "normalise.so"
     source = checkout / "runtime/gate/normalise.c"
-    options = ["-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-I", checkout / "bpf/include"]
+    options = ["-O1", "-shared", "-fPIC", "-Wall", "-Werror", f"-I{checkout}/bpf/include"]
     subprocess.run(["clang", *options, "-o", target, source], check=True)
     library = ctypes.CDLL(str(target))
     library.normalise.restype = ctypes.c_bool
