@@ -47,6 +47,7 @@ def test_policies_decide_requests_to_services_with_and_without_routes(mesh: Mesh
             for method in ("GET", "POST", "PUT")
         ]
         assert found == [200, 403, 403, 200, 501, 501], vip
+        assert asked(client, vip, "/inbox/../a", "POST") == 403
     node.write(NO_WRITES.replace("to:", "towards:"), "policy.yaml")
     until(lambda: "towards: not known here" in node.kmeshctl("status"), "it is not told")
     assert asked(client, GREEN_VIP, "/a", "POST") == 403
