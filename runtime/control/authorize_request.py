@@ -21,6 +21,7 @@ from runtime.model.http import HttpPort, Route, RouteTable, Step, VirtualHost
 from runtime.model.mesh import IPAddress, Protocol, Service, Workload
 from runtime.model.policy import Connection, Policy, decide
 from runtime.plan.client import Client
+from runtime.plan.normalise import normalised_head
 from runtime.plan.planned import Place, Plan, PlannedPort, PlannedRoute
 from runtime.plan.walk import route as walk
 from runtime.tables.http_cases import split
@@ -120,10 +121,12 @@ def _http(asked: Asked, planned: PlannedPort) -> Json:
 def _walked(table: RouteTable, port: HttpPort, head: bytes) -> tuple[int | None, list[str]]:
     """The number of the route that a request takes in a table, and why that is not sure."""
     try:
-        compiled = compile_routes(table, merge_slashes=port.merge_slashes)
+        compiled = compile_routes(table, port=port)
     except TableTooLargeError as error:
         raise KmeshError(f"the rules cannot be looked through: {error}") from error
     routed = walk(compiled, head)
+    if routed.verdict in (Verdict.DOT_SEGMENT, Verdict.ESCAPE):
+        routed = walk(compiled, normalised_head(head) or head)
     if routed.verdict is not Verdict.OK:
         return None, [f"such a head is not routed here ({routed.verdict.name.lower()})"]
     if routed.route is None:

@@ -273,8 +273,7 @@ class HttpPorts:
         """
         stats = self.stats.assign(table)
         cases = split(table, governs) if governs else None
-        merge = governs is not None and governs.merge_slashes
-        compiled = compile_routes(cases.table if cases else table, merge_slashes=merge)
+        compiled = compile_routes(cases.table if cases else table, port=governs)
         if cases:
             rows = case_rows(
                 cases, compiled.rough, stats, compiled.slots, gate_chooses=gate_chooses

@@ -232,6 +232,7 @@ class _Joined:
                 port=port,
                 table=name,
                 opaque_cluster=self._cluster(service.key, port),
+                normalize_path=True,  # as Istio's mesh configuration has it unasked
             )
             for each in service.addresses
         )

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from runtime.model.http import PathKind, RouteTable, TextKind
+from runtime.model.http import HttpPort, PathKind, RouteTable, TextKind
 from runtime.tables.http_conditions import Conditions, Name, Text, names_of, slots_for
-from runtime.tables.http_grammar import GrammarTooLargeError, grammar
+from runtime.tables.http_grammar import AS_ISTIO, GrammarTooLargeError, Paths, grammar
 from runtime.tables.http_graph import Graph, GraphBuilder, Node
 from runtime.tables.http_layout import HttpSet
 from runtime.tables.http_numbers import ABSENT, DECIDED, END, NO_IDEA
@@ -58,19 +58,20 @@ class CompiledRoutes:
 
 
 def compile_routes(
-    table: RouteTable, *, wanted: Iterable[Name] = (), merge_slashes: bool = False
+    table: RouteTable, *, wanted: Iterable[Name] = (), port: HttpPort | None = None
 ) -> CompiledRoutes:
     """Compile a route table.
 
     Args:
         table: with routes in the order in which they are tried.
         wanted: headers and query parameters whose values are needed besides, for other than routing.
-        merge_slashes: as its port says (HttpPort).
+        port: whose requests these are; None stands for Istio's defaults.
 
     Raises:
         TableTooLargeError: it is too large as a whole.
     """
-    moves, slots = _grammar(names_of(table, wanted), merge_slashes=merge_slashes)
+    paths = Paths(port.normalize_path, port.merge_slashes) if port else AS_ISTIO
+    moves, slots = _grammar(names_of(table, wanted), paths)
     graph, rough, undecided = _graph(table, slots)
     cells = _cells(graph)
     return CompiledRoutes(
@@ -87,13 +88,13 @@ def _digest(data: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), sys.byteorder) or 1
 
 
-def _grammar(names: list[Name], *, merge_slashes: bool) -> tuple[bytes, dict[Name, int]]:
+def _grammar(names: list[Name], paths: Paths) -> tuple[bytes, dict[Name, int]]:
     while True:
         slots = slots_for(names)
         headers = tuple((name, place) for (query, name), place in slots.items() if not query)
         parameters = tuple((name, place) for (query, name), place in slots.items() if query)
         try:
-            return grammar(headers, parameters, merge_slashes=merge_slashes), slots
+            return grammar(headers, parameters, paths), slots
         except GrammarTooLargeError:
             names = names[: min(len(names), len(slots)) - 1]
 

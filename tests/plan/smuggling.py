@@ -114,6 +114,8 @@ TARGETS = [
     head(first=b"GET /. HTTP/1.1"),
     head(first=b"GET /..?x HTTP/1.1"),
     head(first=b"GET /a/%2e%2e/b HTTP/1.1"),
+    head(first=b"GET /a/..;/b HTTP/1.1"),
+    head(first=b"GET /.;x=1/b HTTP/1.1"),
     head(first=b"GET /a/.%2E/b HTTP/1.1"),
     head(first=b"GET /a%2Db HTTP/1.1"),
     head(first=b"GET /a%7eb HTTP/1.1"),
