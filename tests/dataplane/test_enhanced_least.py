@@ -210,6 +210,12 @@ def hold(stage: Stage, servers: Backend, count: int) -> list[int]:
 @pytest.fixture
 def held(stage: Stage, servers: Backend) -> list[int]:
     point(stage, servers, "a", "b", balancer=Balancer.LEAST_REQUEST)
+    # Each endpoint has an idle connection, too, which a next gate gets.
+    idle = stage.client("connect", VIP4, PORT)
+    assert {stage.client("ask", idle, "/x/status/200")[1] for _ in range(4)} == {
+        "least a",
+        "least b",
+    }
     before = stage.taken()
     numbers = hold(stage, servers, 8)
     assert stage.taken() > before + 4
