@@ -47,19 +47,11 @@ def directory_of(base: Path) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(
-        key=lambda item: item.nodeid.startswith(MODULE)
-    )  # stable: the others stay as they are
+    items.sort(key=lambda item: item.nodeid.startswith(MODULE))  # the others stay as they are
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if not hasattr(session.config, "workerinput"):
-        _begin(session.config, (item.nodeid for item in session.items))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node: object, ids: list[str]) -> None:
-    _begin(node.config, ids)  # type: ignore[attr-defined]
+    _begin(session.config, (item.nodeid for item in session.items))
 
 
 def _begin(config: pytest.Config, names: Iterable[str]) -> None:

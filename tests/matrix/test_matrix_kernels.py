@@ -7,7 +7,6 @@ listed kernels, and more on each.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,8 @@ def kernels() -> dict[str, Kernel]:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
-    base = tmp_path_factory.getbasetemp()
-    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    return {name: wait_for(name, directory_of(run)) for name in ENDS}
+    directory = directory_of(tmp_path_factory.getbasetemp())
+    return {name: wait_for(name, directory) for name in ENDS}
 
 
 @pytest.fixture(params=list(ENDS))
