@@ -8,7 +8,12 @@ from html import escape
 from typing import Any
 
 _WIDTH, _LABEL, _BAR, _GAP, _HEAD = 800, 190, 18, 22, 30
-_COLOURS = {"direct": "#8a8f98", "one Envoy": "#c98b8b", "two Envoys": "#b55d5d"}
+_COLOURS = {
+    "direct": "#8a8f98",
+    "one Envoy": "#c98b8b",
+    "two Envoys": "#b55d5d",
+    "a redirect alone": "#8a8f98",
+}
 _OURS = "#3f7cac"
 
 Row = Mapping[str, Any]

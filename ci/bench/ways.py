@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from ci.bench.floor import floor
 from ci.bench.gate import OBJECTS, into, start_gate
 from ci.bench.proxy import envoy, http_proxy
 from ci.bench.stage import CHECKOUT, Stage
@@ -61,6 +62,7 @@ HEADERS = {
     )
 }
 PLACES = ("loopback", "veth")
+FLOOR = "a redirect alone"  # see floor.bpf.c
 LEAN = "loopback, lean ends"  # a server and a client that do as little as can be (lean.c)
 _CLIENT, _SERVER, _PORT, _NEAR, _FAR = "10.244.0.1", "10.244.0.11", 8080, 15001, 15002
 _COMPAT, _ENHANCED = "10.96.0.10", "10.96.0.20"
@@ -202,6 +204,7 @@ class Ways:
             self._start_enhanced(stage, "gate")
             self._start_enhanced(stage, "home")
             self._start_enhanced(stage, "bypass")
+            self._start_floor(stage)
             self._stack = stack.pop_all()
         return self
 
@@ -333,3 +336,10 @@ class Ways:
         accelerator.enroll_cgroup(cgroup)
         self.servers.append(self._start_one(_PORT + 1, cgroup=cgroup))
         return _PORT + 1
+
+    def _start_floor(self, stage: Stage) -> None:
+        """What is left when nothing is done but what takes messages past TCP."""
+        client, server, port = stage.cgroup("floor"), stage.cgroup("floor-server"), _PORT + 2
+        self._stack.enter_context(floor((client, server), port, stage.path))
+        self.servers.append(self._start_one(port, cgroup=server))
+        self.ways[FLOOR] = Way(_SERVER, port, client)

@@ -280,7 +280,7 @@ def policies(run_dir: Path, pins: Path, output: str) -> None:
     """Authorization policies: where each is decided, and how often it was.
 
     The kernel decides on identities, addresses and ports before the application sees a connection.
-    Conditions on HTTP are for the waypoint. HITS of a dry-run policy are what it would have decided.
+    Conditions on HTTP are for the gate where they are known, else for the waypoint. HITS of a dry-run policy are what it would have decided.
     With the daemon down: the guarded addresses in the kernel, which goes on deciding.
     """
     found, down = ctl_maps.ask_or_read(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -72,8 +72,14 @@ def _row(route: Json, why_not: str, *, counted: bool) -> tuple[str, ...]:
         route["action"],
         route["place"],
         *(_counts(route["counts"]) if counted else ()),
-        "; ".join(why for why in route["why"] if why != why_not) or "-",
+        "; ".join((*_guards(route), *(why for why in route["why"] if why != why_not))) or "-",
     )
+
+
+def _guards(route: Json) -> Iterator[str]:
+    policies = route.get("policies")
+    if policies:
+        yield f"guarded by {', '.join(policies)}"
 
 
 def _counts(counts: Json | None) -> tuple[str, ...]:

@@ -114,6 +114,17 @@ def _port_pairs(
     "health checks come from there, and so does what runs in the node's own network.",
 )
 @click.option(
+    "--http-policies",
+    type=click.Choice(["strict", "clients"]),
+    default="strict",
+    show_default=True,
+    envvar="KMESH_HTTP_POLICIES",
+    show_envvar=True,
+    help="Connections to this node's workloads that an ALLOW policy with conditions on HTTP guards. strict: none is let in by it, "
+    "as what it will carry is not known. clients: one from a workload of the mesh is, if some request from there may be; "
+    "which do pass is left to the client's node, so every such client must be governed by an enhanced path.",
+)
+@click.option(
     "--routes",
     is_flag=True,
     envvar="KMESH_ROUTES",
@@ -249,6 +260,7 @@ def run(  # noqa: PLR0913 - one argument an option
     cni_socket: Path | None,
     nfd_features: Path | None,
     exempt_node: bool,
+    http_policies: str,
     routes: bool,
     node_waypoint: str,
     overrides: tuple[str, ...],
@@ -296,6 +308,7 @@ def run(  # noqa: PLR0913 - one argument an option
             cni_socket=cni_socket,
             nfd_features=nfd_features,
             exempt_node=exempt_node,
+            http_policies=http_policies,
             state_dir=state_dir.absolute(),
             routes=routes,
             node_waypoint=node_waypoint,

@@ -16,6 +16,7 @@ SERVICES = "/api/v1/services"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 GATEWAYS = "/apis/gateway.networking.k8s.io/v1"
 ROUTES = f"{GATEWAYS}/httproutes"
+POLICIES = "/apis/security.istio.io/v1/authorizationpolicies"
 
 
 class ApiError(KmeshError):

@@ -53,6 +53,9 @@ class Authorization:
         place: this node.
         namespaces: the network namespaces that are guarded while there are policies.
         own_addresses: this node's own, from which health checks come.
+
+    Attributes:
+        requests_are_judged: this node decides also what policies ask of requests.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Authorization:
         namespaces: Callable[[], Iterable[Path]],
         own_addresses: Callable[[], Iterable[IPAddress]] = tuple,
     ) -> None:
+        self.requests_are_judged = False
         self._open = open_kernel
         self._namespaces = namespaces
         self._own_addresses = own_addresses
@@ -275,7 +279,7 @@ class Authorization:
 
     def _describe(self, policy: Policy, hits: int) -> Mapping[str, Any]:
         guarded = self._tables.guarded_by(policy.key)
-        decided, reason = where_decided(policy)
+        decided, reason = where_decided(policy, by_gate=self.requests_are_judged)
         return {
             "name": policy.name,
             "namespace": policy.namespace,
@@ -283,7 +287,7 @@ class Authorization:
             "action": str(policy.action),
             "dry_run": policy.dry_run,
             "decided": decided,
-            "reason": reason if guarded else "guards no workload of this node",
+            "reason": reason if guarded or policy.services else "guards no workload of this node",
             "failed": self._failed.get(policy.key, ""),
             "guards": [str(address) for address in guarded],
             "hits": hits,
@@ -304,17 +308,28 @@ class Authorization:
             self._kernel = None
 
 
-def where_decided(policy: Policy) -> tuple[str, str]:
-    """Where a policy is decided, "kernel", "waypoint" or "kernel, waypoint", and why."""
+def where_decided(policy: Policy, *, by_gate: bool = False) -> tuple[str, str]:
+    """Where a policy is decided, "kernel", "gate", "waypoint" or two of these, and why.
+
+    Args:
+        policy: the policy.
+        by_gate: conditions on requests are decided on this node, where they are known.
+    """
     matches = [match for group in policy.groups for rule in group for match in rule]
-    reasons = []
-    if policy.needs_http:
-        reasons.append("conditions on HTTP are for the waypoint")
+    by_gate = by_gate and policy.rules is not None and not policy.beyond
+    proxy = "gate" if by_gate else "waypoint"
+    reasons = [f"{why}, for the waypoint" for why in policy.beyond]
+    if policy.needs_http or (policy.judges_requests and not reasons):
+        reasons.append(f"conditions on HTTP are for the {proxy}")
     if policy.extensions:
         reasons.append(f"extensions are for the waypoint: {', '.join(policy.extensions)}")
-    place = "kernel, waypoint" if reasons else "kernel"
-    if policy.needs_http and all(match.empty for match in matches):
-        place = "waypoint"
+    place = f"kernel, {proxy}" if reasons else "kernel"
+    if (
+        reasons
+        and (policy.services or all(match.empty for match in matches))
+        and not policy.extensions
+    ):
+        place = proxy
     if policy.unreadable:
         effect = "fail" if policy.action == "ALLOW" else "hold"
         names = ", ".join(policy.unreadable)

@@ -21,6 +21,7 @@ from runtime.model.http import HttpPort, Route, RouteTable, Step, VirtualHost
 from runtime.model.mesh import IPAddress, Protocol, Service, Workload
 from runtime.model.policy import Connection, Policy, decide
 from runtime.plan.client import Client
+from runtime.plan.normalise import normalised_head
 from runtime.plan.planned import Place, Plan, PlannedPort, PlannedRoute
 from runtime.plan.walk import route as walk
 from runtime.tables.http_cases import split
@@ -28,7 +29,10 @@ from runtime.tables.http_numbers import Verdict
 from runtime.tables.http_routes import TableTooLargeError, compile_routes
 
 Json = Mapping[str, Any]
-_LOST = "rbac."  # what of `beyond` begins so is a rule that could not be read
+_LOST = (
+    "rbac.",
+    "authorization polic",
+)  # what of `beyond` begins so is a rule that is not known here
 _NOT_ALL = ("match", "http_filters")
 _ANYWHERE = ip_address("0.0.0.0")  # noqa: S104 - nothing listens there
 
@@ -57,7 +61,7 @@ def authorize(asked: Asked, *, plan: Plan | None, view: View) -> Json:
     """
     planned = plan.port_of(asked.address, asked.port) if plan else None
     http = _http(asked, planned) if planned else None
-    connections = list(_connections(asked, view))
+    connections = list(_connections(asked, view, judged=http is not None))
     verdicts = [http["allowed"]] if http else []
     verdicts += [
         # What a policy asks of requests only the waypoint sees.
@@ -117,10 +121,12 @@ def _http(asked: Asked, planned: PlannedPort) -> Json:
 def _walked(table: RouteTable, port: HttpPort, head: bytes) -> tuple[int | None, list[str]]:
     """The number of the route that a request takes in a table, and why that is not sure."""
     try:
-        compiled = compile_routes(table, merge_slashes=port.merge_slashes)
+        compiled = compile_routes(table, port=port)
     except TableTooLargeError as error:
         raise KmeshError(f"the rules cannot be looked through: {error}") from error
     routed = walk(compiled, head)
+    if routed.verdict in (Verdict.DOT_SEGMENT, Verdict.ESCAPE):
+        routed = walk(compiled, normalised_head(head) or head)
     if routed.verdict is not Verdict.OK:
         return None, [f"such a head is not routed here ({routed.verdict.name.lower()})"]
     if routed.route is None:
@@ -173,8 +179,12 @@ def _route(planned: PlannedPort, taken: PlannedRoute | None) -> Json | None:
     return None
 
 
-def _connections(asked: Asked, view: View) -> Iterator[Json]:
-    """By the policies on connections to the service's workloads, one line for those that are alike."""
+def _connections(asked: Asked, view: View, *, judged: bool) -> Iterator[Json]:
+    """By the policies on connections to the service's workloads, one line for those that are alike.
+
+    Args:
+        judged: what policies ask of requests is judged apart, as far as it is known.
+    """
     policies = list(view.policies.copy().values())
     found: Counter[tuple[bool, str | None, str, str]] = Counter()
     for workload in view.workloads.copy().values():
@@ -183,7 +193,10 @@ def _connections(asked: Asked, view: View) -> Iterator[Json]:
         mine = [one for one in policies if targets and one.applies_to(workload)]
         for target, at in targets:
             decision = decide(mine, _connection(asked, at, target, mine))
-            http = ", ".join(sorted(one.key for one in mine if one.needs_http))
+            unknown = (
+                one.key for one in mine if one.judges_requests and not (judged and _is_told(one))
+            )
+            http = ", ".join(sorted(unknown))
             found[decision.allowed, decision.policy, decision.reason, http] += 1
     for (allowed, policy, reason, http), count in sorted(found.items(), key=repr):
         yield {
@@ -193,6 +206,11 @@ def _connections(asked: Asked, view: View) -> Iterator[Json]:
             "reason": reason,
             "http_policies": http.split(", ") if http else [],
         }
+
+
+def _is_told(policy: Policy) -> bool:
+    """All that it asks of requests is known."""
+    return policy.dry_run or (policy.rules is not None and not policy.beyond)
 
 
 def _targets(workload: Workload, asked: Asked) -> Iterator[tuple[int, IPAddress]]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from runtime.control.authorization import Authorization
 from runtime.control.view import View
 from runtime.errors import KmeshError
 from runtime.kernel.apply import ApplyError
+from runtime.model.policy_opened import opened
 from runtime.source.update import Source, Update
 from runtime.tables.ops import Contents, Op
 from runtime.tables.place import Whereabouts
@@ -60,6 +62,7 @@ class Controller:
 
     Attributes:
         routes: takes the routes, where the path has any use for them; used here alone.
+        opens: clients' nodes are taken to have judged requests.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Controller:
         whereabouts: Whereabouts | None = None,
     ) -> None:
         self._source = source
+        self.opens = False
         self.routes: Routes | None = None
         self._authorization = authorization
         self._tables = tables
@@ -131,7 +135,9 @@ class Controller:
 
     async def _take(self, update: Update) -> None:
         self._report_rejections(update)
-        with collector_paused(when=update.complete):
+        if self.opens and update.policies:
+            update = replace(update, policies=tuple(map(opened, update.policies)))
+        with collector_paused(when=update.complete or update.http is not None):
             if update != Update():
                 self._view.take(update)
                 _log.debug("update %d: %s", self._view.updates, _size(update))

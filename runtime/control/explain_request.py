@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from runtime.control.policy_names import named
 from runtime.errors import KmeshError
 from runtime.kernel.http_tables import HttpTables
 from runtime.model.mesh import IPAddress
+from runtime.plan.normalise import normalised_head
 from runtime.plan.walk import Content, Routed, route
 from runtime.tables.enhanced_layout import FrontendKey, HttpPort, RouteKey, RouteStat
 from runtime.tables.enhanced_layout import Route as Row
@@ -157,6 +158,9 @@ def _walk(
     if grammar is None or graph is None:
         return None
     routed = route(Content(grammar, graph), question.head)
+    if routed.verdict in (Verdict.DOT_SEGMENT, Verdict.ESCAPE):  # the gate rewrites it
+        question = replace(question, head=normalised_head(question.head) or question.head)
+        routed = route(Content(grammar, graph), question.head)
     answer: dict[str, Any] = {
         "address": str(question.address),
         "port": question.port,

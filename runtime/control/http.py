@@ -92,7 +92,7 @@ class HttpControl:
         if update.policies or update.removed_policies:
             return True
         workloads = bool(update.workloads or update.removed_workloads)
-        return workloads and any(policy.needs_http for policy in view.policies.values())
+        return workloads and any(policy.judges_requests for policy in view.policies.values())
 
     def _bring(self, http: HttpPicture, places: Mapping[Where, PlannedPort]) -> Mapping[str, str]:
         failed: dict[str, str] = {}

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Route tables into the kernel, one after the other, and the ports that follow them.
+"""Route tables into the kernel, many at a time, and the ports that follow them.
+
+Each time the kernel takes tables it waits for what runs there. So tables are made first, then all are shown at
+once, then ports are pointed at them. Only what does not go in this way goes one by one.
 
 A port that has routes is never left without an element: its connections would go to any endpoint, past all
 routes. Where its table does not go in, it keeps the one that it has; where it has none, it is shut.
@@ -7,9 +10,8 @@ routes. Where its table does not go in, it keeps the one that it has; where it h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from runtime.control.http_standing import PortKey, Standing, Standings, standing_of
 from runtime.errors import KmeshError
@@ -20,7 +22,6 @@ from runtime.plan.planned import PlannedPort
 from runtime.tables.http_routes import TableTooLargeError
 
 Where = tuple[IPAddress, int]
-_T = TypeVar("_T")
 _SWEEPS = 16  # in one go: each looks at all that is there
 _NAMED = 3  # ports in one line
 
@@ -34,6 +35,35 @@ class Held:
     by_gate: frozenset[str]  # clusters among whose endpoints the kernel cannot choose
     written: Written
     standing: Standing
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A table on its way into the kernel.
+
+    Attributes:
+        held: what is there of it, until `made` is.
+        why: it did not go in.
+        trouble: why something else stands for it: it cannot be expressed.
+    """
+
+    key: PortKey
+    planned: PlannedPort
+    table: KernelTable
+    by_gate: frozenset[str]
+    held: Held | None
+    made: Written | None = None
+    why: str = ""
+    trouble: str = ""
+
+    def now(self) -> Held | None:
+        """What is in the kernel."""
+        if self.made is None:
+            return self.held
+        standing = standing_of(
+            self.table.table, self.made, trouble=self.trouble, shut=bool(self.trouble)
+        )
+        return Held(self.planned, self.table, self.by_gate, self.made, standing)
 
 
 class TableWriter:
@@ -99,51 +129,100 @@ class TableWriter:
         self._kept = set()
         self.without_waypoint = set()
         standings: dict[PortKey, Standing] = {}
+        begun: list[_Begun] = []
+
+        def settle() -> None:
+            """In this order: all that is shown is pointed at before anything is swept to make room."""
+            self._show(begun)
+            for one in sorted(begun, key=lambda one: bool(one.why)):
+                standings[one.key] = self._settle(one, at[one.key], failed)
+            begun.clear()
+
         for key, table in tables.items():
             planned = list(at[key].values())[-1]
-            held, why = before.get(key), ""
-            choosing = table.clusters.intersection(by_gate)
-            if held and not self._ports.is_there(held.written) and self._leads(at[key], held):
-                held = None  # it was swept, as no port followed it
-            if held is None or held.table is not table or held.by_gate != choosing:
-                made, why = self._write(planned, table, choosing)
-                held = made or held
-            if held is not None:
-                self.held[key] = held
-            closed = self._point(key, at[key], held, why, failed)
-            standings[key] = _standing(held, why, closed, of=len(at[key]))
-            if standings[key].trouble:
-                failed[f"route table {planned.port.table}"] = standings[key].trouble
-            self.is_behind |= bool(why)
-        self.standings = standings
+            begun.append(
+                self._begin(
+                    key,
+                    planned,
+                    table,
+                    table.clusters.intersection(by_gate),
+                    before.get(key),
+                    at[key],
+                )
+            )
+            if self._ports.must_show:
+                settle()
+        settle()
+        self.standings = {key: standings[key] for key in tables}
         self._ports.keep_ports(self._kept)
         self._ports.sweep()
 
-    def _write(
-        self, planned: PlannedPort, table: KernelTable, by_gate: frozenset[str]
-    ) -> tuple[Held | None, str]:
-        """The table in the kernel; or None and why it is not there."""
-        try:
+    def _begin(
+        self,
+        key: PortKey,
+        planned: PlannedPort,
+        table: KernelTable,
+        by_gate: frozenset[str],
+        held: Held | None,
+        wheres: Collection[Where],
+    ) -> _Begun:
+        """Prepare a table, if it is another than the one that is held."""
+        if held and not self._ports.is_there(held.written) and self._leads(wheres, held):
+            held = None  # it was swept, as no port followed it
+        one = _Begun(key, planned, table, by_gate, held)
+        if held is None or held.table is not table or held.by_gate != by_gate:
             try:
-                written, trouble = self._put(table, by_gate), ""
-            except TableTooLargeError as error:
-                table = unroutable(planned, str(error))
-                trouble = f"{error}: all of it is the waypoint's"
-                written = self._put(table, by_gate)
-            standing = standing_of(table.table, written, trouble=trouble, shut=bool(trouble))
-            return Held(planned, table, by_gate, written, standing), ""
+                self._bring_in(one, self._ports.prepare)
+            except KmeshError as error:
+                one.why = str(error)
+        return one
+
+    @staticmethod
+    def _bring_in(one: _Begun, bring: Callable[..., Written]) -> None:
+        """A table, or what stands for it where it cannot be expressed."""
+        try:
+            one.made = bring(one.table.table, governs=one.table.port, gate_chooses=one.by_gate)
+        except TableTooLargeError as error:
+            one.table = unroutable(one.planned, str(error))
+            one.trouble = f"{error}: all of it is the waypoint's"
+            one.made = bring(one.table.table, governs=one.table.port, gate_chooses=one.by_gate)
+
+    def _show(self, begun: Sequence[_Begun]) -> None:
+        made = [(one, one.made) for one in begun if one.made is not None]
+        if not made:
+            return
+        shown = self._ports.show([written for _, written in made])
+        for (one, _), result in zip(made, shown, strict=True):
+            if isinstance(result, KmeshError):
+                one.made, one.why = None, str(result)
+            else:
+                one.made = result
+
+    def _settle(self, one: _Begun, wheres: Collection[Where], failed: dict[str, str]) -> Standing:
+        """Have ports follow a table, which gets another chance if it did not go in with the others."""
+        if one.why:
+            self._try_alone(one)
+        held = one.now()
+        if held is not None:
+            self.held[one.key] = held
+        closed = self._point(one.key, wheres, held, one.why, failed)
+        standing = _standing(held, one.why, closed, of=len(wheres))
+        if standing.trouble:
+            failed[f"route table {one.planned.port.table}"] = standing.trouble
+        self.is_behind |= bool(one.why)
+        return standing
+
+    def _try_alone(self, one: _Begun) -> None:
+        try:
+            self._with_room(lambda: self._bring_in(one, self._ports.write))
+            one.why = ""
         except KmeshError as error:
-            return None, str(error)
+            one.made, one.why = None, str(error)
 
-    def _put(self, table: KernelTable, by_gate: frozenset[str]) -> Written:
-        return self._with_room(
-            lambda: self._ports.write(table.table, governs=table.port, gate_chooses=by_gate)
-        )
-
-    def _with_room(self, action: Callable[[], _T]) -> _T:
+    def _with_room(self, action: Callable[[], None]) -> None:
         """Do something, and again when something was removed that nobody needs any more."""
         try:
-            return action()
+            action()
         except KmeshError:
             if not (self._has_pointed and self._sweeps_left):
                 raise
@@ -152,7 +231,7 @@ class TableWriter:
             # Every table that is needed has its ports already, or kept those that they had.
             self._ports.keep_ports(self._wanted)
             self._ports.sweep(in_haste=True)
-            return action()
+            action()
 
     def _leads(self, wheres: Collection[Where], held: Held) -> bool:
         """Whether a port is to follow a table, and not led to a waypoint as a whole."""

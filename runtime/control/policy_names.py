@@ -3,25 +3,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from runtime.model.http import PrincipalIs, SourceIn, TextKind
+from runtime.plan.words import policy_words
 from runtime.tables.http_authorization import Decision, Sender
 from runtime.tables.http_clients import Ruling, Verdict
-
-# istio/istio pilot/pkg/security/authz/builder: policyName()
-_ISTIO = re.compile(r"ns\[(.*?)\]-policy\[(.*?)\]-rule\[(\d+)\]")
 
 
 def policy_name(name: str) -> Mapping[str, Any]:
     """A policy of Envoy's: its `name` there, the `policy` that it is of, and which `rule`, from 0 on."""
-    found = _ISTIO.fullmatch(name)
-    if found is None:
-        return {"name": name, "policy": name, "rule": None}
-    namespace, policy, rule = found.groups()
-    return {"name": name, "policy": f"{namespace}/{policy}", "rule": int(rule)}
+    policy, rule = policy_words(name)
+    return {"name": name, "policy": policy, "rule": rule}
 
 
 def named(ruling: Ruling) -> Mapping[str, Any]:

@@ -30,6 +30,8 @@ _OURS = (
     "node-waypoint",
     "gate.sock",
     "gate.maps",
+    "gate.sock.next",
+    "gate.sock.maps",
     "gate.log",
 )
 _CAREFULLY = os.O_CLOEXEC | os.O_NOFOLLOW  # never through a link that somebody laid there

@@ -10,6 +10,7 @@
  *	ejected		"ok" and who outlier detection has out, each a word (govern.c)
  *	hand-over MAPS heads	everything goes to who asks (handover.c); MAPS: whose maps it has;
  *		heads: it takes the starts of heads too, which versions before did not
+ *	succeed		the gate beside which this one was started hands over to it; "ok"
  *	stop		"ok", and the end
  */
 #define _GNU_SOURCE
@@ -136,6 +137,16 @@ static void set_waypoint(int fd, const char *path)
 		answer(fd, "error the path is too long for a Unix socket");
 }
 
+static void succeed(int fd)
+{
+	const char *error = handover_succeed();
+
+	if (error)
+		answer(fd, "error %s", error);
+	else
+		answer(fd, "ok");
+}
+
 static void obey(struct caller *caller, char *command, int descriptor)
 {
 	static const char waypoint[] = "waypoint unix:";
@@ -166,6 +177,8 @@ static void obey(struct caller *caller, char *command, int descriptor)
 		control_stop_listening();
 		handover_begin(fd, maps == maps_identity(), !strcmp(takes, "heads"));
 		loop_free_later(caller);
+	} else if (!strcmp(command, "succeed")) {
+		succeed(fd);
 	} else if (!strcmp(command, "stop")) {
 		answer(fd, "ok");
 		loop_remove(&caller->watch);
@@ -267,6 +280,14 @@ void control_stop_listening(void)
 	if (listener.fd >= 0)
 		loop_remove(&listener);
 	listens_at[0] = 0;
+}
+
+bool control_move(const char *path)
+{
+	if (strlen(path) >= sizeof(listens_at) || rename(listens_at, path))
+		return false;
+	strcpy(listens_at, path);
+	return true;
 }
 
 void control_end(void)

@@ -334,7 +334,7 @@ static inline bool route_is_relayed(const struct route *route)
 	return route->kind == ROUTE_WAYPOINT || route->kind == ROUTE_TUNNEL;
 }
 
-void route_request(struct session *session, const char *head, size_t length, uint32_t at,
+void route_request(struct session *session, char *head, size_t length, uint32_t at,
 		   struct route *route);
 bool route_again(struct route *route); /* another endpoint of the same cluster */
 bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint);

@@ -8,8 +8,16 @@
  * Until one has gone over the kernel takes nothing more of it: the next gate lets the kernel take
  * again, and does not know it yet.
  *
+ * Both gates serve meanwhile. The old one waits for the next one only until that knows all but the
+ * clients: then it hands over as many of them as are taken, and the others when there is room.
+ *
  * Where the next gate's maps are others, as after a change of their layout, only listeners go: the
  * connections of before belong to the maps of before, and come to their end in the old gate.
+ *
+ * There a connection that the programs of before sent is nobody's whom they did not tell of it. So
+ * the next gate is started beside the old one, with listeners of its own. Programs turn over while
+ * both serve; then the old one hands over, and by when it has settled all that were sent to it are
+ * accepted.
  */
 #define _GNU_SOURCE
 #include "govern.h"
@@ -29,6 +37,7 @@
 
 #define SETTLE_MS 200 /* until no program is at work that has not seen that it may not */
 #define LETTERS	  3
+#define ROUND	  64 /* connections that go over, or come, before others have their turn */
 
 /* Gates of other versions know these numbers: a new one comes last, and they leave it unread. */
 enum letter_kind {
@@ -58,13 +67,16 @@ struct letter {
 };
 
 bool handing_over;
-static int successor = -1;
+static struct watch successor = {.fd = -1};
+static uint32_t next_slot; /* whose connection has not been offered since there was room */
 static uint64_t began;
 static bool settled;
 static bool all_goes;
 static bool heads_go;
 static char heads[KMESH_HTTP_HEAD_MAX];
 static struct watch predecessor = {.fd = -1};
+static struct watch elder = {.fd = -1}; /* of other maps */
+static const char *awaited;
 
 static bool post_with(const struct letter *letter, const int *descriptors, int count, char *in)
 {
@@ -83,7 +95,7 @@ static bool post_with(const struct letter *letter, const int *descriptors, int c
 		extra->cmsg_len = CMSG_LEN(sizeof(int) * count);
 		memcpy(CMSG_DATA(extra), descriptors, sizeof(int) * count);
 	}
-	return sendmsg(successor, &message, MSG_NOSIGNAL) == sizeof(*letter) + letter->in;
+	return sendmsg(successor.fd, &message, MSG_NOSIGNAL) == sizeof(*letter) + letter->in;
 }
 
 static bool post(const struct letter *letter, const int *descriptors, int count)
@@ -147,6 +159,13 @@ static bool can_go(const struct session *session)
 	       (!in || (heads_go && in <= sizeof(heads)));
 }
 
+static void wait_for_room(uint32_t slot)
+{
+	if (slot < next_slot)
+		next_slot = slot;
+	loop_set(&successor, EPOLLOUT);
+}
+
 bool handover_offer(struct session *session)
 {
 	struct letter letter = {.kind = LETTER_SESSION,
@@ -161,11 +180,35 @@ bool handover_offer(struct session *session)
 	letter.session.cookie = session->cookie;
 	letter.session.service_port = session->service_port;
 	memcpy(letter.session.service, session->service, sizeof(session->service));
-	waypoint_drop(session); /* it has no request, and the next gate dials its own */
-	if (!post_with(&letter, &session->watch.fd, 1, session->in.data + session->in.start))
+	if (!post_with(&letter, &session->watch.fd, 1, session->in.data + session->in.start)) {
+		if (errno == EAGAIN)
+			wait_for_room(session->slot);
 		return false;
+	}
+	waypoint_drop(session); /* it has no request, and the next gate dials its own */
 	session_forget(session);
 	return true;
+}
+
+/* The next gate takes letters: those who wait for that go, a few at a time. */
+static void offer_more(struct watch *watch, uint32_t events)
+{
+	uint32_t slot = next_slot, offered = 0;
+
+	if (events & (EPOLLHUP | EPOLLERR)) { /* it has ended: they stay */
+		loop_set(watch, 0);
+		return;
+	}
+	next_slot = KMESH_SLOTS;
+	for (; slot < KMESH_SLOTS && offered < ROUND && next_slot > slot; slot++)
+		if (sessions[slot] && can_go(sessions[slot])) {
+			offered++;
+			handover_offer(sessions[slot]);
+		}
+	if (slot < next_slot)
+		next_slot = slot;
+	if (next_slot == KMESH_SLOTS)
+		loop_set(watch, 0);
 }
 
 /* The listeners are the next one's now, also when it says nothing for a while. */
@@ -173,7 +216,8 @@ void handover_begin(int fd, bool same_maps, bool takes_heads)
 {
 	struct timeval patience = {.tv_sec = 5};
 
-	successor = fd;
+	successor.fd = fd;
+	successor.ready = offer_more;
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK); /* what does not fit at once waits */
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	handing_over = true;
@@ -182,6 +226,14 @@ void handover_begin(int fd, bool same_maps, bool takes_heads)
 	began = loop_now;
 	settings_shared->paused = 1;
 	say("handing over: %u connections", session_count);
+}
+
+/* From here on clients go over while both gates serve. */
+static void begin_with_clients(void)
+{
+	fcntl(successor.fd, F_SETFL, fcntl(successor.fd, F_GETFL) | O_NONBLOCK);
+	next_slot = 0;
+	loop_set(&successor, EPOLLOUT);
 }
 
 static void hand_over_the_rest(void)
@@ -200,13 +252,11 @@ static void hand_over_the_rest(void)
 		if (all_goes && upstreams[id] && upstream_is_idle(upstreams[id]) &&
 		    !upstreams[id]->owner && !upstreams[id]->pool->space->closing)
 			post_upstream(upstreams[id]);
-	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++) {
-		if (!sessions[slot])
-			continue;
-		slots_shared[slot].open = 0;
-		handover_offer(sessions[slot]);
-	}
+	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++)
+		if (sessions[slot])
+			slots_shared[slot].open = 0;
 	post(&end, NULL, 0);
+	begin_with_clients();
 }
 
 /* With the clients gone they are nobody's, as those that were recalled: their numbers are free. */
@@ -230,7 +280,7 @@ void handover_tick(void)
 	}
 }
 
-static ssize_t read_letter(int fd, struct letter *letter, int *descriptors, int *count)
+static ssize_t read_letter(int fd, struct letter *letter, int *descriptors, int *count, int flags)
 {
 	char room[CMSG_SPACE(sizeof(int) * LETTERS)];
 	struct iovec parts[] = {{.iov_base = letter, .iov_len = sizeof(*letter)},
@@ -239,7 +289,7 @@ static ssize_t read_letter(int fd, struct letter *letter, int *descriptors, int 
 				 .msg_iovlen = 2,
 				 .msg_control = room,
 				 .msg_controllen = sizeof(room)};
-	ssize_t got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+	ssize_t got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | flags);
 	struct cmsghdr *extra = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
 
 	*count = 0;
@@ -293,7 +343,8 @@ static bool adopt(const struct letter *letter, const int *descriptors, int count
 
 	switch (letter->kind) {
 	case LETTER_SPACE:
-		if (count != 1 + letter->has_ip4 + letter->has_ip6)
+		/* Beside the other gate it listens there itself. */
+		if (count != 1 + letter->has_ip4 + letter->has_ip6 || space)
 			return false;
 		adopt_space(letter, descriptors, count);
 		return true;
@@ -325,17 +376,24 @@ static void adopt_or_close(const struct letter *letter, const int *descriptors, 
 		close(descriptors[i]);
 }
 
-/* Connections that were in use when the others came. */
+/* Clients' connections, as nothing is under way on them. */
 static void more_letters(struct watch *watch, uint32_t events)
 {
 	int descriptors[LETTERS], count;
 	struct letter letter;
+	ssize_t got;
 
 	(void)events;
-	if (read_letter(watch->fd, &letter, descriptors, &count) <= 0)
-		loop_remove(watch);
-	else
+	for (int i = 0; i < ROUND; i++) {
+		got = read_letter(watch->fd, &letter, descriptors, &count, MSG_DONTWAIT);
+		if (got < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (got <= 0) {
+			loop_remove(watch);
+			return;
+		}
 		adopt_or_close(&letter, descriptors, count);
+	}
 }
 
 bool handover_take(const char *path)
@@ -353,7 +411,7 @@ bool handover_take(const char *path)
 		close(fd);
 		return false;
 	}
-	while (read_letter(fd, &letter, descriptors, &count) > 0 && letter.kind != LETTER_END)
+	while (read_letter(fd, &letter, descriptors, &count, 0) > 0 && letter.kind != LETTER_END)
 		adopt_or_close(&letter, descriptors, count);
 	pools_forget_unknown();
 	settings_shared->paused = 0;
@@ -364,4 +422,36 @@ bool handover_take(const char *path)
 	predecessor = (struct watch){.fd = fd, .ready = more_letters};
 	loop_add(&predecessor, EPOLLIN);
 	return true;
+}
+
+void handover_wait(const char *path)
+{
+	awaited = path;
+}
+
+/* Whoever calls there finds a gate at each moment. */
+const char *handover_succeed(void)
+{
+	char command[32];
+	int fd, length;
+
+	if (!awaited)
+		return "it was not started beside another";
+	fd = control_call(awaited);
+	if (!control_move(awaited)) {
+		if (fd >= 0)
+			close(fd);
+		return strerror(errno);
+	}
+	awaited = NULL;
+	length = snprintf(command, sizeof(command), "hand-over %u heads", maps_identity());
+	if (fd < 0 || send(fd, command, length, MSG_NOSIGNAL) != length) {
+		say("the gate before this one has ended without handing over");
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+	elder = (struct watch){.fd = fd, .ready = more_letters};
+	loop_add(&elder, EPOLLIN);
+	return NULL;
 }

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* kmesh-gate PINS SOCKET: see gate.h. A gate that runs at the socket hands over to this one. */
+/*
+ * kmesh-gate PINS SOCKET [BESIDE]: see gate.h. A gate that runs at the socket hands over to this
+ * one; with BESIDE, where this one listens till then, not before it is told (handover_succeed()).
+ */
 #include "gate.h"
 #include "govern.h"
 #include "handover.h"
@@ -72,10 +75,11 @@ static bool start_anew(void)
 
 int main(int count, char **arguments)
 {
+	const char *listens_at;
 	bool is_first;
 
-	if (count != 3) {
-		fprintf(stderr, "usage: kmesh-gate PINS SOCKET\n");
+	if (count != 3 && count != 4) {
+		fprintf(stderr, "usage: kmesh-gate PINS SOCKET [BESIDE]\n");
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);
@@ -84,19 +88,22 @@ int main(int count, char **arguments)
 	have_many_descriptors();
 	loop_init();
 	log_path(arguments[2]);
+	listens_at = arguments[count - 1];
+	if (count == 4)
+		handover_wait(arguments[2]);
 	if (maps_open(arguments[1]) || alone_open(arguments[1]) || enrolled_open(arguments[1]) ||
 	    stat_open() || clock_open() || underway_open(arguments[1]))
 		return 1;
 	is_first = !settings_shared->prepared;
 	if (is_first && !start_anew())
 		return 1;
-	if (!handover_take(arguments[2]) && !is_first) {
+	if (!handover_take(listens_at) && !is_first) {
 		say("the gate before this one has ended without handing over: what it counted and "
 		    "whom it had ejected is forgotten");
 		if (!start_anew())
 			return 1;
 	}
-	if (control_listen(arguments[2]))
+	if (control_listen(listens_at))
 		return 1;
 	puts("ready");
 	fflush(stdout);

@@ -3,7 +3,9 @@
 #include "answers.h"
 #include "gate.h"
 #include "govern.h"
+#include "head.h"
 #include "maps.h"
+#include "normalise.h"
 #include "waypoint.h"
 #include "stat.h"
 #include <kmesh/balance.h>
@@ -460,7 +462,27 @@ static const char *why_waypoint(const struct kmesh_http_port *port, const struct
 	return is_good ? text : NO_WAYPOINT;
 }
 
-static void decide(struct session *session, const struct kmesh_http_port *port, const char *head,
+/* As it stands, and where Envoy would rewrite its path, so rewritten. */
+static int match_normalised(const struct kmesh_http_port *port, char *head, size_t length,
+			    struct kmesh_http_head *parsed, struct kmesh_http_outcome *outcome)
+{
+	int verdict = match_old_too(port, head, length, parsed, outcome);
+
+	if (verdict != KMESH_HTTP_DOT_SEGMENT && verdict != KMESH_HTTP_ESCAPE)
+		return verdict;
+	switch (head_judge(head, length)) {
+	case HEAD_MORE:
+		return length < KMESH_HTTP_HEAD_MAX ? KMESH_HTTP_INCOMPLETE : KMESH_HTTP_TOO_LONG;
+	case HEAD_PLAIN:
+		if (normalise(head, length))
+			return match_old_too(port, head, length, parsed, outcome);
+		return verdict;
+	default:
+		return verdict;
+	}
+}
+
+static void decide(struct session *session, const struct kmesh_http_port *port, char *head,
 		   size_t length, uint32_t at, struct route *route)
 {
 	struct kmesh_http_outcome outcome;
@@ -475,7 +497,7 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 		stop(route, ROUTE_REFUSE, 503, "there is no room for the service's routes");
 		return;
 	}
-	verdict = match_old_too(port, head, length, &parsed, &outcome);
+	verdict = match_normalised(port, head, length, &parsed, &outcome);
 	if (verdict) {
 		if (verdict != KMESH_HTTP_INCOMPLETE)
 			stat_verdict(verdict);
@@ -517,7 +539,7 @@ static void decide(struct session *session, const struct kmesh_http_port *port, 
 	}
 }
 
-void route_request(struct session *session, const char *head, size_t length, uint32_t at,
+void route_request(struct session *session, char *head, size_t length, uint32_t at,
 		   struct route *route)
 {
 	struct kmesh_http_port port;

@@ -91,7 +91,7 @@ static bool is_http(const char *data, size_t length)
 }
 
 /* The bytes at the front of the stream; returns how many are done with. */
-static size_t take(struct session *session, const char *data, size_t length)
+static size_t take(struct session *session, char *data, size_t length)
 {
 	if (!session->exchange) {
 		struct route route = {};

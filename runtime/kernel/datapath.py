@@ -7,7 +7,7 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,6 +54,9 @@ class DataPath:
         self._must_turn_over = False
         # Tables of another layout go on serving until `turn_over`: more than `apply` brings must be there.
         self.waits = False
+        # What is to be there before traffic turns over, and what follows; kept from turning over by an error.
+        self.before_turn_over: Callable[[], None] = _nothing
+        self.after_turn_over: Callable[[], None] = _nothing
         self.was_serving = False  # before this process opened it
         self.fionread_is_right = True  # on the enhanced path, of clients
 
@@ -112,7 +115,8 @@ class DataPath:
             raise
         self._links.prune()
         self._must_turn_over = True
-        if adopts or not self._links.scopes():
+        # With others beside ours a daemon was killed before it had turned over: ours may not be full.
+        if (adopts and not self._other_tables()) or not self._links.scopes():
             self._turn_over()
         else:
             self._inherit_namespaces()
@@ -177,6 +181,7 @@ class DataPath:
         """Put this version's programs in place of those that run, and forget other layouts."""
         if not self._must_turn_over:
             return
+        self.before_turn_over()
         for scope in self._links.scopes():
             self._links.turn_over(scope, self._wanted(scope))
         self._open.take_over_sockets()
@@ -186,6 +191,12 @@ class DataPath:
         for other in self._other_tables():
             remove_pins(other)
         self._must_turn_over = False
+        self.after_turn_over()
+
+    @property
+    def must_turn_over(self) -> bool:
+        """Whether tables of another layout serve still."""
+        return self._must_turn_over
 
     def _wanted(self, scope: Scope) -> list[Program]:
         if scope.kind == GATE:
@@ -319,6 +330,10 @@ class DataPath:
                 if directory.is_dir():
                     directory.rmdir()
         release_bpffs(self._pins)
+
+
+def _nothing() -> None:
+    """Nothing is to be done."""
 
 
 def _of_services(table: BpfMap) -> dict[bytes, bytes]:

@@ -131,6 +131,14 @@ class Gate:
         """Tell the access log of one in so many requests; of none with 0. Kept over hand-over."""
         self._ask(f"access-log {one_in}")
 
+    def succeed(self) -> None:
+        """Started beside another gate, it takes its place, and its socket.
+
+        Raises:
+            GateError: it cannot.
+        """
+        self._ask("succeed")
+
     def stop(self) -> None:
         """End it, and with it every connection that it holds."""
         self._ask("stop")

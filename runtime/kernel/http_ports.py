@@ -6,30 +6,21 @@ Grammars, graphs and tables have digests for numbers and never change; ports sha
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from runtime import log
 from runtime.bpf.lib import BpfError
 from runtime.bpf.maps import BpfMap
-from runtime.kernel.http_inner import INNER, add_inner, keep_inner, keep_sets, put_set
+from runtime.kernel.http_inner import InnerMaps, Sets, keep, show
 from runtime.kernel.http_members import PLAIN, ClusterRows
 from runtime.kernel.http_refused import Refused
+from runtime.kernel.http_routes import RouteRowsMap
 from runtime.kernel.http_stats import RouteStats
 from runtime.model.http import HttpPort as Port
 from runtime.model.http import RouteTable
 from runtime.model.mesh import IPAddress
-from runtime.tables.enhanced_layout import (
-    BucketKey,
-    ClusterKey,
-    Frontend,
-    FrontendKey,
-    HttpPort,
-    Route,
-    RouteKey,
-    SlotKey,
-)
+from runtime.tables.enhanced_layout import ClusterKey, Frontend, FrontendKey, HttpPort, SlotKey
 from runtime.tables.http_answers import ANSWER
 from runtime.tables.http_cases import split
 from runtime.tables.http_clients import Ruling
@@ -54,6 +45,7 @@ from runtime.tables.http_texts import CELL as TEXT_CELL
 _log = log.get("kernel")
 _TCP = 6
 _TO_WAYPOINT = 1  # KMESH_FRONTEND_WAYPOINT
+_MOST_WAITING = 256  # descriptors: a process may have 1,024
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +96,10 @@ class HttpPorts:
         self._there = set(map(_parts, self._ports.values()))
         self._clusters: dict[int, dict[bytes, bytes]] = {}  # slots, by the number of the cluster
         self._installed: dict[int, bytes] = {}
-        self._answers: set[int] = set()  # in use when it was last swept
+        self._used_answers: set[int] = set()  # when it was last swept
+        self._sets, self._rings = Sets(maps), InnerMaps(maps["http_rings"])
+        self._texts, self._answers = InnerMaps(maps["http_texts"]), InnerMaps(maps["http_answers"])
+        self._routes = RouteRowsMap(maps)
         self._rows = ClusterRows(maps)
         self._refused = Refused(maps["frontends"])
         self._adopt_clusters()
@@ -192,16 +187,14 @@ class HttpPorts:
         """Its number; or 0, and why there is none."""
         number = digest(b"ring", ring)
         try:
-            add_inner(self._maps["http_rings"], number, ring, RING_CELL, INNER)
+            self._rings.make(number, ring, RING_CELL)
+            _raise(show([self._rings])[0])
         except BpfError as error:
             return 0, f"{error}; its endpoints are chosen without hashing meanwhile"
         return number, ""
 
     def _sweep_rings(self) -> None:
-        used = self._rows.rings()
-        for other in list(self._maps["http_rings"].keys()):
-            if struct.unpack("=Q", other)[0] not in used:
-                self._maps["http_rings"].delete(other)
+        keep({self._rings: self._rows.rings()})
 
     def set_port(
         self,
@@ -246,6 +239,27 @@ class HttpPorts:
         """Bring a table into the kernel, for ports to be pointed at; the next sweep removes it if none is.
 
         Args:
+            as for `prepare`.
+
+        Raises:
+            TableTooLargeError: it cannot be expressed.
+            BpfError: the kernel refused a part.
+        """
+        shown = self.show([self.prepare(table, governs=governs, gate_chooses=gate_chooses)])[0]
+        if isinstance(shown, BpfError):
+            raise shown
+        return shown
+
+    def prepare(
+        self,
+        table: RouteTable,
+        *,
+        governs: Port | None = None,
+        gate_chooses: Collection[str] = (),
+    ) -> Written:
+        """Make a table; it is there when it has been shown, with others: each time takes a while.
+
+        Args:
             table: the routes; what is `beyond` them is a waypoint's.
             governs: the port's filters (authorization, faults, rate limits), and how it reads paths.
             gate_chooses: clusters whose endpoints the kernel cannot choose: a choice among clusters
@@ -257,8 +271,7 @@ class HttpPorts:
         """
         stats = self.stats.assign(table)
         cases = split(table, governs) if governs else None
-        merge = governs is not None and governs.merge_slashes
-        compiled = compile_routes(cases.table if cases else table, merge_slashes=merge)
+        compiled = compile_routes(cases.table if cases else table, port=governs)
         if cases:
             rows = case_rows(
                 cases, compiled.rough, stats, compiled.slots, gate_chooses=gate_chooses
@@ -268,15 +281,51 @@ class HttpPorts:
                 table, compiled.rough, stats, compiled.slots, gate_chooses=gate_chooses
             )
         self.stats.hold(rows.number, stats)
-        answers = self._write(compiled, rows)
+        answers = self._make(compiled, rows)
         value = HttpPort(compiled.set.grammar, compiled.set.graph, rows.number, 0, answers)
-        self._there.add(_parts(value))
         partly = {
             route: why
             for case, why in compiled.undecided.items()
             if (route := rows.origin[case]) is not None and route not in rows.waypoint
         }
         return Written(value, rows.waypoint, partly, rows.rulings)
+
+    @property
+    def must_show(self) -> bool:
+        """Whether as much is prepared as should wait to be shown."""
+        return sum(one.waiting for one in self._inner) >= _MOST_WAITING
+
+    @property
+    def _inner(self) -> tuple[InnerMaps, ...]:
+        """What tables are made of, beside their rows."""
+        return self._sets.grammars, self._sets.graphs, self._texts, self._answers
+
+    def show(self, tables: Sequence[Written]) -> list[Written | BpfError]:
+        """Have all tables that were prepared be there, in one wait.
+
+        Returns:
+            for each what it became; or why it is not there.
+        """
+        grammars, graphs, texts, answers = show(self._inner)
+        shown: list[Written | BpfError] = []
+        for one in tables:
+            value = one.value
+            missing = (
+                grammars.get(value.grammar) or graphs.get(value.graph) or texts.get(value.table)
+            )
+            if missing:
+                shown.append(missing)
+                continue
+            if value.answers in answers:
+                value = self._without_answers(value, answers[value.answers])
+            self._there.add(_parts(value))
+            shown.append(replace(one, value=value))
+        return shown
+
+    @staticmethod
+    def _without_answers(value: HttpPort, error: BpfError) -> HttpPort:
+        _log.warning("%s; the gate gives these answers, and the kernel none", error)
+        return value._replace(answers=0)
 
     def point(
         self, address: IPAddress | str, port: int, written: Written, *, waypoint: int = 0
@@ -346,17 +395,15 @@ class HttpPorts:
             del self._ports[key]
             self._rulings.pop(key, None)
 
-    def _write(self, compiled: CompiledRoutes, rows: RouteRows) -> int:
+    def _make(self, compiled: CompiledRoutes, rows: RouteRows) -> int:
         """The number of its answers."""
-        keys = b"".join(RouteKey(rows.number, index).pack() for index in range(len(rows.rows)))
-        if keys:
-            self._maps["http_routes"].update_batch(keys, b"".join(rows.rows))
-        put_set(self._maps, compiled)
+        self._routes.write(rows.number, rows.rows, rows.buckets)
+        self._sets.make(compiled)
         if rows.texts:
-            add_inner(self._maps["http_texts"], rows.number, rows.texts, TEXT_CELL, INNER)
+            self._texts.make(rows.number, rows.texts, TEXT_CELL)
         answers = digest(b"answers", rows.answers)
         try:
-            add_inner(self._maps["http_answers"], answers, rows.answers, ANSWER.size, INNER)
+            self._answers.make(answers, rows.answers, ANSWER.size)
         except BpfError as error:
             _log.warning("%s; the gate gives these answers, and the kernel none", error)
             return 0
@@ -369,32 +416,20 @@ class HttpPorts:
             in_haste: soon after another time, for want of room.
         """
         ports = self._ports.values()
-        keep_sets(self._maps, [HttpSet(port.grammar, port.graph) for port in ports])
         tables = {port.table for port in ports}
         self._there &= set(map(_parts, ports))
-        keep_inner(self._maps["http_texts"], tables)
+        kept = self._sets.kept(HttpSet(port.grammar, port.graph) for port in ports)
+        kept[self._texts] = tables
         # A program may be between looking an answer up and giving it: those last in use stay as well.
         answers = {port.answers for port in ports}
         if not in_haste:
-            keep_inner(self._maps["http_answers"], answers | self._answers)
-            self._answers = answers
+            kept[self._answers] = answers | self._used_answers
+            self._used_answers = answers
+        keep(kept)
         self.stats.keep(tables)
-        gone = [
-            key
-            for key, _ in self._maps["http_routes"].items()
-            if RouteKey.unpack(key).table not in tables
-        ]
-        if gone:
-            self._maps["http_routes"].delete_batch(b"".join(gone))
-            self._sweep_buckets()
+        self._routes.keep(tables)
 
-    def _sweep_buckets(self) -> None:
-        """Remove buckets that no route takes tokens from; the gate makes those that are missing."""
-        held = list(self._maps["http_buckets"].keys())
-        if not held:
-            return
-        rows = (Route.unpack(row) for _, row in self._maps["http_routes"].items())
-        used = {row.bucket for row in rows}
-        for key in held:
-            if BucketKey.unpack(key).number not in used:
-                self._maps["http_buckets"].delete(key)
+
+def _raise(failed: Mapping[int, BpfError]) -> None:
+    for error in failed.values():
+        raise error

@@ -31,6 +31,8 @@ class Config:
         telemetry: follow connections, for metrics and the access log.
         responses: auto, gate, kernel: which way responses go home on the enhanced path.
         exempt_node: let this node's own addresses pass policies, as health checks come from there.
+        http_policies: strict, or clients: connections that ALLOW policies with conditions on HTTP may let in are
+            taken to be judged by their clients' nodes.
         locality: region/zone/subzone of this node, as far as known.
         cluster: enrol this node's pods, and tell the cluster what was found out about the node.
         nfd_features: features.d of Node Feature Discovery; None to write nothing there.
@@ -59,6 +61,7 @@ class Config:
     cni_socket: Path | None = None
     nfd_features: Path | None = None
     exempt_node: bool = True
+    http_policies: str = "strict"
     state_dir: Path = STATE_DIR
     routes: bool = False
     node_waypoint: str = "off"

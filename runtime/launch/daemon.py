@@ -256,10 +256,14 @@ class Daemon(Instance):
             authorization=self._authorization,
             whereabouts=self._whereabouts,
         )
+        controller.opens = self._config.http_policies == "clients"
         self._view.on_update = self._telemetry.learn
         if self._http:
+            self._http.waypoint = lambda: self._node_waypoint.announced
             path.waits = True  # for its routes: without them services would be balanced past them
             gate = self._http.socket
+            if self._authorization:
+                self._authorization.requests_are_judged = True
             controller.routes = routes_of(
                 path,
                 gate=gate,

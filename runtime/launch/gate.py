@@ -43,6 +43,11 @@ class GatePlace:
     log: Path
     cgroup: Path
 
+    @property
+    def beside(self) -> Path:
+        """The control socket of one that runs beside another until it succeeds that."""
+        return self.socket.with_name(f"{self.socket.name}.next")
+
     @classmethod
     def at(cls, rundir: Path, program: Path) -> GatePlace:
         """The usual one, below the daemon's run directory."""
@@ -92,21 +97,39 @@ def ensure_gate(path: DataPath, place: GatePlace) -> int:
     """
     place.cgroup.mkdir(exist_ok=True)
     path.enroll_gate(place.cgroup)
+    _settle_beside(path, place)
     pid = running(place)
-    if pid is not None and _is_current(pid, place.program) and _has_maps(place, path):
+    if pid is not None and _is_current(pid, place.program) and _has_maps(place.socket, path):
         return pid
     return start_gate(path, place)
 
 
-def _note(place: GatePlace) -> Path:
-    return place.socket.with_suffix(".maps")
+def _note(socket: Path) -> Path:
+    return socket.with_suffix(".maps")
 
 
-def _has_maps(place: GatePlace, path: DataPath) -> bool:
+def _has_maps(socket: Path, path: DataPath) -> bool:
     """Whether the gate that runs was started with the maps that are in force."""
     with suppress(OSError):
-        return _note(place).read_text(encoding="utf-8") == str(path.tables)
+        return _note(socket).read_text(encoding="utf-8") == str(path.tables)
     return False
+
+
+def _settle_beside(path: DataPath, place: GatePlace) -> None:
+    """A daemon was killed that had started a gate beside another: it takes its place if people are sent to it."""
+    with suppress(GateError):
+        if _has_maps(place.beside, path):
+            succeed(place)
+        else:
+            with Gate(place.beside) as gate:
+                gate.stop()
+
+
+def other_maps_run(path: DataPath, place: GatePlace) -> int | None:
+    """The process id of a gate that serves by the maps of another layout, which are in force still."""
+    if not path.must_turn_over or _has_maps(place.socket, path):
+        return None
+    return running(place)
 
 
 def start_gate(path: DataPath, place: GatePlace) -> int:
@@ -115,9 +138,38 @@ def start_gate(path: DataPath, place: GatePlace) -> int:
     Raises:
         KmeshError: it ended, or was not ready in time.
     """
+    pid = _start(path, place)
+    _note(place.socket).write_text(str(path.tables), encoding="utf-8")
+    return pid
+
+
+def start_beside(path: DataPath, place: GatePlace) -> int:
+    """Start a gate beside one that has other maps; each serves who is sent to it, until `succeed`.
+
+    Raises:
+        KmeshError: it ended, or was not ready in time.
+    """
+    path.enroll_gate(place.cgroup)
+    pid = _start(path, place, str(place.beside))
+    _note(place.beside).write_text(str(path.tables), encoding="utf-8")
+    return pid
+
+
+def succeed(place: GatePlace) -> None:
+    """Nobody is sent to the other any more: what it still has comes to its end there.
+
+    Raises:
+        GateError: the gate beside it does not take its place.
+    """
+    with Gate(place.beside) as gate:
+        gate.succeed()
+    _note(place.beside).rename(_note(place.socket))
+
+
+def _start(path: DataPath, place: GatePlace, *more: str) -> int:
     with place.log.open("ab") as log:
         process = subprocess.Popen(
-            [str(place.program), str(path.tables), str(place.socket)],
+            [str(place.program), str(path.tables), str(place.socket), *more],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -132,7 +184,6 @@ def start_gate(path: DataPath, place: GatePlace) -> int:
             process.kill()
             process.wait()
             raise
-    _note(place).write_text(str(path.tables), encoding="utf-8")
     return process.pid
 
 
@@ -177,8 +228,9 @@ def end_gate(place: GatePlace, *, seconds: float = 10) -> bool:
         for each in left:
             _reap(int(each))
         time.sleep(0.01)
-    for file in (_note(place), place.socket, Path(f"{place.socket}.log")):
-        file.unlink(missing_ok=True)
+    for socket in (place.socket, place.beside):
+        for file in (_note(socket), socket, Path(f"{socket}.log")):
+            file.unlink(missing_ok=True)
     with suppress(OSError):
         place.cgroup.rmdir()
     return pid is not None or bool(left)
@@ -197,4 +249,7 @@ def _in_cgroup(place: GatePlace) -> list[str]:
         return []
 
 
-__all__ = ["GatePlace", "end_gate", "ensure_gate", "running", "start_gate", "stop_gate"]
+__all__ = [
+    "GatePlace", "end_gate", "ensure_gate", "other_maps_run", "running", "start_beside", "start_gate", "stop_gate",
+    "succeed",
+]  # fmt: skip

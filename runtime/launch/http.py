@@ -13,7 +13,16 @@ from runtime import log
 from runtime.errors import KmeshError
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.gate import Gate
-from runtime.launch.gate import GatePlace, end_gate, ensure_gate, running, stop_gate
+from runtime.launch.gate import (
+    GatePlace,
+    end_gate,
+    ensure_gate,
+    other_maps_run,
+    running,
+    start_beside,
+    stop_gate,
+    succeed,
+)
 from runtime.launch.namespaces import OWN, CookieOf, by_inode
 
 _LOOK_SECONDS = 1.0
@@ -47,7 +56,9 @@ class Http:
         self._namespaces = namespaces
         self._lock = threading.Lock()
         self._spaces: dict[int, int] = {}  # cookies by inode
+        self._beside: dict[int, int] = {}  # those of a gate that is to be ours
         self._pid = 0
+        self.waypoint: Callable[[], Path | None] = lambda: None  # of the node
         self.restarts = 0
         self._trouble = ""
 
@@ -63,9 +74,34 @@ class Http:
             KmeshError: it does not start.
         """
         with self._lock:
-            self._pid = ensure_gate(self._path, self._place)
+            other = other_maps_run(self._path, self._place)
+            self._path.before_turn_over = self._stand_beside if other else _nothing
+            self._path.after_turn_over = self._succeed if other else _nothing
+            # That one knows who is sent to it, until this version's tables serve.
+            self._pid = other or ensure_gate(self._path, self._place)
             self._spaces.clear()
         self.follow([OWN])
+
+    def _stand_beside(self) -> None:
+        """Have this version's gate listen wherever the other does, before anybody is sent to it.
+
+        Raises:
+            KmeshError: it does not start.
+        """
+        wanted = by_inode((OWN, *self._namespaces()))
+        with self._lock:
+            self._pid, self._beside = start_beside(self._path, self._place), {}
+            with Gate(self._place.beside) as gate:
+                gate.set_waypoint(self.waypoint() or "")
+                failed = self._listen(gate, wanted, self._beside)
+        for each in failed:  # it is tried again soon
+            _log.error("%s", each)
+
+    def _succeed(self) -> None:
+        with self._lock:
+            succeed(self._place)
+            self._spaces = self._beside
+            self._path.before_turn_over = self._path.after_turn_over = _nothing
 
     def follow(self, namespaces: Iterable[Path] | None = None) -> None:
         """Have the gate listen in the network namespaces of managed processes, and in no others.
@@ -82,23 +118,30 @@ class Http:
             new = {inode: path for inode, path in wanted.items() if inode not in self._spaces}
             if not (gone or new):
                 return
-            failed: list[str] = []
             with Gate(self._place.socket) as gate:
                 for inode in gone:
                     gate.drop_space(self._spaces.pop(inode))
-                for inode, path in new.items():
-                    self._add(gate, inode, path, failed)
+                failed = self._listen(gate, new, self._spaces)
         if failed:
             raise KmeshError("; ".join(failed))
 
-    def _add(self, gate: Gate, inode: int, path: Path, failed: list[str]) -> None:
+    def _listen(self, gate: Gate, wanted: Mapping[int, Path], spaces: dict[int, int]) -> list[str]:
+        """Add namespaces to a gate; where it cannot listen, and why."""
+        failed: list[str] = []
+        for inode, path in wanted.items():
+            self._add(gate, spaces, inode, path, failed)
+        return failed
+
+    def _add(
+        self, gate: Gate, spaces: dict[int, int], inode: int, path: Path, failed: list[str]
+    ) -> None:
         try:
             cookie = self._cookie_of(path)
         except (KmeshError, OSError):
             return  # it has just gone
         try:
             gate.add_space(cookie, path)
-            self._spaces[inode] = cookie
+            spaces[inode] = cookie
         except KmeshError as error:
             failed.append(f"network namespace {cookie}: {error}")
 
@@ -165,6 +208,10 @@ class Http:
         """End the gate, and what goes by it. Idempotent."""
         stop_gate(self._path, self._place)
         self._place.log.unlink(missing_ok=True)
+
+
+def _nothing() -> None:
+    """Nothing is to be done."""
 
 
 def clear(run_dir: Path) -> list[str]:

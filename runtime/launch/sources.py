@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
+from runtime import log
+from runtime.cluster.api import Api
 from runtime.errors import KmeshError
 from runtime.model.mesh import IPAddress
 from runtime.source.istiod.node import Node
@@ -33,6 +35,7 @@ class Found:
     network: str | None = None
 
 
+_log = log.get("launch")
 _PLAINTEXT_PORT = "15010"  # Istiod's, without identity; 15012 is TLS
 
 
@@ -111,4 +114,26 @@ def _open_istiod(node: Node, address: str, *, plain: bool, http: bool, on_demand
     if address:
         credentials = Credentials(root=None, token=None) if plain else Credentials()
         config = replace(config, address=address, credentials=credentials)
-    return IstiodMesh(config, http=http)
+    source = IstiodMesh(config, http=http)
+    api = _api_beside()
+    if api is None:
+        return source
+    from runtime.source.policy_objects import WithPolicyObjects
+
+    made: Source = WithPolicyObjects(source, api)
+    return made
+
+
+def _api_beside() -> Api | None:
+    """The API server of this pod's cluster, or of the kubeconfig that is named; None where neither is told."""
+    if "KUBERNETES_SERVICE_HOST" not in os.environ and "KUBECONFIG" not in os.environ:
+        return None
+    from runtime.cluster.client import Cluster
+
+    try:
+        return (
+            Cluster.inside() if "KUBERNETES_SERVICE_HOST" in os.environ else Cluster.by_kubeconfig()
+        )
+    except KmeshError as error:
+        _log.warning("AuthorizationPolicies: %s; policies are as Istiod tells them", error)
+        return None

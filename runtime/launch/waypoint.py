@@ -53,6 +53,7 @@ class WaypointPart:
         self._gate: Path | None = None
         self._ended = threading.Event()
         self._told = ""  # what became of telling the gate
+        self.announced: Path | None = None  # to the gate
         if wanted != OFF:
             self._reason = self._judge(source)
 
@@ -112,6 +113,7 @@ class WaypointPart:
     def _announce(self, path: Path | None) -> None:
         """Tell the gate where the waypoint is; None: nowhere. Said again and again, as gates come and go."""
         assert self._gate is not None
+        self.announced = path
         try:
             with Gate(self._gate) as gate:
                 gate.set_waypoint(path or "")

@@ -203,7 +203,8 @@ class Route:
     """One route. What is None here is as the port's filters say (see `HttpPort`).
 
     `tells` names the filters that it configures. What of the match cannot be expressed is left out
-    of it, and told in `beyond`: so the match takes too many requests, never too few.
+    of it, and told in `beyond`: so the match takes too many requests, never too few. `guards` are the
+    rules of those whom it leads to: requests must pass them after all that filters do.
     """
 
     name: str = ""
@@ -212,6 +213,7 @@ class Route:
     abort: Abort | None = None
     rate_limit: RateLimit | None = None
     rbac: tuple[Rbac, ...] | None = None
+    guards: tuple[Rbac, ...] = ()
     tells: frozenset[str] = frozenset()
     beyond: tuple[str, ...] = ()
 

@@ -138,6 +138,11 @@ class RbacPolicy:
     permissions: tuple[Condition, ...]
     principals: tuple[Condition, ...]
 
+    @property
+    def asks_request(self) -> bool:
+        """Something is asked of the request, not of its connection alone."""
+        return any(map(_asks_request, (*self.permissions, *self.principals)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rbac:
@@ -145,3 +150,13 @@ class Rbac:
 
     action: Action
     policies: tuple[RbacPolicy, ...] = ()
+
+
+def _asks_request(condition: Condition) -> bool:
+    match condition:
+        case AllOf(parts) | AnyOf(parts):
+            return any(map(_asks_request, parts))
+        case Not(inner):
+            return _asks_request(inner)
+        case _:
+            return isinstance(condition, HeaderMatch | PathIs)

@@ -102,7 +102,10 @@ class ServicePort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A named set of workloads behind addresses and ports; `key` is its resource name."""
+    """A named set of workloads behind addresses and ports; `key` is its resource name.
+
+    `selector` has labels that all of its workloads have.
+    """
 
     name: str
     namespace: str
@@ -115,6 +118,7 @@ class Service:
     ip_families: str = "AUTOMATIC"
     canonical: bool = True
     visibility: str = "PUBLIC"
+    selector: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
@@ -134,7 +138,7 @@ class Workload:
 
     `services` maps a service's key to the ports on which this workload serves it. `proxy_port` is
     where it takes connections that begin with a PROXY protocol header, 0 where that is not said.
-    `network_gateway` is how other networks reach it.
+    `network_gateway` is how other networks reach it. With `all_labels` it has no others than `labels`.
     """
 
     uid: str
@@ -160,3 +164,5 @@ class Workload:
     workload_name: str = ""
     workload_type: str = "POD"
     authorization_policies: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    all_labels: bool = False

@@ -19,11 +19,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from runtime.model.mesh import IPAddress, Workload
 
+if TYPE_CHECKING:  # they are made of what is here
+    from runtime.model.http_rules import RbacPolicy
+
 IPNetwork = IPv4Network | IPv6Network
+Labels = tuple[tuple[str, str], ...]
 _T = TypeVar("_T")
 
 
@@ -33,11 +37,15 @@ class Action(StrEnum):
 
 
 class PolicyScope(StrEnum):
-    """To which workloads a policy applies: all, those of its namespace, those that name it."""
+    """To which workloads a policy applies: all, those of its namespace, those that name it or that it selects.
+
+    One for services applies to requests to them, and to no workload.
+    """
 
     GLOBAL = "GLOBAL"
     NAMESPACE = "NAMESPACE"
     WORKLOAD_SELECTOR = "WORKLOAD_SELECTOR"
+    SERVICE = "SERVICE"
 
 
 class StringKind(StrEnum):
@@ -158,6 +166,15 @@ class Policy:
     """An authorization policy; `key` is its resource name.
 
     With `dry_run` it decides nothing: what it would have decided is reported.
+
+    Attributes:
+        rules: what its author asks of requests, connections included; None where that is not known.
+        beyond: what of it cannot be decided here, in words; then requests that it guards are the waypoint's.
+        selector: labels of the workloads that it applies to, where its author's word is known.
+        everywhere: it selects workloads in every namespace.
+        services: keys of those whose requests it is for.
+        written: what its author's rules ask of connections; in place of what they ask of requests stands a match
+            without fields.
     """
 
     name: str
@@ -167,6 +184,12 @@ class Policy:
     groups: tuple[Group, ...] = ()
     dry_run: bool = False
     extensions: tuple[str, ...] = ()
+    rules: tuple[RbacPolicy, ...] | None = None
+    beyond: tuple[str, ...] = ()
+    selector: Labels = ()
+    everywhere: bool = False
+    services: tuple[str, ...] = ()
+    written: tuple[Group, ...] = ()
 
     @property
     def key(self) -> str:
@@ -176,6 +199,13 @@ class Policy:
     def needs_http(self) -> bool:
         """Part of it cannot be decided at L4 and is the waypoint's."""
         return any(match.empty for match in self._all_matches())
+
+    @property
+    def judges_requests(self) -> bool:
+        """Whom it lets in cannot be told from the connection alone, or not here."""
+        if self.needs_http or self.beyond or self.services:
+            return True
+        return any(rule.asks_request for rule in self.rules or ())
 
     @property
     def unreadable(self) -> tuple[str, ...]:
@@ -203,7 +233,29 @@ class Policy:
             case PolicyScope.NAMESPACE:
                 return workload.namespace == self.namespace
             case PolicyScope.WORKLOAD_SELECTOR:
-                return self.key in workload.authorization_policies
+                return self.key in workload.authorization_policies or self._may_select(workload)
+            case PolicyScope.SERVICE:
+                return False
+
+    def _may_select(self, workload: Workload) -> bool:
+        """Whether it selects a workload, as far as that can be told: in doubt it does."""
+        if not self.selector or not (self.everywhere or workload.namespace == self.namespace):
+            return False
+        labels = dict(workload.labels)
+        found = [labels.get(name) for name, _ in self.selector]
+        missing = None in found and workload.all_labels
+        return not missing and all(
+            each in (None, value) for each, (_, value) in zip(found, self.selector, strict=True)
+        )
+
+    def is_doubtful(self, workload: Workload) -> bool:
+        """It applies to a workload because it cannot be told that it does not."""
+        if self.scope is not PolicyScope.WORKLOAD_SELECTOR or workload.all_labels:
+            return False
+        named = self.key in workload.authorization_policies
+        labels = {name for name, _ in workload.labels}
+        unknown = any(name not in labels for name, _ in self.selector)
+        return not named and unknown and self._may_select(workload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 
 from runtime.model.http import Balancer, Cluster, Endpoints, HttpEndpoint
 from runtime.model.http_picture import HttpPicture
-from runtime.model.mesh import IPAddress, Workload
+from runtime.model.mesh import Workload
 from runtime.model.policy import Policy
 from runtime.plan.ability import Ability, Feature
+from runtime.plan.guards import Guards, Rules
 from runtime.tables.http_govern import has_localities, has_priorities, is_bounded
 
 _HASHING = (Balancer.RING_HASH, Balancer.MAGLEV)
@@ -36,8 +37,8 @@ class ClusterJudge:
         self._http = http
         self._ability = ability
         self._found: dict[str, tuple[str, ...]] = {}
-        over_http = [each for each in policies.values() if each.needs_http and not each.dry_run]
-        self._guards = _guards(workloads, over_http)
+        self._guards = Guards(workloads, policies)
+        self._rules: dict[str, Rules] = {}
 
     def reasons(self, name: str) -> tuple[str, ...]:
         """Why requests to a cluster are the waypoint's; empty where they are not."""
@@ -80,23 +81,23 @@ class ClusterJudge:
             transport = _transport(cluster, each)
             if transport:
                 yield f"cluster {cluster.name}: transport_socket_matches {transport}: not plaintext"
-            for key in self._guards.get(each.address, ()):
-                # Of these nothing is known but that they are there: see `Policy.needs_http`.
-                yield f"authorization policy {key}: it has conditions on HTTP, which the workload API does not tell"
+        yield from self._guarded(cluster, endpoints)
 
+    def _guarded(self, cluster: Cluster, endpoints: Endpoints) -> Iterator[str]:
+        """Why what guards the endpoints cannot be decided before one is chosen."""
+        found = {self._guards.of(each.address, each.port) for each in endpoints.endpoints}
+        reasons = dict.fromkeys(why for _, whys in found for why in whys)
+        yield from sorted(reasons)
+        rules = {one for one, _ in found}
+        if len(rules) > 1 and not reasons:
+            yield f"authorization policies: they differ among the endpoints of cluster {cluster.name}"
+        if len(rules) == 1 and not reasons:
+            (self._rules[cluster.name],) = rules
 
-def _guards(
-    workloads: Mapping[str, Workload], policies: list[Policy]
-) -> dict[IPAddress, tuple[str, ...]]:
-    """The policies with conditions on HTTP that guard each address, by key."""
-    found: dict[IPAddress, tuple[str, ...]] = {}
-    if not policies:
-        return found
-    for workload in workloads.values():
-        keys = tuple(sorted(each.key for each in policies if each.applies_to(workload)))
-        if keys:
-            found.update(dict.fromkeys(workload.addresses, keys))
-    return found
+    def guards(self, name: str) -> Rules:
+        """The rules that guard each endpoint of a cluster; none where there is a reason against it."""
+        self.reasons(name)
+        return self._rules.get(name, ())
 
 
 def _transport(cluster: Cluster, endpoint: HttpEndpoint) -> str:

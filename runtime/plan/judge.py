@@ -26,7 +26,7 @@ from runtime.tables.http_authorization import BeyondError
 from runtime.tables.http_cases import check_ruling
 from runtime.tables.http_clients import asks_identity, rulings
 from runtime.tables.http_conditions import Name, recognised
-from runtime.tables.http_effects import effects
+from runtime.tables.http_effects import ordered_effects
 from runtime.tables.http_texts import why_no_body, why_no_redirect
 
 _ANY_PATH = PathMatch(PathKind.PREFIX, "")
@@ -78,13 +78,23 @@ class RouteJudge:
         self._ability = ability
         self._names = Slots(ability.limits.names)
 
-    def judge(self, route: Route) -> tuple[RouteMatch, tuple[str, ...]]:
-        """What a route is recognised by, and why it cannot run in the kernel."""
+    def judge(self, route: Route) -> tuple[Route, RouteMatch, tuple[str, ...]]:
+        """A route with the rules of whom it leads to, what it is recognised by, and why it cannot run in the kernel."""
         match, over = self._recognise(route.match)
         reasons = [*route.beyond, *self._always, *over]
+        guards, differ = self._guards(route.action)
+        route = replace(route, guards=guards) if guards else route
         reasons += self._effects(route)
         reasons += self._action(route.action)
-        return match, tuple(dict.fromkeys(reasons))
+        return route, match, tuple(dict.fromkeys((*reasons, *differ)))
+
+    def _guards(self, action: Action) -> tuple[tuple[Rbac, ...], tuple[str, ...]]:
+        """The rules that guard all endpoints of an action, and why there are none, where they differ."""
+        weighted = action.clusters if isinstance(action, Forward) else ()
+        found = {self._clusters.guards(each.name) for each in weighted if each.weight}
+        if len(found) > 1:
+            return (), ("authorization policies: they differ among the clusters of the route",)
+        return (found.pop() if found else ()), ()
 
     def _action(self, action: Action) -> Iterator[str]:
         match action:
@@ -121,7 +131,10 @@ class RouteJudge:
 
     def _effects(self, route: Route) -> Iterator[str]:
         """What the filters of the port do to requests on this route."""
-        abort, limit, rbac = effects(route, self._port)
+        found = ordered_effects(route, self._port)
+        abort, limit, rbac = found.abort, found.limit, found.rules
+        if found.beyond:
+            yield found.beyond
         if abort is not None:
             yield from self._lacks(Feature.ABORT)
             for header in abort.headers:
@@ -131,11 +144,13 @@ class RouteJudge:
             yield from self._lacks(Feature.RATE_LIMIT)
         if rbac:
             yield from self._lacks(Feature.RBAC)
-            yield from self._authorization(rbac, acts=(abort is not None, limit is not None))
+            acts = (abort is not None, limit is not None)
+            yield from self._authorization(rbac, found.steps, acts=acts)
 
-    def _authorization(self, rules: tuple[Rbac, ...], *, acts: tuple[bool, bool]) -> Iterator[str]:
+    def _authorization(
+        self, rules: tuple[Rbac, ...], steps: tuple[Step, ...], *, acts: tuple[bool, bool]
+    ) -> Iterator[str]:
         """Why what the rules say cannot be told here; `acts`: there is a fault, there is a rate limit."""
-        steps = self._port.steps
         before = steps[: steps.index(Step.RBAC)]
         acts_before = any(
             step in before and acting

@@ -12,6 +12,7 @@ from runtime.model.mesh import Service, Workload
 from runtime.model.policy import Policy
 from runtime.plan.ability import Ability
 from runtime.plan.aliases import aliases, short_names
+from runtime.plan.attached import Attached
 from runtime.plan.clusters import ClusterJudge
 from runtime.plan.judge import RouteJudge
 from runtime.plan.planned import Place, Plan, PlannedHost, PlannedPort, PlannedRoute
@@ -32,14 +33,21 @@ def make_plan(
         ability: what the path can do here.
         services: by key; their short names are hosts too.
         workloads: by uid; whose the endpoints are.
-        policies: by key; those with conditions on HTTP send requests to the waypoint.
+        policies: by key; they guard workloads and services, by rules where these are known.
     """
     clusters = ClusterJudge(
         http, workloads=workloads or {}, policies=policies or {}, ability=ability
     )
     names = short_names((services or {}).values())
+    attached = Attached(services or {}, policies or {})
     ports = {
-        where: _port(port, http.table_of(port), names, clusters=clusters, ability=ability)
+        where: _port(
+            attached.guarded(port, table := http.table_of(port)),
+            table,
+            names,
+            clusters=clusters,
+            ability=ability,
+        )
         for where, port in http.ports().items()
     }
     return Plan(
@@ -89,11 +97,11 @@ def _too_many(table: RouteTable, ability: Ability) -> tuple[str, ...]:
 def _host(host: VirtualHost, judge: RouteJudge, *, room: int, serves: bool) -> PlannedHost:
     routes = []
     for index, route in enumerate(host.routes):
-        match, reasons = judge.judge(route)
+        guarded, match, reasons = judge.judge(route)
         if index >= room:
             reasons = (*reasons, "routes: more on this port than fit")
         place = Place.WAYPOINT if reasons or not serves else Place.KERNEL
-        routes.append(PlannedRoute(route=route, match=match, reasons=reasons, place=place))
+        routes.append(PlannedRoute(route=guarded, match=match, reasons=reasons, place=place))
     return PlannedHost(
         name=host.name,
         domains=host.domains,

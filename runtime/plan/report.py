@@ -8,7 +8,8 @@ from typing import Any
 
 from runtime.model.mesh import Protocol, Service
 from runtime.plan.planned import Place, Plan, PlannedHost, PlannedPort, PlannedRoute, host_for
-from runtime.plan.words import action_words, match_words
+from runtime.plan.words import action_words, match_words, policy_words
+from runtime.tables.http_effects import ordered_effects
 
 Row = Mapping[str, Any]
 
@@ -43,7 +44,7 @@ def _port(plan: Plan, service: Service, number: int, planned: PlannedPort) -> It
         yield about | _missing(plan, planned)
         return
     for index, route in enumerate(host.routes):
-        yield about | _route(plan, host, index, route)
+        yield about | _route(plan, planned, host, index, route)
 
 
 def _missing(plan: Plan, planned: PlannedPort) -> dict[str, Any]:
@@ -56,12 +57,16 @@ def _missing(plan: Plan, planned: PlannedPort) -> dict[str, Any]:
         "action": "answer 404",
         "place": str(planned.missing),
         "able": not planned.reasons,
+        "policies": [],
         "why": _why(plan, planned.reasons),
     }
 
 
-def _route(plan: Plan, host: PlannedHost, index: int, planned: PlannedRoute) -> dict[str, Any]:
+def _route(
+    plan: Plan, port: PlannedPort, host: PlannedHost, index: int, planned: PlannedRoute
+) -> dict[str, Any]:
     route = planned.route
+    guards = ordered_effects(route, port.port).rules
     return {
         "virtual_host": host.name,
         "domains": list(host.domains),
@@ -71,6 +76,7 @@ def _route(plan: Plan, host: PlannedHost, index: int, planned: PlannedRoute) -> 
         "action": action_words(route.action),
         "place": str(planned.place),
         "able": not planned.reasons,
+        "policies": sorted({policy_words(one.name)[0] for rbac in guards for one in rbac.policies}),
         "why": _why(plan, planned.reasons),
     }
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 from runtime.model.http import (
     Action,
     DirectResponse,
@@ -93,3 +95,16 @@ def _target(redirect: Redirect) -> str:
     path = redirect.path or (f"{redirect.prefix}…" if redirect.prefix is not None else "")
     base = f"{scheme}://{host or '…'}" if scheme else host
     return f"{base}{port}{path}" or "the same"
+
+
+# istio/istio pilot/pkg/security/authz/builder: policyName()
+_ISTIO = re.compile(r"ns\[(.*?)\]-policy\[(.*?)\]-rule\[(\d+)\]")
+
+
+def policy_words(name: str) -> tuple[str, int | None]:
+    """The policy that an Envoy's is of, as its author knows it, and which rule of it, from 0 on."""
+    found = _ISTIO.fullmatch(name)
+    if found is None:
+        return name, None
+    namespace, policy, rule = found.groups()
+    return f"{namespace}/{policy}", int(rule)

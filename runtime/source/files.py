@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Resources = Mapping[str, Mapping[str, bytes]]
 Follower = Callable[[Resources], object]
-_JOINED = ("Service", "EndpointSlice")
+_JOINED = ("Service", "EndpointSlice", "Pod")
 _SETTLE_MS = 50  # a file that is being written is left alone for so long
 _RESCAN_MS = 2000  # for file systems, and links out of the directory, that announce no change
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What files say beyond Services and slices: HTTPRoutes, and recorded responses of Istiod.
+"""What files say beyond Services and slices: HTTPRoutes, policies, and recorded responses of Istiod.
 
 Made when the first of them is seen: a directory without any costs nothing of it. Where both a
 manifest and a recording tell of a service or workload, the manifest decides.
@@ -16,7 +16,10 @@ from runtime.model.mesh import Service, Workload
 from runtime.model.policy import Policy
 from runtime.source.gateway_picture import ROUTE, RoutePicture
 from runtime.source.kubernetes_join import Changes, Identity, Join
+from runtime.source.policy_picture import PolicyPicture
 from runtime.source.recorded import HTTP, POLICIES, SERVICES, WORKLOADS
+
+_POLICY = "AuthorizationPolicy"
 
 
 class Beyond:
@@ -29,13 +32,14 @@ class Beyond:
     def __init__(self, join: Join) -> None:
         self._join = join
         self._routes = RoutePicture()
+        self._policies = PolicyPicture(alone=True)
         self._recorded: defaultdict[str, dict[str, Any]] = defaultdict(dict)
 
     def take(self, objects: Mapping[Identity, Any], changes: Changes) -> dict[str, Policy | None]:
         """Take objects that are new, changed, or gone (None), and what changed of manifests.
 
         Args:
-            objects: HTTPRoutes and recorded resources.
+            objects: HTTPRoutes, policies and recorded resources.
             changes: of services and workloads; what recordings tell is added here.
 
         Returns:
@@ -43,16 +47,18 @@ class Beyond:
         """
         policies: dict[str, Policy | None] = {}
         for identity, state in objects.items():
-            kind, _, name = identity
+            kind, namespace, name = identity
             if kind == ROUTE:
                 self._routes.put(identity, state)
+            elif kind == _POLICY:
+                policies |= self._policies.write(f"{namespace}/{name}", state)
+            elif kind == POLICIES:
+                policies |= self._policies.tell(name, state)
             elif state is None:
                 self._recorded[kind].pop(name, None)
             else:
                 self._recorded[kind][name] = state
-            if kind == POLICIES:
-                policies[name] = state
-            elif kind == SERVICES and name not in self._join.services:
+            if kind == SERVICES and name not in self._join.services:
                 changes.services[name] = state
             elif kind == WORKLOADS and name not in self._join.workloads:
                 changes.workloads[name] = state
@@ -73,7 +79,10 @@ class Beyond:
         workloads: dict[str, Workload] = self._recorded[WORKLOADS] | self._join.workloads
         recorded = {kind: self._recorded[kind] for kind in HTTP.values()}
         return self._routes.change(
-            services=services, workloads=workloads.values(), recorded=recorded
+            services=services,
+            workloads=workloads.values(),
+            policies=self._policies.policies.values(),
+            recorded=recorded,
         )
 
     def names(self, identity: Identity) -> list[str]:
@@ -81,5 +90,7 @@ class Beyond:
         kind, namespace, name = identity
         if kind == ROUTE:
             return [f"{ROUTE} {namespace}/{name}"]
+        if kind == _POLICY:
+            return [f"{namespace}/{name}"]
         label = {"clusters": "cluster ", "listeners": "listener ", "tables": "route table "}
         return [label.get(kind, "endpoints " if kind == "endpoints" else "") + name]

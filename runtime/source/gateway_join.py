@@ -4,12 +4,13 @@
 A service port that a route is for becomes an HTTP port at each of the service's addresses, with a table of
 one virtual host. Rules of all routes for it are put into the order of the Gateway API: the most
 exact match first. A request that no rule matches is answered 404; one whose rule has nowhere to go, 500.
+A port without routes whose requests policies judge gets one, which leads to the service itself.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from runtime.model.http import (
@@ -24,6 +25,7 @@ from runtime.model.http import (
     HttpPort,
     Listener,
     PathKind,
+    PathMatch,
     Route,
     RouteMatch,
     RouteTable,
@@ -31,9 +33,10 @@ from runtime.model.http import (
     WeightedCluster,
 )
 from runtime.model.http_picture import HttpChange, HttpPicture
-from runtime.model.mesh import AppProtocol, Protocol, Service, Workload
+from runtime.model.mesh import AppProtocol, IPAddress, Protocol, Service, Workload
 from runtime.source.gateway_route import GatewayRoute, GatewayRule
 
+_ALL_PATHS = PathMatch(PathKind.PREFIX, "")
 _NOWHERE = DirectResponse(500)
 _NOT_HTTP = (AppProtocol.TCP, AppProtocol.TLS)
 _BEYOND = {
@@ -53,7 +56,9 @@ def join_routes(
     routes: Iterable[GatewayRoute],
     *,
     services: Mapping[str, Service],
-    workloads: Iterable[Workload],
+    workloads: Collection[Workload],
+    guarded: Collection[str] = (),
+    covered: Collection[tuple[IPAddress | None, int]] = (),
 ) -> HttpPicture:
     """The HTTP that the routes tell, whole.
 
@@ -61,8 +66,13 @@ def join_routes(
         routes: all there are.
         services: all there are, by key.
         workloads: all there are.
+        guarded: keys of services whose requests are judged by policies.
+        covered: addresses (None for all) and ports whose routes are told elsewhere.
     """
-    return _Joined(list(routes), services, workloads).picture()
+    joined = _Joined(list(routes), services, workloads, is_needed=bool(guarded))
+    for key in sorted(guarded):
+        joined.lead_to_itself(services[key], covered)
+    return joined.picture()
 
 
 def change_between(before: HttpPicture, after: HttpPicture) -> HttpChange | None:
@@ -91,6 +101,8 @@ class _Joined:
         routes: list[GatewayRoute],
         services: Mapping[str, Service],
         workloads: Iterable[Workload],
+        *,
+        is_needed: bool,
     ) -> None:
         self._services = services
         self._rules: defaultdict[tuple[str, int], list[tuple[Any, Route]]] = defaultdict(list)
@@ -98,7 +110,7 @@ class _Joined:
         self._serving: defaultdict[str, list[Workload]] = defaultdict(list)
         for route in routes:
             self._attach(route)
-        for workload in workloads if routes else ():
+        for workload in workloads if routes or is_needed else ():
             for key in workload.services:
                 self._serving[key].append(workload)
 
@@ -118,6 +130,18 @@ class _Joined:
             endpoints={name: self._endpoints(each) for name, each in self._clusters.items()},
             known=True,
         )
+
+    def lead_to_itself(
+        self, service: Service, covered: Collection[tuple[IPAddress | None, int]]
+    ) -> None:
+        """Give each port of a service that may be HTTP, and that no route is for, one of its own."""
+        for port in self._ports(service.key, 0):
+            at = {(each.address, port) for each in service.addresses} | {(None, port)}
+            if (service.key, port) in self._rules or at & set(covered):
+                continue
+            action = Forward((WeightedCluster(self._cluster(service.key, port)),))
+            route = Route(name="default", match=RouteMatch(_ALL_PATHS), action=action)
+            self._rules[service.key, port].append(((), route))
 
     def _attach(self, route: GatewayRoute) -> None:
         """Add a route's rules to each port that it is for."""
@@ -208,6 +232,7 @@ class _Joined:
                 port=port,
                 table=name,
                 opaque_cluster=self._cluster(service.key, port),
+                normalize_path=True,  # as Istio's mesh configuration has it unasked
             )
             for each in service.addresses
         )

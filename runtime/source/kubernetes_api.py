@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--source kubernetes`: Services, EndpointSlices and HTTPRoutes straight from the API server, without Istio.
+"""`--source kubernetes`: Services, EndpointSlices, HTTPRoutes and AuthorizationPolicies from the API server, without Istio.
 
 Objects become the model in the very way that they do from files; the watches hand over what changed,
 and an object that cannot be accepted costs only itself: its last good version keeps serving. A cluster
-need not know the Gateway API: its routes are then asked for again, and taken once they are there.
+need not know the Gateway API, or Istio's: these are then asked for again, and taken once they are there.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from runtime import log
-from runtime.cluster.api import ROUTES, SERVICES, SLICES, Api
+from runtime.cluster.api import POLICIES, ROUTES, SERVICES, SLICES, Api
 from runtime.cluster.follow import Changed, Event, Listed, Trouble, follow
+from runtime.model.policy import Policy
 from runtime.source.fields import Field, FieldError
 from runtime.source.kubernetes_join import Changes, Identity, Join
 from runtime.source.kubernetes_service import parse_service
 from runtime.source.kubernetes_slice import parse_slice
-from runtime.source.kubernetes_yaml import parse_http_route
+from runtime.source.kubernetes_yaml import parse_authorization_policy, parse_http_route
 from runtime.source.update import Rejection, Update
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ class _Kind:
 
 
 _ROUTE = _Kind("HTTPRoute", ROUTES, parse_http_route, optional=True)
+_POLICY = _Kind("AuthorizationPolicy", POLICIES, parse_authorization_policy, optional=True)
 _KINDS = (
     _Kind("Service", SERVICES, parse_service),
     _Kind("EndpointSlice", SLICES, parse_slice),
     _ROUTE,
+    _POLICY,
 )
 # Of a kind that has nothing to balance, and no fault of anybody's.
 _PASSED_OVER = ("ExternalName",)
@@ -70,6 +73,7 @@ class State:
     """What all objects say together, and what of it cannot be accepted."""
 
     join: Join = field(default_factory=Join)
+    policies: dict[str, Policy | None] = field(default_factory=dict)  # None: it has just gone
     _routes: RoutePicture | None = None  # from the first picture on
     _there: dict[str, set[Identity]] = field(default_factory=dict)
     _rejected: dict[str, str] = field(default_factory=dict)
@@ -93,15 +97,26 @@ class State:
                 now = None if event.gone else event.object
                 self._put(kind, _identity(kind, event.object), now, objects, rejected)
         routes = {each: objects.pop(each) for each in list(objects) if each[0] == _ROUTE.name}
+        written = {each: objects.pop(each) for each in list(objects) if each[0] == _POLICY.name}
         changes = self.join.apply(objects)
         self._put_routes(routes)
+        policies = {f"{each[1]}/{each[2]}": policy for each, policy in written.items()}
+        self.policies = {**self.policies, **policies}
         if len(self._heard) < len(_KINDS):
             self._rejected = rejected
             return None
-        changed = routes or changes.services or changes.workloads
+        changed = routes or policies or changes.services or changes.workloads
         # The first picture tells of HTTP also where there is none: what was there before it is then gone.
         http = self._http() if changed or not self._complete else None
-        return self._update(changes, rejected, http)
+        return self._with_policies(self._update(changes, rejected, http), policies)
+
+    def _with_policies(self, update: Update, changed: Mapping[str, Policy | None]) -> Update:
+        """An update with the policies that changed, or with all where it is the whole picture."""
+        found = self.policies if update.complete else changed
+        gone = () if update.complete else tuple(key for key, one in changed.items() if one is None)
+        self.policies = {key: one for key, one in self.policies.items() if one is not None}
+        policies = tuple(one for one in found.values() if one is not None)
+        return replace(update, policies=policies, removed_policies=gone) if found else update
 
     def has_heard_of(self, kind: str) -> bool:
         """Whether objects of a kind were listed."""
@@ -121,7 +136,9 @@ class State:
 
     def _http(self) -> HttpChange | None:
         return self._picture().change(
-            services=self.join.services, workloads=self.join.workloads.values()
+            services=self.join.services,
+            workloads=self.join.workloads.values(),
+            policies=[one for one in self.policies.values() if one is not None],
         )
 
     def _put(
@@ -187,6 +204,8 @@ def _is_passed_over(kind: _Kind, document: Mapping[str, Any]) -> bool:
             (ref.get("group"), ref.get("kind")) == ("", "Service")
             for ref in spec.get("parentRefs") or ()
         )
+    if kind is _POLICY:
+        return False
     labels = document["metadata"].get("labels") or {}
     return _SERVICE_LABEL not in labels or document.get("addressType") == "FQDN"
 

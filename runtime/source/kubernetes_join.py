@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from runtime.model.mesh import Locality, Service, ServicePort, Workload
+from runtime.source.kubernetes_pod import Pod
 from runtime.source.kubernetes_service import service_key
 from runtime.source.kubernetes_slice import EndpointSlice, SliceEndpoint, SlicePort
 
 CLUSTER = "Kubernetes"  # the name that Istio gives a cluster that has none
 
 Identity = tuple[str, str, str]  # kind, namespace, name
-Manifest = Service | EndpointSlice
+Manifest = Service | EndpointSlice | Pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Join:
         self.services: dict[str, Service] = {}
         self.workloads: dict[str, Workload] = {}
         self._slices: dict[Identity, EndpointSlice] = {}
+        self._pods: dict[str, Pod] = {}  # by workload
         self._slices_of: defaultdict[str, set[Identity]] = defaultdict(set)
         self._roles: dict[str, dict[str, list[_Role]]] = {}  # service → workload → roles
         self._serves: defaultdict[str, set[str]] = defaultdict(set)  # workload → services
@@ -54,12 +56,16 @@ class Join:
         """Take objects that are new or changed, or None for those that are gone."""
         changes = Changes()
         touched: set[str] = set()
+        told: set[str] = set()  # workloads of which something else is told
         for identity, manifest in objects.items():
             if identity[0] == "Service":
                 touched |= self._put_service(identity, manifest, changes)
+                told |= self._roles.get(service_key(identity[2], identity[1]), {}).keys()
+            elif identity[0] == "Pod":
+                told.add(self._put_pod(identity, manifest))
             else:
                 touched |= self._put_slice(identity, manifest)
-        for uid in sorted(self._assign_roles(touched)):
+        for uid in sorted(self._assign_roles(touched) | told):
             self._put_workload(uid, changes)
         return changes
 
@@ -67,6 +73,8 @@ class Join:
         """The names of the model's services and workloads that an object tells of."""
         if identity[0] == "Service":
             return [service_key(identity[2], identity[1])]
+        if identity[0] == "Pod":
+            return [_pod_uid(identity[1], identity[2])]
         part = self._slices.get(identity)
         return [_uid(part, endpoint) for endpoint in part.endpoints] if part else []
 
@@ -81,6 +89,15 @@ class Join:
         elif self.services.pop(key, None):
             changes.services[key] = None
         return {key}
+
+    def _put_pod(self, identity: Identity, manifest: Manifest | None) -> str:
+        """Store what a pod tells, and name the workload that it is."""
+        uid = _pod_uid(identity[1], identity[2])
+        if isinstance(manifest, Pod):
+            self._pods[uid] = manifest
+        else:
+            self._pods.pop(uid, None)
+        return uid
 
     def _put_slice(self, identity: Identity, manifest: Manifest | None) -> set[str]:
         """Store a slice, and name the services that it belongs or belonged to."""
@@ -134,15 +151,28 @@ class Join:
             if self.workloads.pop(uid, None):
                 changes.workloads[uid] = None
             return
-        made = _workload(uid, roles)
+        made = self._known(_workload(uid, roles), roles)
         if self.workloads.get(uid) != made:
             self.workloads[uid] = changes.workloads[uid] = made
+
+    def _known(self, workload: Workload, services: Iterable[str]) -> Workload:
+        """With its labels: all of them, or without its pod those that its services select by."""
+        pod = self._pods.get(workload.uid)
+        if pod is not None:
+            account = pod.service_account
+            return replace(workload, labels=pod.labels, all_labels=True, service_account=account)
+        found = {label for key in services for label in self.services[key].selector}
+        return replace(workload, labels=tuple(sorted(found))) if found else workload
+
+
+def _pod_uid(namespace: str, name: str) -> str:
+    return f"{CLUSTER}//Pod/{namespace}/{name}"
 
 
 def _uid(part: EndpointSlice, endpoint: SliceEndpoint) -> str:
     """Istio's form: cluster/group/kind/namespace/name."""
     if endpoint.pod:
-        return f"{CLUSTER}//Pod/{part.namespace}/{endpoint.pod}"
+        return _pod_uid(part.namespace, endpoint.pod)
     group = "discovery.k8s.io/EndpointSlice"
     return f"{CLUSTER}/{group}/{part.namespace}/{part.name}/{endpoint.addresses[0]}"
 

@@ -71,7 +71,15 @@ def parse_service(document: Field, *, name: str, namespace: str) -> Service:
         addresses=_addresses(spec),
         ports=_ports(spec.get("ports")),
         load_balancing=_load_balancing(spec),
+        selector=labels_of(spec.get("selector")),
     )
+
+
+def labels_of(field: Field) -> tuple[tuple[str, str], ...]:
+    """Labels, by name."""
+    if field.given and not isinstance(field.value, dict):
+        raise field.error("must be a mapping")
+    return tuple(sorted((str(name), field.label(name).string()) for name in field.value or ()))
 
 
 def _addresses(spec: Field) -> tuple[NetworkAddress, ...]:

@@ -16,6 +16,7 @@ import yaml
 
 from runtime.source.fields import Field, FieldError
 from runtime.source.kubernetes_join import Identity
+from runtime.source.kubernetes_pod import parse_pod
 from runtime.source.kubernetes_service import parse_service
 from runtime.source.kubernetes_slice import parse_slice
 from runtime.source.yaml_document import load_document
@@ -28,15 +29,26 @@ def parse_http_route(document: Field, *, name: str, namespace: str) -> Any:
     return gateway_route.parse_http_route(document, name=name, namespace=namespace)
 
 
+def parse_authorization_policy(document: Field, *, name: str, namespace: str) -> Any:
+    """The same for policies."""
+    from runtime.source import authorization_policy
+
+    return authorization_policy.parse_authorization_policy(document, name=name, namespace=namespace)
+
+
 _PARSERS: dict[str, Callable[..., Any]] = {
     "Service": parse_service,
     "EndpointSlice": parse_slice,
     "HTTPRoute": parse_http_route,
+    "AuthorizationPolicy": parse_authorization_policy,
+    "Pod": parse_pod,
 }
 _VERSIONS = {
     "Service": ("v1",),
     "EndpointSlice": ("discovery.k8s.io/v1",),
     "HTTPRoute": ("gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"),
+    "AuthorizationPolicy": ("security.istio.io/v1", "security.istio.io/v1beta1"),
+    "Pod": ("v1",),
 }
 _IGNORED = frozenset({"Namespace"})
 # "---" at the start of a line is a document's end wherever it stands (YAML 1.2, 9.1.2).

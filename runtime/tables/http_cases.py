@@ -28,7 +28,7 @@ from runtime.model.http import (
 )
 from runtime.tables.http_authorization import BeyondError, Client
 from runtime.tables.http_clients import ByClient, Ruling, rulings
-from runtime.tables.http_effects import effects
+from runtime.tables.http_effects import Effects, effects, ordered_effects
 from runtime.tables.http_rulings import pack_ruling
 
 DENIED = DirectResponse(403, b"RBAC: access denied")
@@ -127,20 +127,21 @@ class _Splitter:
 
     def split(self, route: Route, host: str, index: int) -> Iterator[tuple[Route, Ruling | None]]:
         """The cases of a route, each with what authorization says."""
-        abort, limit, rules = effects(route, self._port)
+        found = ordered_effects(route, self._port)
+        limit = found.limit
         if limit is not None:
             own = limit is route.rate_limit
             limit = replace(limit, bucket=self._bucket(limit, own=own, host=host, index=index))
-        plain = replace(route, abort=None, rate_limit=None, rbac=())
+        plain = replace(route, abort=None, rate_limit=None, rbac=(), guards=())
         if route.beyond:
             yield plain, None
             return
         try:
-            found = list(self._steps(self._port.steps, _State(), abort, limit, rules))
+            states = self._states(found, limit)
         except BeyondError as error:
             yield replace(plain, beyond=(str(error),)), None
             return
-        for one in found:
+        for one in states:
             match = replace(route.match, headers=(*route.match.headers, *one.asked))
             case = replace(
                 plain,
@@ -150,6 +151,11 @@ class _Splitter:
                 rate_limit=one.limit,
             )
             yield case, one.ruling
+
+    def _states(self, found: Effects, limit: RateLimit | None) -> list[_State]:
+        if found.beyond:
+            raise BeyondError(found.beyond)
+        return list(self._steps(found.steps, _State(), found.abort, limit, found.rules))
 
     def _bucket(self, limit: RateLimit, *, own: bool, host: str, index: int) -> str:
         """The name of the bucket: of the port, of a virtual host or of a route, as it was configured."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from runtime.model.http import (
     Forward,
@@ -171,6 +172,7 @@ class Conditions:
         return self.slots[name]
 
 
+@lru_cache(maxsize=20_000)  # most routes of a table that changes are those of before
 def recognised(match: RouteMatch) -> tuple[RouteMatch, tuple[str, ...]]:
     """A match that can be compiled and takes at least the requests of the one given; and why not that.
 

@@ -3,7 +3,8 @@
 
 RFC 9112 without its tolerance: at the first byte that is not plainly right it stops, with a reason.
 What is allowed here has one meaning to everyone: to Envoy, to the endpoint, and to us. A path that
-Envoy would rewrite before it matches it (dot segments, escapes of plain letters) is not allowed.
+Envoy would rewrite before it matches it (dot segments, escapes of plain letters) is not allowed: the
+gate rewrites it first (runtime/gate/normalise.c).
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def _line_end(after: State | int) -> State:
     return state
 
 
-def _request_line(then: State, parameters: Slots, *, merge_slashes: bool) -> State:
+def _request_line(then: State, parameters: Slots, paths: Paths) -> State:
     """The first line: GET /path?query HTTP/1.1, and its end."""
     target, version = State(Verdict.BAD_TARGET), State(Verdict.VERSION)
     start = State(Verdict.BAD_METHOD)
@@ -161,40 +162,45 @@ def _request_line(then: State, parameters: Slots, *, merge_slashes: bool) -> Sta
         at.on([letter], after)
         at = after
     at.on(b"\r", _line_end(then))
-    _path(target, version, _query(version, parameters), merge_slashes=merge_slashes)
+    _path(target, version, _query(version, parameters), paths)
     return start
 
 
-def _path(target: State, version: State, query: State, *, merge_slashes: bool) -> None:
+def _path(target: State, version: State, query: State, paths: Paths) -> None:
     inside, fresh = (
         State(Verdict.BAD_TARGET),
         State(Verdict.BAD_TARGET),
     )  # in a segment, at its start
     dots = [State(Verdict.BAD_TARGET), State(Verdict.BAD_TARGET)]
     target.on(b"/", fresh, first=Place.PATH, last=Place.PATH)
-    escape = _escape(inside)
+    escape = _escape(inside, Verdict.ESCAPE if paths.normalised else Verdict.BAD_TARGET)
     for state in (fresh, *dots, inside):
         state.on(_SEGMENT, inside, last=Place.PATH)
         state.on(b"%", escape, last=Place.PATH)
         state.on(b"/", fresh, last=Place.PATH)
         state.on(b" ", version, first=Place.SPACE)
         state.on(b"?", query)
-    if merge_slashes:
+    if paths.merged:
         fresh.on(b"/", Verdict.BAD_TARGET)
     fresh.on(b".", dots[0], last=Place.PATH)
     dots[0].on(b".", dots[1], last=Place.PATH)
     for state in dots:
-        state.on(b"/ ?", Verdict.DOT_SEGMENT)
+        state.on(b"/ ?", Verdict.DOT_SEGMENT if paths.normalised else Verdict.BAD_TARGET)
+        state.on(b";", Verdict.BAD_TARGET)  # a dot segment to some, to Envoy since 1.40
 
 
-def _escape(then: State) -> State:
-    """%XX, unless a path with it is the same as one without, or might be: those get rewritten."""
-    start = State(Verdict.ESCAPE)
+def _escape(then: State, otherwise: Verdict) -> State:
+    """%XX, unless a path with it is the same as one without: Envoy rewrites those, and the gate.
+
+    %2F, %5C and %25 stay as they are and match as they stand: a port that has them otherwise
+    (`HttpPort.escaped_slashes`) is the waypoint's.
+    """
+    start = State(otherwise)
     for high in _HEX:
-        second = State(Verdict.ESCAPE)
+        second = State(otherwise)
         for low in _HEX:
             byte = int(bytes([high, low]), 16)
-            if (0x20 <= byte < 0x7F and byte not in _UNRESERVED + b"/\\%") or byte >= 0x80:
+            if (0x20 <= byte < 0x7F and byte not in _UNRESERVED) or byte >= 0x80:
                 second.on([low], then, last=Place.PATH)
         if second.steps:
             start.on([high], second, last=Place.PATH)
@@ -354,20 +360,35 @@ def _connection(end: State) -> State:
     return between
 
 
+class Paths(NamedTuple):
+    """What a port does to a path before it is matched.
+
+    Attributes:
+        normalised: what Envoy would rewrite is told by a verdict of its own; else it is refused.
+        merged: two slashes become one: a path with two at once is refused.
+    """
+
+    normalised: bool = True
+    merged: bool = False
+
+
+AS_ISTIO = Paths()  # unless it is told otherwise
+
+
 @lru_cache(maxsize=64)
-def grammar(headers: Slots, parameters: Slots, *, merge_slashes: bool = False) -> bytes:
+def grammar(headers: Slots, parameters: Slots, paths: Paths = AS_ISTIO) -> bytes:
     """The automaton's moves, as struct kmesh_http_grammar has them.
 
     Args:
         headers: lower-case names of headers whose values are noted, and in which place.
         parameters: names of query parameters, likewise.
-        merge_slashes: Envoy would: a path with two at once is refused.
+        paths: how the port has them.
 
     Raises:
         GrammarTooLargeError: it has no room for that many.
     """
     lines, dull = _headers(headers)
-    first = _request_line(lines, parameters, merge_slashes=merge_slashes)
+    first = _request_line(lines, parameters, paths)
     states = _reachable(first)
     rows = Rows(first=STOPS, width=256, limit=MOVES)
     try:

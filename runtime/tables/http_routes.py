@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from runtime.model.http import PathKind, RouteTable, TextKind
+from runtime.model.http import HttpPort, PathKind, RouteTable, TextKind
 from runtime.tables.http_conditions import Conditions, Name, Text, names_of, slots_for
-from runtime.tables.http_grammar import GrammarTooLargeError, grammar
+from runtime.tables.http_grammar import AS_ISTIO, GrammarTooLargeError, Paths, grammar
 from runtime.tables.http_graph import Graph, GraphBuilder, Node
 from runtime.tables.http_layout import HttpSet
 from runtime.tables.http_numbers import ABSENT, DECIDED, END, NO_IDEA
@@ -58,19 +58,20 @@ class CompiledRoutes:
 
 
 def compile_routes(
-    table: RouteTable, *, wanted: Iterable[Name] = (), merge_slashes: bool = False
+    table: RouteTable, *, wanted: Iterable[Name] = (), port: HttpPort | None = None
 ) -> CompiledRoutes:
     """Compile a route table.
 
     Args:
         table: with routes in the order in which they are tried.
         wanted: headers and query parameters whose values are needed besides, for other than routing.
-        merge_slashes: as its port says (HttpPort).
+        port: whose requests these are; None stands for Istio's defaults.
 
     Raises:
         TableTooLargeError: it is too large as a whole.
     """
-    moves, slots = _grammar(names_of(table, wanted), merge_slashes=merge_slashes)
+    paths = Paths(port.normalize_path, port.merge_slashes) if port else AS_ISTIO
+    moves, slots = _grammar(names_of(table, wanted), paths)
     graph, rough, undecided = _graph(table, slots)
     cells = _cells(graph)
     return CompiledRoutes(
@@ -87,13 +88,13 @@ def _digest(data: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), sys.byteorder) or 1
 
 
-def _grammar(names: list[Name], *, merge_slashes: bool) -> tuple[bytes, dict[Name, int]]:
+def _grammar(names: list[Name], paths: Paths) -> tuple[bytes, dict[Name, int]]:
     while True:
         slots = slots_for(names)
         headers = tuple((name, place) for (query, name), place in slots.items() if not query)
         parameters = tuple((name, place) for (query, name), place in slots.items() if query)
         try:
-            return grammar(headers, parameters, merge_slashes=merge_slashes), slots
+            return grammar(headers, parameters, paths), slots
         except GrammarTooLargeError:
             names = names[: min(len(names), len(slots)) - 1]
 
@@ -131,17 +132,17 @@ class _Packer:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._rows: dict[tuple[int, int], int] = {}
-        shapes = [
+        self._rows = [[0] * len(node.dfa.meaning) for node in graph.nodes]
+        self._shapes = [
             (self._symbols(node, state), number, state)
             for number, node in enumerate(graph.nodes)
             for state in range(len(node.dfa.meaning))
         ]
-        shapes.sort(key=lambda shape: -len(shape[0]))
+        self._shapes.sort(key=lambda shape: -len(shape[0]))
         rows = Rows(first=1, width=_WIDTH, limit=MOST_CELLS)
         try:
-            for symbols, number, state in shapes:
-                self._rows[number, state] = rows.place(symbols)
+            for symbols, number, state in self._shapes:
+                self._rows[number][state] = rows.place(symbols)
         except RowsFullError as error:
             raise TableTooLargeError(str(error)) from error
         # Every step that can be taken is inside.
@@ -160,21 +161,20 @@ class _Packer:
 
     def run(self) -> bytes:
         self._write(0, 0, self._meaning(self._graph.root))
-        for (number, state), row in self._rows.items():
-            node = self._graph.nodes[number]
-            for symbol in self._symbols(node, state):
+        for symbols, number, state in self._shapes:
+            node, rows = self._graph.nodes[number], self._rows[number]
+            dfa = node.dfa
+            steps, row = dfa.steps[state], rows[state]
+            for symbol in symbols:
                 if symbol == END:
-                    step = self._meaning(node.dfa.meaning[state])
+                    step = self._meaning(dfa.meaning[state])
                 elif symbol == ABSENT:
                     step = self._meaning(node.absent)
                 else:
-                    step = (*self._state(number, node.dfa.steps[state][symbol]), 0)
+                    to = steps[symbol]
+                    step = rows[to], rows[dfa.otherwise[to]], 0
                 self._write(row + symbol, symbol, step)
         return self.cells.tobytes()
-
-    def _state(self, number: int, state: int) -> tuple[int, int]:
-        rest = self._graph.nodes[number].dfa.otherwise[state]
-        return self._rows[number, state], self._rows[number, rest]
 
     def _meaning(self, label: int) -> tuple[int, int, int]:
         if label < 0:
@@ -182,7 +182,8 @@ class _Packer:
         is_node, which = self._graph.labels[label]
         if not is_node:
             return which, 0, DECIDED
-        return (*self._state(which, 0), self._graph.nodes[which].place)
+        node, rows = self._graph.nodes[which], self._rows[which]
+        return rows[0], rows[node.dfa.otherwise[0]], node.place
 
     def _write(self, index: int, symbol: int, step: tuple[int, int, int]) -> None:
         at = index * CELL

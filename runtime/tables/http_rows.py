@@ -55,14 +55,20 @@ class Rows:
     def _fit(self, shape: tuple[int, ...]) -> int:
         """The first place where all entries are free."""
         least, rest = shape[0], shape[1:]
+        taken, started, width = self._taken, self._started, 2 * self._width
+        find = taken.find  # which grows in place
         number = self._from.get(shape, self._first)
         while True:
-            number = self._taken.find(0, number + least) - least
-            while number < self._first or number + 2 * self._width > len(self._taken):
+            number = find(0, number + least) - least
+            while number < self._first or number + width > len(taken):
                 self._grow()
-                number = self._taken.find(0, max(number, self._first) + least) - least
-            if not self._started[number] and not any(self._taken[number + one] for one in rest):
-                return number
+                number = find(0, max(number, self._first) + least) - least
+            if not started[number]:
+                for one in rest:
+                    if taken[number + one]:
+                        break
+                else:
+                    return number
             number += 1
 
     def _grow(self) -> None:

@@ -2,7 +2,7 @@
 """Automata over one value, each made once for all routes that ask the same of it.
 
 Ten thousand paths that each ask for a method are ten thousand nodes, of a few shapes: they differ in
-the routes alone.
+the routes alone. When a table changes it is compiled anew, and most shapes are those of before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from runtime.model.http import PathKind, TextKind
 from runtime.tables.http_candidates import Asked, Chooser
 from runtime.tables.http_conditions import Condition, Conditions, Text
+from runtime.tables.http_kept import Kept
 from runtime.tables.http_minimise import minimise
 from runtime.tables.http_union import Dfa, TooManyStatesError, Union
 
@@ -47,6 +48,10 @@ class Shape:
     outcomes: tuple[tuple[int, ...], ...]
     absent: int
     cost: int
+
+
+# By what is asked, in full, of tables before this one: as good as made anew. In states, of about 500 bytes.
+_kept: Kept[tuple[Dfa, tuple[tuple[int, ...], ...], int, int]] = Kept(room=100_000)
 
 
 class Shapes:
@@ -92,15 +97,27 @@ class Shapes:
         if found is not None:
             found.cost = len(found.dfa.meaning)
             return found
+        content = tuple(
+            [(tuple([self.conditions[one] for one in here]), last) for here, last in key]
+        )
+        known = _kept.get(content)
+        # Where there is less room than it took, it is to fail as it would have.
+        if known is None or known[-1] > limit:
+            known = self._make(split, limit=limit)
+            _kept.keep(content, known, weight=len(known[0].meaning) + len(content))
+        made = self._made[key] = Shape(*known)
+        return made
+
+    def _make(
+        self, split: Split, *, limit: int
+    ) -> tuple[Dfa, tuple[tuple[int, ...], ...], int, int]:
         outcomes: dict[tuple[int, ...], int] = {}
 
         def outcome(indices: Sequence[int]) -> int:
             return outcomes.setdefault(tuple(indices), len(outcomes))
 
         dfa, absent = self.make(split, outcome, limit=limit)
-        made = Shape(minimise(dfa), tuple(outcomes), absent, len(dfa.meaning))
-        self._made[key] = made
-        return made
+        return minimise(dfa), tuple(outcomes), absent, len(dfa.meaning)
 
     def make(
         self, split: Split, meaning: Callable[[Sequence[int]], int], *, limit: int

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from runtime.tables.enhanced_layout import RouteStat, RouteTaken
@@ -79,13 +80,18 @@ def route_names(table: RouteTable) -> list[RouteName]:
     for host in table.virtual_hosts:
         domain = host.domains[0] if host.domains else ""
         for index, route in enumerate(host.routes):
-            key = (host.name, repr(route.match))
+            key = (host.name, _spelt(route.match))
             words = (table.name, *key, str(seen[key]))
             seen[key] += 1
             number = digest(b"route", *(word.encode() for word in words))
             label = route.name or _label(route.match)
             found.append(RouteName(table.name, host.name, domain, label, index + 1, number))
     return found
+
+
+@lru_cache(maxsize=20_000)  # most routes of a table that changes are those of before
+def _spelt(match: RouteMatch) -> str:
+    return repr(match)
 
 
 def _label(match: RouteMatch) -> str:

@@ -13,7 +13,10 @@ from typing import Any
 from runtime.cluster.api import NAMESPACES, NODES, PODS, ROUTES, ApiError
 
 Json = dict[str, Any]
-_LISTS = ("pods", "namespaces", "nodes", "services", "endpointslices", "gateways", "httproutes")
+_LISTS = (
+    "pods", "namespaces", "nodes", "services", "endpointslices", "gateways", "httproutes",
+    "authorizationpolicies",
+)  # fmt: skip
 
 
 def merge(target: Json, patch: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -59,6 +59,15 @@ class Ports:
     def write(self, table: RouteTable, **_how: Any) -> Any:
         self._do("table", table.name)
         return Written()
+
+    def prepare(self, table: RouteTable, **how: Any) -> Any:
+        return self.write(table, **how)
+
+    must_show = False
+
+    def show(self, tables: Sequence[Any]) -> list[Any]:
+        self._do("show", len(tables))
+        return list(tables)
 
     def point(self, address: Any, port: int, _written: Any, **_how: Any) -> bytes:
         self._do("port", str(address))
@@ -142,7 +151,7 @@ def world() -> World:
 
 def test_what_is_pointed_at_comes_first_and_goes_last(world: World) -> None:
     order = [what for what, _ in world.ports.take()]
-    assert order == ["cluster"] * 2 + ["table", "port"] * 2 + ["keep ports", "sweep", "keep clusters"]  # fmt: skip
+    assert order == ["cluster"] * 2 + ["table"] * 2 + ["show"] + ["port"] * 2 + ["keep ports", "sweep", "keep clusters"]  # fmt: skip
 
 
 def test_an_endpoint_costs_one_cluster_and_no_table(world: World) -> None:

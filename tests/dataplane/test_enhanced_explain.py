@@ -191,7 +191,9 @@ def test_explained_and_live_agree_for_generated_requests(stage: Stage, seen: Htt
     served = set()
     stage.ask(["/a/0"], host="shop.example")  # the kernel has a connection to a then
     for _ in range(12):
-        target = draw.choice(("/a", "/a/1", "/both", "/no", "/x", "/far", "/none"))
+        target = draw.choice(
+            ("/a", "/a/1", "/both", "/no/../a", "/no", "/x", "/far", "/none", "/%61")
+        )
         target += draw.choice(("", "?v=2", "?v=3&w", "?w=1&v=2"))
         headers = draw.choice(((), ("x-beta: yes",), ("X-Beta: no",), ("Host: x.shop.example",)))
         if draw.random() < 0.2:

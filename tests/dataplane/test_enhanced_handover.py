@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ from tests.dataplane.world import VIP4, end_agent, wait_for
 
 pytestmark = pytest.mark.root
 SLOTS = 65536  # KMESH_SLOTS
+CROWD = 600  # clients whose letters are more than a socket's queue takes
+LETTER_SESSION, LETTER_END = 3, 5  # handover.c
 
 
 def is_gone(pid: int) -> bool:
@@ -220,6 +223,45 @@ def test_a_gate_that_hands_over_to_nobody_is_ended(routed: Stage) -> None:
         assert successor.recv(1)
     assert not is_gone(old)
     _start_anew(routed, old, number)
+
+
+def test_clients_are_served_while_the_next_gate_takes_none(stage: Stage) -> None:
+    """It may be busy with those that it has: no response waits for that."""
+    stage.serve("a")
+    stage.route(table(to("/", "a")))
+    old = running(stage.place)
+    assert old
+    for _ in range(CROWD):
+        stage.client("connect", VIP4, PORT)
+    wait_for(lambda: stage.status()["sessions"] == CROWD, "the gate has them")
+    busy = stage.client("connect", VIP4, PORT)
+    stage.client("send", busy, "GET /a/slow/1.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as successor:
+        successor.connect(os.fspath(stage.place.socket))
+        successor.send(f"hand-over {_map_id(stage)} heads".encode())
+        while _letter(successor) != LETTER_END:
+            pass
+        assert stage.client("read", busy) == good("a", "/a/slow/1.5", 0)
+        gone = [_letter(successor) for _ in range(CROWD + 1)]
+        assert gone == [LETTER_SESSION] * (CROWD + 1)
+        wait_for(lambda: is_gone(old), "the old gate ends")
+        assert _letter(successor) is None
+    stage.start_gate()  # all clients have lost their connections: nobody had taken them over
+    stage.renew()
+
+
+def _letter(successor: socket.socket) -> int | None:
+    """The kind of the next one, whose descriptors nobody keeps; none after the last."""
+    letter, descriptors, _, _ = socket.recv_fds(successor, 16384, 3)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return int.from_bytes(letter[:4], sys.byteorder) if letter else None
+
+
+def _map_id(stage: Stage) -> int:
+    """Of the map that two gates must have both to hand over clients."""
+    text = Path(f"/proc/self/fdinfo/{stage.path.maps['gate_slots'].fd}").read_text()
+    return int(text.partition("map_id:")[2].split()[0])
 
 
 def _half_sent(stage: Stage) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.plan.normalise import normalised_head
 from runtime.tables.http_numbers import HEAD_MAX
 from runtime.tables.http_ports import Target
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
@@ -144,6 +145,13 @@ def is_over(stage: Stage) -> bool:
     return int(stage.backend("connections")) == status["idle"]
 
 
+def rewritten(sent: bytes) -> bytes:
+    """With the path of the first request as Envoy has it, and blanks for what that is shorter."""
+    made = normalised_head(sent) or sent
+    before, colon, after = made.partition(b":")
+    return before + colon + b" " * (len(sent) - len(made)) + after
+
+
 def check_recorded(stage: Stage, sent: bytes, answers: list[str]) -> list[str]:
     """Whole requests from the front of what was sent, each at its own backend; the targets."""
     wait_for(lambda: is_over(stage), "the connection has ended, and all of it is recorded")
@@ -152,7 +160,8 @@ def check_recorded(stage: Stage, sent: bytes, answers: list[str]) -> list[str]:
     parts = [text for _, kind, text in found if kind == "part"]
     assert [kind for _, kind, _ in found if kind not in {"whole", "part"}] == [], found
     assert len(parts) <= 1
-    assert sent.decode("latin-1").startswith("".join([*whole, *parts]))
+    recorded = "".join([*whole, *parts])
+    assert any(one.decode("latin-1").startswith(recorded) for one in (sent, rewritten(sent)))
     assert [name for name, _, _ in found] == [owner(text) for _, _, text in found]
     assert [one for one in answers if one in "ab"] == [owner(text) for text in whole]
     return [text.split(" ")[1] for text in whole]

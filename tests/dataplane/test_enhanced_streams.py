@@ -64,6 +64,31 @@ def test_a_pipeline_that_overtakes_a_slow_response(routed: Stage) -> None:
     assert routed.taken() == before + 2  # and the kernel is back
 
 
+@pytest.mark.parametrize("cut", [0, 9, 14, 33, 50])
+@pytest.mark.parametrize(
+    ("target", "becomes"),
+    [
+        ("/b/../a/size/5", "/a/size/5"),
+        ("/%61/size/5?q=/../%41", "/a/size/5?q=/../%41"),
+        ("/b/%2e%2E/./a/size/%35", "/a/size/5"),
+    ],
+)
+def test_paths_that_envoy_would_rewrite(routed: Stage, target: str, becomes: str, cut: int) -> None:
+    """The gate does, wherever the head is cut, and what follows is where it was in the stream."""
+    number = routed.client("connect", VIP4, PORT)
+    for each in ("/a", "/b", "/a", "/b"):
+        routed.client("ask", number, each)
+    head = f"GET {target} HTTP/1.1\r\nHost: x\r\nX-Y: z\r\n\r\n"
+    before = routed.taken()
+    for piece in filter(None, (head[:cut], head[cut:] + head)):
+        routed.client("send", number, piece)
+    for _ in range(2):
+        assert routed.client("read", number) == good("a", becomes, 5)
+    assert routed.taken() == before
+    assert routed.client("ask", number, "/b/size/3") == good("b", "/b/size/3", 3)
+    assert routed.taken() == before + 1
+
+
 @pytest.mark.parametrize("size", [0, 1, 8192, 65536, 1_000_000, BIG])
 def test_bodies_of_every_size_both_ways(routed: Stage, size: int) -> None:
     number = routed.client("connect", VIP4, PORT)

@@ -110,14 +110,14 @@ def test_a_connection_that_stays_is_routed_request_by_request_by_the_gate(routed
 
 @pytest.mark.parametrize(
     ("cut", "target"),
-    [(1, "/a"), (30, "/b"), (0, "/a/../b"), (0, "/a%2fb")],
+    [(1, "/a"), (30, "/b"), (0, "/a/../b"), (0, "/a/..;/b")],
 )
 def test_what_is_no_plain_whole_request_is_the_gates(routed: Stage, cut: int, target: str) -> None:
     before = routed.taken()
     text = f"GET {target} HTTP/1.1\r\nHost: a.example\r\n{CLOSE}\r\n"
     answer = ask_text(routed, *([text[:cut], text[cut:]] if cut else [text]))
-    if cut:
-        assert answer[:2] == [200, target[1]]
+    if ";" not in target:
+        assert answer[:2] == [200, target[-1]]
     else:
         assert answer[0] == 503  # takes a waypoint to resolve, and there is none
     assert routed.taken() == before

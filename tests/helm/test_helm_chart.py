@@ -81,6 +81,7 @@ def test_rights_are_the_fewest() -> None:
         "namespaces": ["get", "list", "watch"],
         "nodes": ["get", "patch"],
         "events": ["create"],
+        "authorizationpolicies": ["list", "watch"],
     }
     read = ["list", "watch"]
     assert verbs(render("source=kubernetes")) == verbs(render()) | {
@@ -88,7 +89,7 @@ def test_rights_are_the_fewest() -> None:
         "endpointslices": read,
         "httproutes": read,
     }
-    assert render("enrolment.enabled=false")["ClusterRole", "kmesh-system-kmesh"]["rules"] is None
+    assert verbs(render("enrolment.enabled=false")) == {"authorizationpolicies": read}
 
 
 def test_renamed_namespace_is_everywhere() -> None:
@@ -172,6 +173,12 @@ def test_names_that_no_dns_knows() -> None:
 
 def test_what_outlives_the_daemon_is_kept_over_updates() -> None:
     assert render()["ConfigMap", "kmesh"]["data"]["KMESH_KEEP_DATAPATH"] == "true"
+
+
+def test_whose_word_is_taken_for_policies_on_requests_is_told_where_it_is_chosen() -> None:
+    assert "KMESH_HTTP_POLICIES" not in render()["ConfigMap", "kmesh"]["data"]
+    data = render("httpPolicies=clients")["ConfigMap", "kmesh"]["data"]
+    assert data["KMESH_HTTP_POLICIES"] == "clients"
 
 
 def test_the_way_of_responses_is_told_where_it_is_chosen() -> None:

@@ -23,10 +23,10 @@ def connect(host: str, port: int = 80) -> int:
     return len(_connections) - 1
 
 
-def _answer(connection: http.client.HTTPConnection, path: str) -> list[Any]:
+def _answer(connection: http.client.HTTPConnection, path: str, method: str = "GET") -> list[Any]:
     """Status and body; status 0 and the error's name where the connection failed."""
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         found = connection.getresponse()
         return [found.status, found.read().decode()]
     except (OSError, http.client.HTTPException) as error:
@@ -34,17 +34,17 @@ def _answer(connection: http.client.HTTPConnection, path: str) -> list[Any]:
         return [0, type(error).__name__]
 
 
-def ask(number: int, path: str) -> list[Any]:
-    return _answer(_connections[number], path)
+def ask(number: int, path: str, method: str = "GET") -> list[Any]:
+    return _answer(_connections[number], path, method)
 
 
-def try_once(host: str, path: str) -> list[Any]:
+def try_once(host: str, path: str, method: str = "GET") -> list[Any]:
     """On a connection of its own."""
     try:
         number = connect(host)
     except OSError as error:
         return [0, type(error).__name__]
-    found = ask(number, path)
+    found = ask(number, path, method)
     _connections[number].close()
     return found
 
@@ -63,12 +63,24 @@ def _ask_on(host: str, path: str) -> None:
             _answers[" ".join(map(str, found))] += 1
 
 
+def knock(host: str, path: str) -> None:
+    """Ask again and again, each time on a connection of its own."""
+    threading.Thread(target=_knock_on, args=(host, path), daemon=True).start()
+
+
+def _knock_on(host: str, path: str) -> None:
+    while True:
+        connection = http.client.HTTPConnection(host, 80, timeout=20)
+        _answers[" ".join(map(str, _answer(connection, path)))] += 1
+        connection.close()
+
+
 def loaded() -> dict[str, int]:
     return dict(_answers)
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "connect": connect, "ask": ask, "try": try_once, "load": load, "loaded": loaded,
+    "connect": connect, "ask": ask, "try": try_once, "load": load, "knock": knock, "loaded": loaded,
 }  # fmt: skip
 
 

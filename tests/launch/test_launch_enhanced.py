@@ -170,6 +170,45 @@ def test_a_killed_daemon_costs_no_request_and_is_taken_over_from(mesh: Mesh) -> 
     assert set(client("loaded")) <= {"200 green", "200 blue"}
 
 
+def leave_as_another_version(mesh: Mesh) -> Path:
+    """Have what is pinned, and the gate that runs, be of a version that lays its tables out otherwise."""
+    home = mesh.node.pins / "enhanced"
+    (tables,) = home.glob("[0-9a-f]*")
+    other = tables.rename(home / "0123456789abcdef")
+    note = mesh.node.run_dir / "gate.maps"
+    assert note.read_text() == str(tables)
+    note.write_text(str(other))
+    return tables
+
+
+def wait_for_more(client: Agent) -> None:
+    before = client("loaded")["200 green"]
+    until(lambda: client("loaded")["200 green"] > before + 50, "no more load")
+
+
+def test_another_layout_takes_over_and_no_new_connection_is_refused(mesh: Mesh) -> None:
+    client = mesh.client()
+    many = route(*((f"/p{n}", "web") for n in range(300)), ("/green", "green"), ("/", "web"))
+    mesh.node.write(many, "route.yaml")
+    until(lambda: len(mesh.node.ask("routes")["routes"]) > 300, "the routes do not come")
+    held = client("connect", "10.96.0.10")
+    assert client("ask", held, "/green") == [200, "green"]
+    for _ in range(4):
+        client("knock", "10.96.0.10", "/green")
+    until(lambda: client("loaded").get("200 green"), "no load")
+    for _ in range(2):
+        gate = mesh.gate_pid()
+        mesh.daemon.kill()
+        tables = leave_as_another_version(mesh)
+        mesh.start()
+        assert sorted(one.name for one in tables.parent.glob("[0-9a-f]*")) == [tables.name]
+        assert mesh.gate_pid() != gate
+        wait_for_more(client)
+        assert client("ask", held, "/green") == [200, "green"]  # by the gate that it came to
+    assert set(client("loaded")) == {"200 green"}
+    assert not (mesh.node.run_dir / "gate.sock.next").exists()
+
+
 def test_a_gate_that_dies_is_started_again(mesh: Mesh) -> None:
     client = mesh.client()
     number = client("connect", "10.96.0.10")

@@ -31,7 +31,7 @@ HOSTS = (
     "a.test", "b.test", "www.a.test", "x.www.a.test", "xa.test", ".a.test", "test", "A.TEST", "a",
     "a.b", "www.", "10.0.0.1", "[fd00::1]", "a-b_c.test", "a.test.", "b-c.test", "-c.test", "zzz",
 )  # fmt: skip
-PARTS = ("", "a", "api", "v1", "A", "api.v1", "a%20b", "aa", "~x", "0")
+PARTS = ("", "a", "api", "v1", "A", "api.v1", "a%20b", "a%2Fb", "%5cb", "%252f", "aa", "~x", "0")
 PATHS = ("/", "/a", "/a/", "/api", "/api/v1", "/api/v1/a", "/API", "/a/a/a", "//a", "/api/v1x")
 PATTERNS = (
     "/a", "/a.*", "/[a-z]+", "/api/v[0-9]+(/.*)?", "(?i)/api/.*", "/a/[^/]+/a", ".*/v1", "/(a|api)+",

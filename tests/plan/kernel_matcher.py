@@ -11,7 +11,7 @@ from typing import Self
 
 from runtime.bpf.attach import AttachType, attach_to_map
 from runtime.bpf.objects import BpfObject
-from runtime.kernel.http_inner import keep_sets, put_set
+from runtime.kernel.http_inner import Sets, keep, show
 from runtime.plan.walk import Routed
 from runtime.tables.http_layout import HttpHead, HttpOutcome, HttpSet, HttpTrial
 from runtime.tables.http_numbers import Verdict
@@ -28,6 +28,7 @@ class KernelMatcher:
             opened = stack.enter_context(BpfObject(objects / "match/match.bpf.o"))
             opened.load()
             self._maps = opened.maps()
+            self._sets = Sets(self._maps)
             programs = opened.programs()
             attach_to_map(
                 programs["http_read"].fd, self._maps["http_sockets"].fd, AttachType.SK_MSG_VERDICT
@@ -53,13 +54,14 @@ class KernelMatcher:
 
     def use(self, tables: CompiledRoutes) -> None:
         """Route by these tables from now on."""
-        put_set(self._maps, tables)
+        self._sets.make(tables)
+        assert show([self._sets.grammars, self._sets.graphs]) == [{}, {}]
         self._write(HttpTrial.unpack(tables.set.pack().ljust(256, b"\0")))
-        keep_sets(self._maps, [tables.set])
+        keep(self._sets.kept([tables.set]))
 
     def drop_tables(self) -> None:
         """Remove them from under the program that reads them."""
-        keep_sets(self._maps, [])
+        keep(self._sets.kept([]))
 
     def _write(self, trial: HttpTrial) -> None:
         self._maps["http_trial"].update(_ONLY, trial.pack())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime.cluster.api import ROUTES
+from runtime.cluster.api import POLICIES, ROUTES
 from runtime.model.http import Forward
 from runtime.model.http_picture import HttpPicture
 from runtime.source.kubernetes_api import KubernetesSource
@@ -173,3 +173,21 @@ async def test_bad_route_costs_only_itself_and_gateways_routes_are_passed_over(
     put_route(api, "good", rules=[{"matches": [{"path": {"value": "x"}}]}])
     assert (await seen.next()).rejections
     assert seen.backends() == [CLUSTER.format("canary")], "its last good version serves"
+
+
+async def test_policies_guard_services_as_those_of_files_do(api: FakeApi) -> None:
+    """By the labels that services select: pods are not asked for."""
+    value = {
+        "metadata": {"name": "p", "namespace": "shop"},
+        "spec": {"action": "DENY", "rules": [{"to": [{"operation": {"methods": ["POST"]}}]}]},
+    }
+    seen = Following(api)
+    first = await seen.next()
+    assert first.policies == ()
+    api.put(POLICIES, f"{POLICIES}/p", value)
+    second = await seen.next()
+    assert [one.key for one in second.policies] == ["shop/p"]
+    assert set(seen.http.tables) == {"shop/web:80", "shop/canary:80"}
+    api.remove(POLICIES, f"{POLICIES}/p")
+    assert (await seen.next()).removed_policies == ("shop/p",)
+    assert not seen.http.tables

@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from runtime.model.http import (
     HashKind,
     HashPolicy,
     HeaderMatch,
+    HttpPort,
     PathKind,
     PathMatch,
     QueryMatch,
@@ -38,6 +40,7 @@ from runtime.tables.http_numbers import Place, Seen, Verdict
 from runtime.tables.http_routes import TableTooLargeError, compile_routes
 
 ANY = TextMatch(TextKind.PRESENT)
+PORT = HttpPort(listener="l", address=None, port=80, table="t", normalize_path=True)
 
 
 def route(path: str, kind: PathKind = PathKind.PREFIX, *headers: HeaderMatch) -> Route:
@@ -317,9 +320,17 @@ def test_what_takes_more_than_handing_on_is_seen() -> None:
     assert plain.head.seen >> 32 == 0
 
 
+@pytest.mark.parametrize("path", ["/a/../b", "/a/.", "/a%2Db", "/%7e"])
+def test_what_envoy_would_rewrite_is_told_from_what_is_no_path(path: str) -> None:
+    told = walk.route(compile_routes(table(route("/")), port=PORT), get(path)).verdict
+    assert told in (Verdict.DOT_SEGMENT, Verdict.ESCAPE)
+    as_is = compile_routes(table(route("/")), port=replace(PORT, normalize_path=False))
+    assert walk.route(as_is, get(path)).verdict is Verdict.BAD_TARGET
+
+
 def test_two_slashes_are_refused_where_envoy_would_merge_them() -> None:
     made = table(route("/"))
     assert walk.route(compile_routes(made), get("//a")).verdict is Verdict.OK
-    merging = compile_routes(made, merge_slashes=True)
+    merging = compile_routes(made, port=replace(PORT, merge_slashes=True))
     assert walk.route(merging, get("/a//b")).verdict is Verdict.BAD_TARGET
     assert walk.route(merging, get("/a/b?//")).verdict is Verdict.OK

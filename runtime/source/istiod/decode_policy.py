@@ -28,7 +28,7 @@ from runtime.model.policy import (
 from runtime.source.istiod.proto.security_pb2 import Authorization
 from runtime.source.istiod.wire import BadResourceError, ip_block, parse, port_number
 
-_SCOPES = tuple(PolicyScope)
+_SCOPES = (PolicyScope.GLOBAL, PolicyScope.NAMESPACE, PolicyScope.WORKLOAD_SELECTOR)
 _ACTIONS = tuple(Action)
 _STRINGS = ("namespaces", "not_namespaces", "principals", "not_principals")
 _ACCOUNTS = ("service_accounts", "not_service_accounts")

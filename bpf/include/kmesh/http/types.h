@@ -30,7 +30,7 @@ enum kmesh_http_verdict {
 	KMESH_HTTP_BAD_METHOD = 4,  /* or one that is not routed here: CONNECT, TRACE */
 	KMESH_HTTP_BAD_TARGET = 5,  /* not origin-form, or bytes that Envoy would not leave alone */
 	KMESH_HTTP_DOT_SEGMENT = 6, /* Envoy would resolve it */
-	KMESH_HTTP_ESCAPE = 7,	    /* Envoy would decode it, or it hides a slash */
+	KMESH_HTTP_ESCAPE = 7,	    /* Envoy would decode it, or it is none */
 	KMESH_HTTP_VERSION = 8,	    /* other than HTTP/1.1 */
 	KMESH_HTTP_LINE_END = 9,    /* other than CR LF */
 	KMESH_HTTP_BAD_NAME = 10,

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Istio's `AuthorizationPolicy` (security.istio.io/v1), as its author wrote it.
+
+Istiod tells of a policy what can be asked of connections, and that there is more. Here is the rest: what is
+asked of requests. A policy for gateways is theirs to enforce: it is read, and guards nothing here.
+Source: https://istio.io/latest/docs/reference/config/security/authorization-policy/
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from runtime.model.policy import Action, Labels, Policy, PolicyScope
+from runtime.source.fields import Field
+from runtime.source.kubernetes_service import labels_of, service_key
+from runtime.source.policy_rule import check_fields, read_rule
+
+ROOT_NAMESPACE = "istio-system"  # policies there hold in every namespace
+_ACTIONS = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
+_DRY_RUN = "istio.io/dry-run"
+
+
+def parse_authorization_policy(document: Field, *, name: str, namespace: str) -> Policy:
+    """Read an AuthorizationPolicy.
+
+    Raises:
+        FieldError: a field is wrong, or says something that is not known here.
+    """
+    spec = document.get("spec")
+    check_fields(spec, "selector", "targetRef", "targetRefs", "rules", "action", "provider")
+    action = spec.get("action").choice(*_ACTIONS, default="ALLOW")
+    told = [
+        read_rule(rule, name=f"ns[{namespace}]-policy[{name}]-rule[{index}]", namespace=namespace)
+        for index, rule in enumerate(spec.get("rules").items())
+    ]
+    policy = replace(_bare(spec, name, namespace), dry_run=_is_dry_run(document))
+    match action:
+        case "AUDIT":
+            return replace(policy, dry_run=True)
+        case "CUSTOM":
+            provider = spec.get("provider").get("name").name()
+            return replace(policy, beyond=(f"action: CUSTOM, which {provider} decides",))
+    return replace(
+        policy,
+        action=Action(action),
+        groups=tuple(one.group for one in told),
+        written=tuple(one.group for one in told),
+        rules=tuple(one.rule for one in told),
+        beyond=tuple(reason for one in told for reason in one.beyond),
+    )
+
+
+def _bare(spec: Field, name: str, namespace: str) -> Policy:
+    """A policy that denies nothing, for whom it is meant."""
+    labels = _labels(spec.get("selector"))
+    services = _services(spec, namespace)
+    scope = PolicyScope.WORKLOAD_SELECTOR
+    if services is not None:
+        if labels:
+            raise spec.get("selector").error("stands beside targetRefs: one of them must go")
+        scope = PolicyScope.SERVICE
+    elif not labels:
+        everywhere = namespace == ROOT_NAMESPACE
+        scope = PolicyScope.GLOBAL if everywhere else PolicyScope.NAMESPACE
+    return Policy(
+        name=name,
+        namespace=namespace,
+        scope=scope,
+        action=Action.DENY,
+        rules=(),
+        selector=labels,
+        everywhere=bool(labels) and namespace == ROOT_NAMESPACE,
+        services=services or (),
+    )
+
+
+def _labels(selector: Field) -> Labels:
+    check_fields(selector, "matchLabels")
+    return labels_of(selector.get("matchLabels"))
+
+
+def _services(spec: Field, namespace: str) -> tuple[str, ...] | None:
+    """The services that a policy is attached to; None where it is attached to nothing."""
+    one = spec.get("targetRef")
+    refs = [*([one] if one.given else []), *spec.get("targetRefs").items()]
+    if not refs:
+        return None
+    return tuple(key for ref in refs for key in _service(ref, namespace))
+
+
+def _service(ref: Field, namespace: str) -> tuple[str, ...]:
+    check_fields(ref, "group", "kind", "name", "namespace")
+    if ref.get("namespace").string(default=namespace) != namespace:
+        raise ref.get("namespace").error("a policy is attached to what is in its own namespace")
+    name = ref.get("name").name()
+    if (ref.get("group").string(default=""), ref.get("kind").name()) != ("", "Service"):
+        return ()  # gateways, waypoints and their classes enforce their own
+    return (service_key(name, namespace),)
+
+
+def _is_dry_run(document: Field) -> bool:
+    """As Go's strconv.ParseBool reads it; what it does not read is refused."""
+    field = document.get("metadata").get("annotations").label(_DRY_RUN)
+    if not field.given:
+        return False
+    text = field.string()
+    if text in ("1", "t", "T", "TRUE", "true", "True"):
+        return True
+    if text in ("0", "f", "F", "FALSE", "false", "False"):
+        return False
+    raise field.error(f"must be true or false, not {text!r}")
