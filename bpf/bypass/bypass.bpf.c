@@ -109,13 +109,14 @@ static __always_inline bool goes_home(struct sk_msg_md *msg, struct kmesh_upstre
 				      __u32 number, __u64 sender)
 {
 	struct kmesh_slot *slot = kmesh_home_slot(upstream, number);
-	__u64 client = upstream->client, psock = kmesh_psock_of(sender);
+	__u64 client = upstream->client, psock;
 	__u32 status;
 
-	if (kmesh_holders(psock) != KMESH_HELD_BY_SENDER)
-		return false; /* it could not be told when it is done */
 	if (!slot || !kmesh_is_ready(slot) || bpf_map_lookup_elem(&taken_heads, &number))
 		return false; /* the last: there is an access log */
+	psock = kmesh_psock_of(sender);
+	if (kmesh_holders(psock) != KMESH_HELD_BY_SENDER)
+		return false; /* it could not be told when it is done */
 	status = whole_status(msg);
 	if (!status || bpf_msg_redirect_hash(msg, &clients, &client, BPF_F_INGRESS) != SK_PASS)
 		return false; /* the second: it has just been closed */

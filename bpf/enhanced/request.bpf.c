@@ -11,6 +11,7 @@
 #include <kmesh/flow_control.h>
 #include <kmesh/http/maps.h>
 #include <kmesh/http/pieces.h>
+#include <kmesh/order.h>
 #include <kmesh/respond.h>
 #include <kmesh/route.h>
 #include <kmesh/servers.h>
@@ -282,7 +283,7 @@ static __always_inline int send_to(struct sk_msg_md *msg, struct kmesh_client *c
 		return pass(KMESH_QUEUE_FULL);
 	not_passed(client, slot);
 	slot->upstream = id;
-	asm volatile("" ::: "memory");
+	kmesh_order(); /* who reads that it is taken reads which has it */
 	slot->taken += 1;
 	kmesh_count(KMESH_TAKEN);
 	kmesh_count_taken(client->stat, msg->size);

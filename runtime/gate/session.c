@@ -248,15 +248,33 @@ static void catch_up(struct session *session)
 		session_work(session);
 }
 
-static void catch_up_all(void)
-{
-	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++) {
-		struct session *session = sessions[slot];
+/* Slots that wait for a response under way, each once; some come again while they are looked at. */
+static uint32_t asking[2 * KMESH_SLOTS];
+static uint32_t asking_count;
+static bool asks[KMESH_SLOTS];
 
+static void ask_again(void)
+{
+	uint32_t count = asking_count;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct session *session = sessions[asking[i]];
+
+		asks[asking[i]] = false;
 		if (session && !session->draining && !session->exchange &&
 		    !session_kernel_is_busy(session))
 			catch_up(session);
 	}
+	asking_count -= count;
+	memmove(asking, asking + count, asking_count * sizeof(*asking));
+}
+
+static void ask_later(uint32_t slot)
+{
+	if (!asks[slot])
+		asking[asking_count++] = slot;
+	asks[slot] = true;
+	loop_after(loop_now + ASK_AGAIN_MS, ask_again);
 }
 
 /* Nor is anything said to a client that did not wait for such a response, until it is there. */
@@ -269,7 +287,7 @@ bool session_may_answer(struct session *session)
 	if (session->arrived_ns == homed || (!pipelines && slot->doubted_ns != homed))
 		return true;
 	if (underway(session->slot)) {
-		loop_after(loop_now + ASK_AGAIN_MS, catch_up_all);
+		ask_later(session->slot);
 		return false;
 	}
 	session->arrived_ns = homed;

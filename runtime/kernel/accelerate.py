@@ -130,6 +130,8 @@ class Accelerator:
             pinned = BpfMap.pinned(place)
             opened.reuse_map(name, pinned.fd)  # it takes a descriptor of its own
             pinned.close()
+        if beside:  # connections alone need none
+            features.configure(opened)
         opened.set_autoload(_FOLLOW[_NETNS], load=features.netns_in_sockops())
         opened.load()
         maps, programs = opened.maps(), opened.programs()

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import platform
+from functools import cache
+
 from runtime.bpf.attach import AttachType
 from runtime.bpf.btf import Btf, Kind
 from runtime.bpf.helpers import may_call
 from runtime.bpf.lib import BpfError
+from runtime.bpf.objects import BpfObject
 from runtime.tables.layout import Config
 
+CONFIG = ".rodata.config"  # the data section
 _SOCK_ADDR = 18  # BPF_PROG_TYPE_CGROUP_SOCK_ADDR
 _SOCK_OPS = 13  # BPF_PROG_TYPE_SOCK_OPS
 _GET_NETNS_COOKIE, _SET_RETVAL = 122, 187  # the numbers that the programs call
@@ -26,13 +31,20 @@ def _has_helper(name: str, number: int, program_type: int, attach_type: int) -> 
     return may_call(program_type, number, attach_type=attach_type)
 
 
+@cache
 def config() -> Config:
     """The read-only data that the programs are loaded with."""
     return Config(
         can_set_retval=int(
             _has_helper("set_retval", _SET_RETVAL, _SOCK_ADDR, AttachType.CGROUP_INET4_CONNECT)
-        )
+        ),
+        keeps_order=int(platform.machine() in {"x86_64", "i686"}),
     )
+
+
+def configure(opened: BpfObject) -> None:
+    """Give an object its configuration, before it is loaded."""
+    opened.set_initial_value(CONFIG, config().pack())
 
 
 def netns_in_sockops() -> bool:

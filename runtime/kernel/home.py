@@ -22,6 +22,7 @@ from runtime.bpf.info import maps_of
 from runtime.bpf.maps import BpfMap
 from runtime.bpf.objects import BpfObject
 from runtime.errors import KmeshError
+from runtime.kernel import features
 from runtime.kernel.datapath import DataPath
 
 OBJECT = Path("home") / "home.bpf.o"
@@ -50,6 +51,7 @@ def bring_home(path: DataPath, objects: Path) -> None:
         for name in opened.maps():
             if name in path.maps:
                 opened.reuse_map(name, path.maps[name].fd)
+        features.configure(opened)
         opened.load()
         value = _ON | _program_is_ours(path)
         opened.maps()[_SWITCH].update(_FIRST, _VALUE.pack(value))

@@ -30,7 +30,6 @@ _SOCKET_DIGESTS: Mapping[str, Mapping[str, str]] = {
 }
 # Programs that the gate runs: pinned beside the maps that it is told.
 _ASKED = ("kmesh_ask_underway",)
-_CONFIG = ".rodata.config"
 _NETNS = "_netns"  # the twin of a program that asks for the network namespace
 _GATE = "_gate"  # for the gate's own cgroup
 _CGROUP_SECTIONS = ("cgroup/", "sockops")
@@ -66,7 +65,6 @@ class Programs:
         files = files_of(objects, path)
         self._digests = _SOCKET_DIGESTS[path]
         _check(objects / path, files, (digest_of(path), self._digests))
-        self._config = features.config().pack()
         self._sizes = sizes
         self._tables, self._home = pins, home
         (home / SOCKETS).mkdir(mode=0o700, exist_ok=True)
@@ -99,7 +97,7 @@ class Programs:
                 opened.reuse_map(name, self.maps[name].fd)
             elif name in self._sizes:
                 opened.set_max_entries(name, self._sizes[name])
-        opened.set_initial_value(_CONFIG, self._config)
+        features.configure(opened)
         opened.load()
         created = opened.maps()
         for name in shared:

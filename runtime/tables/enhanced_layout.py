@@ -130,16 +130,17 @@ class ClusterKey(NamedTuple):
         return cls._make(_CLUSTER_KEY.unpack(data))
 
 
-_CONFIG = Struct("=I")
+_CONFIG = Struct("=II")
 
 
 class Config(NamedTuple):
-    """struct kmesh_config, 4 bytes."""
+    """struct kmesh_config, 8 bytes."""
 
     can_set_retval: int
+    keeps_order: int
 
     def pack(self) -> bytes:
-        return _CONFIG.pack(self.can_set_retval)
+        return _CONFIG.pack(self.can_set_retval, self.keeps_order)
 
     @classmethod
     def unpack(cls, data: bytes) -> Config:
@@ -163,6 +164,22 @@ class Endpoint(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> Endpoint:
         return cls._make(_ENDPOINT.unpack(data))
+
+
+_FENCE = Struct("=4s60x")
+
+
+class Fence(NamedTuple):
+    """struct kmesh_fence, 64 bytes."""
+
+    lock: bytes  # 4 bytes
+
+    def pack(self) -> bytes:
+        return _FENCE.pack(self.lock)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Fence:
+        return cls._make(_FENCE.unpack(data))
 
 
 _FRONTEND = Struct("=QI4x")
@@ -991,6 +1008,7 @@ MAPS = {
     "client_states": MapLayout(type=24, flags=1, max_entries=0),
     "clients": MapLayout(type=18, flags=0, max_entries=65536),
     "clusters": MapLayout(type=1, flags=1, max_entries=131072),
+    "fences": MapLayout(type=2, flags=0, max_entries=256),
     "free_slots": MapLayout(type=22, flags=0, max_entries=65536),
     "frontends": MapLayout(type=1, flags=1, max_entries=131072),
     "gate_counters": MapLayout(type=6, flags=0, max_entries=11),
@@ -1034,7 +1052,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "3f9db490caf10585e76f889ea82c0cbe92d7b696942eebd3a0a4cd3f18bd1024"
+DIGEST = "220a0e170b80dd9a800af7e500ab81153f6f1eef6a443e9b5a67d9cdc2d101a3"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

@@ -80,16 +80,17 @@ class ClusterKey(NamedTuple):
         return cls._make(_CLUSTER_KEY.unpack(data))
 
 
-_CONFIG = Struct("=I")
+_CONFIG = Struct("=II")
 
 
 class Config(NamedTuple):
-    """struct kmesh_config, 4 bytes."""
+    """struct kmesh_config, 8 bytes."""
 
     can_set_retval: int
+    keeps_order: int
 
     def pack(self) -> bytes:
-        return _CONFIG.pack(self.can_set_retval)
+        return _CONFIG.pack(self.can_set_retval, self.keeps_order)
 
     @classmethod
     def unpack(cls, data: bytes) -> Config:
@@ -252,7 +253,7 @@ MAPS = {
 }
 
 # Stands for the tables above, but not for their sizes.
-DIGEST = "ae434f94bb69aa103ff7d2ddf406a5cf756b1bcb868c97d0d0f94c56e93fd08f"
+DIGEST = "545223fe686f9d190509d4383d9bb7fc1d4295290fc6da07183d2a1653e155f5"
 
 # The same for each map of what sockets carry.
 SOCKET_DIGESTS = {

@@ -10,6 +10,7 @@
 #include <kmesh/client.h>
 #include <kmesh/flow_control.h>
 #include <kmesh/http/response.h>
+#include <kmesh/order.h>
 #include <kmesh/ready.h>
 #include <kmesh/stat.h>
 #include <kmesh/underway.h>
@@ -42,7 +43,7 @@ static __always_inline void kmesh_gone_home(const struct kmesh_upstream *upstrea
 	slot->homed_at = slot->responded;
 	slot->homed_ns = bpf_ktime_get_ns();
 	kmesh_name_sender(slot, psock, sender);
-	asm volatile("" ::: "memory");
+	kmesh_order(); /* who reads that it is done reads when, and by whom */
 	slot->done += 1;
 	kmesh_count(KMESH_WENT_HOME);
 }

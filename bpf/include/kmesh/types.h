@@ -127,6 +127,7 @@ struct kmesh_source_tlvs {
 /* What the loader tells the programs, in read-only data: the verifier drops what is off. */
 struct kmesh_config {
 	__u32 can_set_retval;
+	__u32 keeps_order; /* the processor, of stores and of loads (kmesh/order.h) */
 };
 
 #endif

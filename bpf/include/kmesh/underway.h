@@ -14,6 +14,7 @@
 #include <kmesh/compiler.h>
 #include <kmesh/flow_control.h>
 #include <kmesh/gate_types.h>
+#include <kmesh/order.h>
 #include <stdbool.h>
 
 #define KMESH_HELD_BY_MAP    1
@@ -92,6 +93,9 @@ static __always_inline bool kmesh_comes_before_home(const struct kmesh_slot *slo
 {
 	__u64 since;
 
+	/* `done` was read first: what was written before it is read after it, and who holds the
+	 * sender last. */
+	kmesh_order();
 	if (slot->homed_at != slot->responded)
 		return false;
 	since = bpf_ktime_get_ns() - slot->homed_ns;
