@@ -20,6 +20,7 @@ from runtime.kernel.apply import ApplyError
 from runtime.kernel.authorize import Hits
 from runtime.model.mesh import IPAddress
 from runtime.model.policy import Policy
+from runtime.model.policy_opened import lets_nobody_connect
 from runtime.source.update import Update
 from runtime.tables.ops import Op
 from runtime.tables.place import Place
@@ -321,6 +322,8 @@ def where_decided(policy: Policy, *, by_gate: bool = False) -> tuple[str, str]:
     reasons = [f"{why}, for the waypoint" for why in policy.beyond]
     if policy.needs_http or (policy.judges_requests and not reasons):
         reasons.append(f"conditions on HTTP are for the {proxy}")
+    if by_gate and lets_nobody_connect(policy):
+        reasons.append("connections are not let in by them here (--http-policies)")
     if policy.extensions:
         reasons.append(f"extensions are for the waypoint: {', '.join(policy.extensions)}")
     place = f"kernel, {proxy}" if reasons else "kernel"

@@ -26,6 +26,12 @@ def opened(policy: Policy) -> Policy:
     return replace(policy, groups=(*policy.groups, *more))
 
 
+def lets_nobody_connect(policy: Policy) -> bool:
+    """Some of its rules may let requests in, and none of these lets a connection in."""
+    is_opened = any(_OF_THE_MESH in group for group in policy.groups)
+    return policy.action is Action.ALLOW and policy.needs_http and not is_opened
+
+
 def _asks_request(group: Group) -> bool:
     return any(match.empty for rule in group for match in rule)
 

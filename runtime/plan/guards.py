@@ -50,14 +50,14 @@ class Guards:
         ]
         self._at: dict[IPAddress, tuple[Policy, ...]] = {}
         self._doubts: dict[IPAddress, tuple[str, ...]] = {}
-        if any(one.judges_requests for one in self._live):
-            for workload in workloads.values():
+        judging = [one for one in self._live if one.judges_requests]
+        for workload in workloads.values() if judging else ():
+            # Of a mesh's workloads few are guarded by these: the others' policies are not looked for.
+            if any(one.applies_to(workload) for one in judging):
                 self._find(workload)
 
     def _find(self, workload: Workload) -> None:
         found = tuple(one for one in self._live if one.applies_to(workload))
-        if not any(one.judges_requests for one in found):
-            return
         doubts = tuple(
             f"authorization policy {one.key}: the labels of workload {workload.name} are not known"
             for one in found

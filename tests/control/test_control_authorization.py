@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,9 @@ from runtime.kernel.apply import ApplyError
 from runtime.kernel.authorize import Hits
 from runtime.model.mesh import Workload
 from runtime.model.policy import Action, Match, Policy, PolicyScope
+from runtime.model.policy_opened import opened
+from runtime.source.authorization_policy import parse_authorization_policy
+from runtime.source.fields import Field
 from runtime.source.update import Update
 from runtime.tables.ops import Op
 from runtime.tables.place import Place
@@ -218,6 +223,25 @@ def test_where_a_policy_is_decided(given: Policy, place: str, reason: str) -> No
     decided, why = where_decided(given)
     assert decided == place
     assert (reason in why) if reason else not why
+
+
+def test_where_a_policy_is_decided_whose_rules_are_known() -> None:
+    post: Any = {"to": [{"operation": {"methods": ["POST"]}}]}
+    made = {
+        action: parse_authorization_policy(
+            Field({"spec": {"action": action, "rules": [post]}}), name="p", namespace="shop"
+        )
+        for action in ("ALLOW", "DENY")
+    }
+    assert where_decided(made["DENY"]) == ("waypoint", "conditions on HTTP are for the waypoint")
+    by_gate = "conditions on HTTP are for the gate"
+    assert where_decided(made["DENY"], by_gate=True) == ("gate", by_gate)
+    decided, why = where_decided(made["ALLOW"], by_gate=True)
+    assert (decided, why.startswith(by_gate), "--http-policies" in why) == ("gate", True, True)
+    # Where the word of clients' nodes is taken, the kernel has a part in it again.
+    assert where_decided(opened(made["ALLOW"]), by_gate=True) == ("kernel, gate", by_gate)
+    custom = replace(made["DENY"], beyond=("action: CUSTOM, which ext decides",), groups=())
+    assert where_decided(custom, by_gate=True)[0] == "waypoint"
 
 
 @pytest.mark.parametrize("error", [KmeshError("no such program type"), OSError(30, "Read-only")])

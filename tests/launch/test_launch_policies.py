@@ -47,6 +47,7 @@ def test_policies_decide_requests_to_services_with_and_without_routes(mesh: Mesh
             for method in ("GET", "POST", "PUT")
         ]
         assert found == [200, 403, 403, 200, 501, 501], vip
+        assert asked(client, vip, "/inbox/../a", "POST") == 403
     node.write(NO_WRITES.replace("to:", "towards:"), "policy.yaml")
     until(lambda: "towards: not known here" in node.kmeshctl("status"), "it is not told")
     assert asked(client, GREEN_VIP, "/a", "POST") == 403
@@ -69,6 +70,56 @@ def test_policies_decide_requests_to_services_with_and_without_routes(mesh: Mesh
     assert by_name == {"no-writes": "gate", "readers": "gate"}
     (node.services / "policy.yaml").unlink()
     until(lambda: asked(client, GREEN_VIP, "/a", "POST") == 501, "a policy that is gone holds")
+
+
+# The client is a pod with a name; the endpoint's node judges connections, and is the same.
+NAMED = f"""---
+apiVersion: v1
+kind: Service
+metadata: {{name: client}}
+spec: {{clusterIP: 10.96.0.20, selector: {{app: client}}, ports: [{{port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: client-1, labels: {{kubernetes.io/service-name: client}}}}
+addressType: IPv4
+ports: [{{port: 80}}]
+endpoints: [{{addresses: [{Pod.address}], nodeName: n1, targetRef: {{kind: Pod, name: client}}}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: client}}
+spec: {{serviceAccountName: front}}
+"""
+GREEN_READERS = HEAD + (
+    "metadata: {name: read}\nspec:\n  targetRefs: []\n"
+    "  rules: [{from: [{source: {serviceAccounts: [front]}}], to: [{operation: {methods: [GET]}}]}]\n"
+)
+STATUSES = """
+import http.client, sys
+for method in ("GET", "POST"):
+    connection = http.client.HTTPConnection(sys.argv[1], 80, timeout=20)
+    connection.request(method, "/a")
+    print(connection.getresponse().status)
+"""
+
+
+def test_who_is_allowed_by_request_gets_in_at_an_endpoint_that_is_guarded(mesh: Mesh) -> None:
+    node = mesh.node
+    mesh.daemon.terminate()
+    with ExitStack() as stack:
+        pod = Pod(node, stack)
+        node.write(NAMED, "client.yaml")
+        node.write(GREEN_READERS, "policy.yaml")
+        daemon = mesh.start("--no-exempt-node", "--node", "n1", "--http-policies", "clients")
+        mesh.client()  # so the namespace of the endpoints is guarded
+        tell(node, "/enroll", netns=str(pod.path))
+
+        def statuses() -> list[str]:
+            return pod.call([sys.executable, "-c", STATUSES, GREEN_VIP]).split()
+
+        until(lambda: statuses() == ["200", "403"], f"not so, but {statuses()}")
+        daemon.terminate()
 
 
 # A pod that the daemon guards, and a workload of the mesh in the node's namespace.
