@@ -49,6 +49,7 @@ docker: ## build the three images, and probe this host with the generic one
 
 test: setup-test ## run every test that this machine can run (PYTEST_ARGS= for pytest)
 	@$(BIN)/python -m runtime.compile bpf build/bpf
+	@$(BIN)/python -m runtime.compile --unshipped bpf build/all
 	@$(BIN)/python -m runtime.compile.native build/bin
 	@$(BIN)/python -m ci.cluster prepare
 	@$(AS_ROOT) $(BIN)/pytest $(PYTEST_ARGS)

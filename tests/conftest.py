@@ -16,7 +16,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.dataplane.fixtures", "tests.dataplane.enhanced_fixtures"]
+pytest_plugins = [
+    "tests.dataplane.fixtures",
+    "tests.dataplane.enhanced_fixtures",
+    "tests.matrix.ahead",
+]
 
 # The same examples each time, so that a change is what makes a test fail; HYPOTHESIS_PROFILE=default
 # looks for new ones.

@@ -18,12 +18,12 @@ LLHTTP_INCLUDE = Path("/usr/share/include/llhttp")
 FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror")
 # The shared headers' idioms.
 _QUIET = ("-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-missing-field-initializers")
+BASIC = (*FLAGS, *_QUIET)
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 HARDEN = ("-static-pie", "-fPIE", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong")
 # What images carry: the same bytes each time.
 SHIPPED = (
-    *FLAGS,
-    *_QUIET,
+    *BASIC,
     *HARDEN,
     *("-fno-ident", "-Wl,--build-id=none", "-Wl,-s"),
 )
@@ -74,7 +74,7 @@ def compile_gate(
         )
     chosen = sources or sorted((checkout / "runtime/gate").glob("*.c"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [compiler, *FLAGS, *_QUIET, *options, *include_options(checkout)]
+    command = [compiler, *BASIC, *options, *include_options(checkout)]
     try:
         run([*command, "-o", str(target), *map(str, [*chosen, *library])])
     except CommandError as error:

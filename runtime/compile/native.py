@@ -71,17 +71,15 @@ class Program:
         return found
 
 
-PROGRAMS = (
-    Program("kmesh-cni", ("cni/kmesh-cni.c",), headers=("cni",)),
-    Program(
-        gate.NAME,
-        ("gate/*.c", f"{gate.LLHTTP}/*.c"),
-        headers=("gate", "../bpf/include", str(gate.LLHTTP_INCLUDE)),
-        compiler="gcc",
-        flags=(*gate.SHIPPED, *gate.include_options(_RUNTIME.parent)),
-        needs="llhttp's sources (Debian: node-llhttp)",
-    ),
+GATE = Program(
+    gate.NAME,
+    ("gate/*.c", f"{gate.LLHTTP}/*.c"),
+    headers=("gate", "../bpf/include", str(gate.LLHTTP_INCLUDE)),
+    compiler="gcc",
+    flags=(*gate.SHIPPED, *gate.include_options(_RUNTIME.parent)),
+    needs="llhttp's sources (Debian: node-llhttp)",
 )
+PROGRAMS = (Program("kmesh-cni", ("cni/kmesh-cni.c",), headers=("cni",)), GATE)
 
 
 def compile_program(program: Program, target: Path, *, compiler: str | None = None) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from runtime.compile.gate import SANITIZE, compile_gate
+from runtime.compile.gate import BASIC, SANITIZE, include_options
+from runtime.compile.native import GATE, compile_program
 from runtime.compile.tree import compile_tree
 from tests.dataplane.enhanced_stage import Stage
 from tests.dataplane.redirects import skip_where_redirects_are_broken
@@ -28,8 +30,19 @@ def all_objects(checkout: Path) -> Path:
 def gate_program(checkout: Path) -> Path:
     """The gate, which ends with a report at the first wrong access; as shipped without a compiler."""
     if not shutil.which("gcc"):
-        return checkout / "build/bin/kmesh-gate"
-    return compile_gate(checkout, checkout / "build/gate/kmesh-gate-sanitized", options=SANITIZE)
+        return checkout / "build/bin" / GATE.name
+    flags = (*BASIC, *SANITIZE, *include_options(checkout))
+    program = replace(GATE, name=f"{GATE.name}-sanitized", flags=flags)
+    compile_program(program, checkout / "build/gate")
+    return checkout / "build/gate" / program.name
+
+
+@pytest.fixture(scope="session")
+def shipped_gate(checkout: Path) -> Path:
+    """The gate as users have it: sanitizers take memory of their own, and keep what was given back."""
+    if shutil.which("gcc"):
+        compile_program(GATE, checkout / "build/bin")
+    return checkout / "build/bin" / GATE.name
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from runtime.compile.gate import compile_gate
 from tests.dataplane.enhanced_stage import PORT, Stage, table, to
 from tests.dataplane.test_enhanced_streams import BIG, good
 from tests.dataplane.waypoint_envoy import Recorder, use_node
@@ -81,9 +80,9 @@ def test_a_client_that_leaves_while_much_is_on_its_way(routed: Stage) -> None:
 
 
 @pytest.fixture
-def plain(all_objects: Path, checkout: Path, tmp_path: Path) -> Iterator[Stage]:
-    """A stage whose gate is as shipped: sanitizers take memory of their own."""
-    with Stage(all_objects, compile_gate(checkout, tmp_path / "kmesh-gate")) as made:
+def plain(all_objects: Path, shipped_gate: Path) -> Iterator[Stage]:
+    """A stage whose gate is as shipped."""
+    with Stage(all_objects, shipped_gate) as made:
         made.serve("a")
         made.route(table(to("/", "a")))
         yield made

@@ -23,7 +23,6 @@ from typing import Any
 
 import pytest
 
-from runtime.compile.gate import compile_gate
 from runtime.kernel.datapath import DataPath
 from runtime.kernel.gate import GateError
 from runtime.kernel.http_ports import HttpPorts
@@ -48,12 +47,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def shipped_stage(
-    all_objects: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
-    """A stage whose gate is as users have it: sanitizers keep memory that was given back."""
-    program = compile_gate(checkout, tmp_path_factory.mktemp("gate") / "gate")
-    with Stage(all_objects, program) as made:
+def shipped_stage(all_objects: Path, shipped_gate: Path) -> Iterator[Stage]:
+    """A stage whose gate is as users have it."""
+    with Stage(all_objects, shipped_gate) as made:
         yield made
 
 

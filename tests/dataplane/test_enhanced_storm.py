@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from runtime.compile.gate import compile_gate
 from runtime.kernel.gate import Gate
 from runtime.tables.http_ports import Target
 from tests.dataplane.enhanced_stage import A_AND_B, PORT, Stage, table, to
@@ -99,11 +98,8 @@ def test_while_endpoints_and_routes_change(routed: Stage) -> None:
     assert len(turns) > 10
 
 
-def test_an_idle_connection_costs_the_gate_little(
-    all_objects: Path, checkout: Path, tmp_path: Path
-) -> None:
-    program = compile_gate(checkout, tmp_path / "gate")
-    with Stage(all_objects, program) as stage:
+def test_an_idle_connection_costs_the_gate_little(all_objects: Path, shipped_gate: Path) -> None:
+    with Stage(all_objects, shipped_gate) as stage:
         stage.serve("a", "b")
         stage.route()
         stage.ask(["/a", "/b"])

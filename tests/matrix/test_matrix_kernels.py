@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest and the oldest known kernel, booted one after the other over the same disk.
+"""The newest and the oldest known kernel, booted one after the other over the same disk, beside the other tests.
 
 What is kept in docs/kernels.json must be what these kernels still say. `make matrix` tries all of the
 listed kernels, and more on each.
@@ -13,49 +13,36 @@ from typing import Any
 
 import pytest
 
-from ci.kernels.debian import Kernel, fetch, wanted
-from ci.matrix.accelerator import accelerator
-from ci.matrix.measure import Row, measure
+from ci.kernels.debian import Kernel, fetch
+from ci.matrix.ends import ENDS
+from ci.matrix.measure import Row
 from ci.matrix.results import read
-from ci.matrix.update import AFTER, BEFORE, check_update
+from ci.matrix.update import check_update
 from runtime.probe.run import probe_offline
+from tests.matrix.ahead import EMULATOR, directory_of, wait_for
 
 EVIDENCE = Path(__file__).parents[2] / "builder/data/kernels"
 # Of what each object needs: one that is new brings them along, and is shown only where a kernel lacks them.
 OF_OBJECTS = ("fields.", "helpers.", "kfuncs.", "load.", "maps.", "objects.", "programs.")
-ENDS = {"newest": wanted()[-1], "oldest": wanted()[0]}
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
     pytest.mark.skipif(
-        not shutil.which("qemu-system-x86_64"), reason="needs qemu-system-x86_64 (qemu-system-x86)"
+        not shutil.which(EMULATOR), reason="needs qemu-system-x86_64 (qemu-system-x86)"
     ),
 ]
 
 
 @pytest.fixture(scope="module")
-def kernels(all_objects: Path) -> dict[str, Kernel]:
+def kernels() -> dict[str, Kernel]:
     return dict(zip(ENDS, fetch(list(ENDS.values())), strict=True))
 
 
 @pytest.fixture(scope="module")
-def rows(
-    kernels: dict[str, Kernel], objects: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Row]:
-    disk = tmp_path_factory.mktemp("disk")
-    return {
-        name: measure(
-            kernels[name],
-            suite=ENDS[name].suite,
-            objects=objects,
-            depth="quick",
-            accelerator=accelerator(kernels[name]),
-            also=BEFORE if name == "newest" else AFTER,
-            disk=disk,
-        )
-        for name in ENDS
-    }
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
+    directory = directory_of(tmp_path_factory.getbasetemp())
+    return {name: wait_for(name, directory) for name in ENDS}
 
 
 @pytest.fixture(params=list(ENDS))

@@ -12,7 +12,7 @@ import pytest
 from ci.kernels.debian import Kernel, wanted
 from ci.matrix import accelerator
 from ci.matrix.agree import agreement
-from ci.matrix.boot import Outcome
+from ci.matrix.boot import Outcome, _qemu
 from ci.matrix.headers import SCENARIO as HEADERS
 from ci.matrix.inside.expect import complaints
 from ci.matrix.inside.scenarios import SCENARIOS, Expected, Scenario
@@ -37,6 +37,12 @@ GOOD: dict[str, Any] = {
 
 
 SUITES = [each.suite for each in wanted()]
+
+
+@pytest.mark.parametrize(("with_", "times"), [("tcg", 1), ("kvm", 0)])
+def test_only_an_emulated_kernel_can_have_a_time_of_its_own(with_: str, times: int) -> None:
+    argv = _qemu(KERNEL, Path("/i"), Path("/r"), parameters="", accelerator=with_)
+    assert argv.count("-icount") == times
 
 
 def test_the_document_is_what_the_results_say() -> None:
