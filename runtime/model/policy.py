@@ -127,6 +127,18 @@ class Match:
         """Nothing that L4 could decide: the condition was about HTTP."""
         return self == _EMPTY
 
+    @property
+    def asks_identity(self) -> bool:
+        """Whether it depends on who the client is."""
+        return bool(
+            self.namespaces
+            or self.not_namespaces
+            or self.principals
+            or self.not_principals
+            or self.service_accounts
+            or self.not_service_accounts
+        )
+
     def holds(self, connection: Connection, *, action: Action) -> bool:
         """Whether every field that is set matches."""
         if self.empty or (self.unreadable and action is Action.ALLOW):

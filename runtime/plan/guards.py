@@ -88,8 +88,8 @@ def _reasons(policy: Policy) -> Iterator[str]:
     yield from policy.beyond
     if policy.rules is None and policy.needs_http:
         yield "it has conditions on HTTP, which the workload API does not tell"
-    elif policy.rules is None:
-        yield from (f"of a newer version: {name}" for name in policy.unreadable)
+    else:
+        yield from (f"it cannot be told here: {name}" for name in policy.unreadable)
 
 
 def rules_of(policies: Sequence[Policy], address: IPAddress, port: int) -> Rules:
