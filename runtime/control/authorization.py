@@ -336,5 +336,5 @@ def where_decided(policy: Policy, *, by_gate: bool = False) -> tuple[str, str]:
     if policy.unreadable:
         effect = "fail" if policy.action == "ALLOW" else "hold"
         names = ", ".join(policy.unreadable)
-        reasons.append(f"of a newer version, taken to {effect}: {names}")
+        reasons.append(f"cannot be told here, taken to {effect}: {names}")
     return place, "; ".join(reasons)

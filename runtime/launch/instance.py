@@ -312,6 +312,8 @@ def whereabouts(config: Config, *, cluster: str = "", network: str | None = None
 
 def nameless(config: Config) -> str:
     """Why it is not known who the workloads of this node are; "" where it is (runtime/tables/identities.py)."""
+    if config.source == "kubernetes":
+        return "the source kubernetes does not tell who workloads are"
     if config.on_demand:
         return "with --on-demand this node's own workloads are not known"
     return "" if config.node else "this node's name is not known (--node)"

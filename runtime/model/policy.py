@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # they are made of what is here
 
 IPNetwork = IPv4Network | IPv6Network
 Labels = tuple[tuple[str, str], ...]
+ROOT_NAMESPACE = "istio-system"  # policies there hold in every namespace
 _T = TypeVar("_T")
 
 
@@ -126,6 +127,18 @@ class Match:
         """Nothing that L4 could decide: the condition was about HTTP."""
         return self == _EMPTY
 
+    @property
+    def asks_identity(self) -> bool:
+        """Whether it depends on who the client is."""
+        return bool(
+            self.namespaces
+            or self.not_namespaces
+            or self.principals
+            or self.not_principals
+            or self.service_accounts
+            or self.not_service_accounts
+        )
+
     def holds(self, connection: Connection, *, action: Action) -> bool:
         """Whether every field that is set matches."""
         if self.empty or (self.unreadable and action is Action.ALLOW):
@@ -173,6 +186,7 @@ class Policy:
         selector: labels of the workloads that it applies to, where its author's word is known.
         everywhere: it selects workloads in every namespace.
         services: keys of those whose requests it is for.
+        gateways: it is for gateways or waypoints, or a class of them, which carry it out.
         written: what its author's rules ask of connections; in place of what they ask of requests stands a match
             without fields.
     """
@@ -189,6 +203,7 @@ class Policy:
     selector: Labels = ()
     everywhere: bool = False
     services: tuple[str, ...] = ()
+    gateways: bool = False
     written: tuple[Group, ...] = ()
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from runtime.model.http_picture import HttpChange
@@ -17,6 +18,7 @@ from runtime.model.policy import Policy
 from runtime.source.gateway_picture import ROUTE, RoutePicture
 from runtime.source.kubernetes_join import Changes, Identity, Join
 from runtime.source.policy_picture import PolicyPicture
+from runtime.source.policy_unnamed import tells_identities, without_identities
 from runtime.source.recorded import HTTP, POLICIES, SERVICES, WORKLOADS
 
 _POLICY = "AuthorizationPolicy"
@@ -33,6 +35,7 @@ class Beyond:
         self._join = join
         self._routes = RoutePicture()
         self._policies = PolicyPicture(alone=True)
+        self._tells_identities = False
         self._recorded: defaultdict[str, dict[str, Any]] = defaultdict(dict)
 
     def take(self, objects: Mapping[Identity, Any], changes: Changes) -> dict[str, Policy | None]:
@@ -63,7 +66,19 @@ class Beyond:
             elif kind == WORKLOADS and name not in self._join.workloads:
                 changes.workloads[name] = state
         self._uncover(changes)
-        return policies
+        return self._judged(policies)
+
+    def _judged(self, changed: dict[str, Policy | None]) -> dict[str, Policy | None]:
+        """Policies as they hold by what is known of who is who; all of them, where that changes."""
+        before = self._tells_identities
+        self._tells_identities = tells_identities(
+            chain(self._join.workloads.values(), self._recorded[WORKLOADS].values())
+        )
+        if self._tells_identities != before:
+            changed = {**changed, **self._policies.policies}
+        if self._tells_identities:
+            return changed
+        return {key: policy and without_identities(policy) for key, policy in changed.items()}
 
     def _uncover(self, changes: Changes) -> None:
         """What no manifest tells any longer may still be recorded."""

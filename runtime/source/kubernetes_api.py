@@ -23,6 +23,7 @@ from runtime.source.kubernetes_join import Changes, Identity, Join
 from runtime.source.kubernetes_service import parse_service
 from runtime.source.kubernetes_slice import parse_slice
 from runtime.source.kubernetes_yaml import parse_authorization_policy, parse_http_route
+from runtime.source.policy_unnamed import without_identities
 from runtime.source.update import Rejection, Update
 
 if TYPE_CHECKING:
@@ -100,7 +101,11 @@ class State:
         written = {each: objects.pop(each) for each in list(objects) if each[0] == _POLICY.name}
         changes = self.join.apply(objects)
         self._put_routes(routes)
-        policies = {f"{each[1]}/{each[2]}": policy for each, policy in written.items()}
+        # Pods are not followed here: nobody is known.
+        policies = {
+            f"{each[1]}/{each[2]}": policy and without_identities(policy)
+            for each, policy in written.items()
+        }
         self.policies = {**self.policies, **policies}
         if len(self._heard) < len(_KINDS):
             self._rejected = rejected

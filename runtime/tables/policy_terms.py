@@ -34,15 +34,7 @@ class Term:
 
     @property
     def asks_identity(self) -> bool:
-        return any(
-            match.namespaces
-            or match.not_namespaces
-            or match.principals
-            or match.not_principals
-            or match.service_accounts
-            or match.not_service_accounts
-            for match in self.matches
-        )
+        return any(match.asks_identity for match in self.matches)
 
     @property
     def blocks(self) -> set[IPNetwork]:

@@ -159,3 +159,4 @@ def test_a_node_that_does_not_know_its_own_workloads_says_why(tmp_path: Path) ->
     assert nameless(config) == ""
     assert "--node" in nameless(replace(config, node=""))
     assert "--on-demand" in nameless(replace(config, on_demand=True))
+    assert "source kubernetes" in nameless(replace(config, source="kubernetes"))

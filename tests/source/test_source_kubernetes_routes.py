@@ -12,10 +12,12 @@ import pytest
 from runtime.cluster.api import POLICIES, ROUTES
 from runtime.model.http import Forward
 from runtime.model.http_picture import HttpPicture
+from runtime.plan.guards import why_not
 from runtime.source.kubernetes_api import KubernetesSource
 from runtime.source.update import Update
 from tests.cluster_api.fake import FakeApi
 from tests.source.test_source_kubernetes import nth, put_service, put_slice
+from tests.source.test_source_policy import BY_WHO, BY_WHO_NOT, lets_in
 
 WEB = "shop/web:80"
 CLUSTER = "outbound|80||{}.shop.svc.cluster.local"
@@ -191,3 +193,18 @@ async def test_policies_guard_services_as_those_of_files_do(api: FakeApi) -> Non
     api.remove(POLICIES, f"{POLICIES}/p")
     assert (await seen.next()).removed_policies == ("shop/p",)
     assert not seen.http.tables
+
+
+def put_policy(api: FakeApi, **spec: Any) -> None:
+    value = {"metadata": {"name": "p", "namespace": "shop"}, "spec": spec}
+    api.put(POLICIES, f"{POLICIES}/p", value)
+
+
+@pytest.mark.parametrize(("rule", "action"), [(BY_WHO, "DENY"), (BY_WHO_NOT, "ALLOW")])
+async def test_rules_on_identities_refuse_as_pods_are_not_asked_for(
+    api: FakeApi, rule: Any, action: str
+) -> None:
+    put_policy(api, action=action, rules=[rule])
+    (policy,) = (await Following(api).next()).policies
+    assert not lets_in(policy)
+    assert "identities" in why_not([policy])[0]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from runtime.model.http import AllOf, AnyOf, Anything, HeaderMatch, PathIs, PortIn, TextKind
 from runtime.model.http_picture import HttpPicture
 from runtime.model.mesh import Workload
-from runtime.model.policy import Action, Match, Policy, PolicyScope
+from runtime.model.policy import Action, Connection, Match, Policy, PolicyScope
+from runtime.model.policy import decide as connection_decided
+from runtime.plan.guards import why_not
 from runtime.source.directory import Directory
 from runtime.source.files import State
 from runtime.source.kubernetes_yaml import Parsed, parse_text
@@ -319,3 +322,34 @@ def test_a_selector_asks_for_labels_of_the_pod_or_of_its_service(files: Files) -
     assert workload.service_account == "front"
     files.write("pod.yaml", None)
     assert chosen(app="web", version="v2") == (True, True)
+
+
+BY_WHO = {"from": [{"source": {"namespaces": ["evil"]}}]}
+BY_WHO_NOT = {"from": [{"source": {"notNamespaces": ["evil"]}}]}
+STRANGER = Connection(
+    source=ip_address("10.244.0.9"), destination=ip_address("10.244.0.1"), destination_port=8080
+)
+
+
+def lets_in(policy: Policy) -> bool:
+    return connection_decided([policy], STRANGER).allowed
+
+
+@pytest.mark.parametrize(("rule", "action"), [(BY_WHO, "DENY"), (BY_WHO_NOT, "ALLOW")])
+def test_where_no_identity_is_told_rules_on_them_refuse(
+    files: Files, rule: Any, action: str
+) -> None:
+    def whether() -> tuple[bool, bool]:
+        """Whether the stranger may connect, and whether requests can be judged."""
+        judging = files.policies["shop/p"]
+        return lets_in(files.policies["shop/l4"]), not why_not([judging])
+
+    connecting = document(rule, action=action)
+    connecting["metadata"]["name"] = "l4"
+    text = yaml.safe_dump_all([connecting, document({**rule, **ALLOW_GET}, action=action)])
+    files.write("p.yaml", text)
+    assert whether() == (False, False)
+    files.write("pod.yaml", POD)
+    assert whether() == (True, True)
+    files.write("pod.yaml", None)
+    assert whether() == (False, False)
