@@ -88,7 +88,7 @@ def _reasons(policy: Policy) -> Iterator[str]:
     yield from policy.beyond
     if policy.rules is None and policy.needs_http:
         yield "it has conditions on HTTP, which the workload API does not tell"
-    else:
+    elif not policy.beyond:
         yield from (f"it cannot be told here: {name}" for name in policy.unreadable)
 
 

@@ -22,7 +22,7 @@ from runtime.source.fields import Field, FieldError
 from runtime.source.kubernetes_join import Changes, Identity, Join
 from runtime.source.kubernetes_service import parse_service
 from runtime.source.kubernetes_slice import parse_slice
-from runtime.source.kubernetes_yaml import parse_authorization_policy, parse_http_route
+from runtime.source.kubernetes_yaml import in_doubt, parse_authorization_policy, parse_http_route
 from runtime.source.policy_unnamed import without_identities
 from runtime.source.update import Rejection, Update
 
@@ -78,6 +78,7 @@ class State:
     _routes: RoutePicture | None = None  # from the first picture on
     _there: dict[str, set[Identity]] = field(default_factory=dict)
     _rejected: dict[str, str] = field(default_factory=dict)
+    _good: set[Identity] = field(default_factory=set)  # policies of which a good version is known
     _heard: set[str] = field(default_factory=set)
     _complete: bool = False
 
@@ -159,15 +160,21 @@ class State:
         rejected.pop(resource, None)
         if document is None or _is_passed_over(kind, document):
             there.discard(identity)
+            self._good.discard(identity)
             objects[identity] = None
             return
         there.add(identity)
+        names = {"name": identity[2], "namespace": identity[1]}
         try:
-            manifest = kind.parse(Field(document), name=identity[2], namespace=identity[1])
+            manifest, is_good = kind.parse(Field(document), **names), True
         except FieldError as error:
             rejected[resource] = str(error)
-        else:
-            objects[identity] = manifest
+            manifest, is_good = in_doubt(kind.name, Field(document), error, **names)
+            if manifest is None or (identity in self._good and not is_good):
+                return
+        objects[identity] = manifest
+        if is_good and kind is _POLICY:
+            self._good.add(identity)
 
     def _update(
         self, changes: Changes, rejected: dict[str, str], http: HttpChange | None

@@ -17,7 +17,7 @@ from runtime.source.kubernetes_api import KubernetesSource
 from runtime.source.update import Update
 from tests.cluster_api.fake import FakeApi
 from tests.source.test_source_kubernetes import nth, put_service, put_slice
-from tests.source.test_source_policy import BY_WHO, BY_WHO_NOT, lets_in
+from tests.source.test_source_policy import ALLOW_GET, BY_WHO, BY_WHO_NOT, UNREADABLE, lets_in
 
 WEB = "shop/web:80"
 CLUSTER = "outbound|80||{}.shop.svc.cluster.local"
@@ -208,3 +208,26 @@ async def test_rules_on_identities_refuse_as_pods_are_not_asked_for(
     (policy,) = (await Following(api).next()).policies
     assert not lets_in(policy)
     assert "identities" in why_not([policy])[0]
+
+
+async def test_a_policy_that_was_never_good_opens_no_door(api: FakeApi) -> None:
+    put_policy(api, action="DENY", rules=[UNREADABLE])
+    seen = Following(api)
+    first = await seen.next()
+    (policy,) = first.policies
+    assert not lets_in(policy)
+    assert "operation.verbs: not known here" in why_not([policy])[0]
+    assert [one.resource for one in first.rejections] == ["AuthorizationPolicy shop/p"]
+    put_policy(api, rules=[ALLOW_GET], action="LOG")
+    (policy,) = (await seen.next()).policies
+    assert "spec.action" in why_not([policy])[0]
+    put_policy(api, rules=[ALLOW_GET])
+    (good,) = (await seen.next()).policies
+    assert why_not([good]) == ()
+    put_policy(api, rules=[UNREADABLE])
+    bad = await seen.next()
+    assert (bad.policies, bad.removed_policies, len(bad.rejections)) == ((), (), 1)
+    api.remove(POLICIES, f"{POLICIES}/p")
+    assert (await seen.next()).removed_policies == ("shop/p",)
+    put_policy(api, rules=[UNREADABLE])
+    assert not lets_in((await seen.next()).policies[0])
