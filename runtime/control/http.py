@@ -74,6 +74,7 @@ class HttpControl:
             services=view.services,
             workloads=view.workloads,
             policies=view.policies,
+            at_waypoints=view.at_waypoints,
         )
         self._failed = self._bring(view.http, dict(_places(plan, view)))
         return self._failed
@@ -89,7 +90,7 @@ class HttpControl:
             return True
         if update.services or update.removed_services:
             return True
-        if update.policies or update.removed_policies:
+        if update.policies or update.removed_policies or update.at_waypoints is not None:
             return True
         workloads = bool(update.workloads or update.removed_workloads)
         return workloads and any(policy.judges_requests for policy in view.policies.values())

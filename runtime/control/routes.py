@@ -67,6 +67,7 @@ def plan_of(view: View, *, why_not: str, nameless: str = "") -> Plan | None:
         services=view.services.copy(),
         workloads=view.workloads.copy(),
         policies=view.policies.copy(),
+        at_waypoints=view.at_waypoints,
     )
 
 

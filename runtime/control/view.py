@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.model.mesh import Service, ServicePort, Workload
 from runtime.model.policy import Policy
+from runtime.model.waypoint_policies import AtWaypoints
 from runtime.source.update import Update
 from runtime.tables.direct import bypassing_directly
 from runtime.tables.waypoints import bypassing
@@ -30,6 +31,7 @@ class View:
     Attributes:
         details: gives what the source tells about itself (its connection, say).
         origins: gives where in the source each resource is from, as far as that is known.
+        at_waypoints: policies that are not among these, as they are waypoints' alone.
         http: the HTTP that is known; None until there is any.
         rejected: resource → why the source could not accept it; its last good version serves.
         failed: resource → why the data path could not take it.
@@ -44,6 +46,7 @@ class View:
     services: dict[str, Service] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
+    at_waypoints: AtWaypoints = field(default_factory=AtWaypoints)
     http: HttpPicture | None = None
     rejected: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -66,6 +69,7 @@ class View:
         self.services.update({service.key: service for service in update.services})
         self.policies.update({policy.key: policy for policy in update.policies})
         self.workloads.update({workload.uid: workload for workload in update.workloads})
+        self.at_waypoints = update.at_waypoints or self.at_waypoints
         self._take_http(update)
         self._take_rejections(update)
         self.updates += 1

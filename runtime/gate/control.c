@@ -245,8 +245,11 @@ static int address_of(const char *path, struct sockaddr_un *address)
 int control_call(const char *path)
 {
 	struct sockaddr_un address;
+	struct timeval patience = {.tv_sec = 5}; /* who takes no calls does not hold this gate up */
 	int fd = address_of(path, &address);
 
+	if (fd >= 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (fd >= 0 && connect(fd, (void *)&address, sizeof(address))) {
 		close(fd);
 		return -1;

@@ -286,7 +286,7 @@ static bool seek_until_found(struct exchange *exchange)
 		if (exchange->dials >= GATE_DIALS || exchange->overloaded)
 			return false;
 		if (exchange->dials && !route_is_relayed(&exchange->route) &&
-		    !route_again(&exchange->route, exchange->session->space))
+		    !route_again(&exchange->route))
 			return false;
 		seek(exchange);
 		if (exchange->upstream || exchange->waits_in) {

@@ -356,7 +356,7 @@ static inline bool route_is_relayed(const struct route *route)
 void route_request(struct session *session, char *head, size_t length, uint32_t at,
 		   struct route *route);
 /* Another endpoint of the same cluster. */
-bool route_again(struct route *route, struct space *space);
+bool route_again(struct route *route);
 bool route_pick(uint64_t cluster, struct kmesh_endpoint *endpoint);
 uint32_t route_patience(const struct route *route); /* ms, of a dial */
 void routes_tick(void);

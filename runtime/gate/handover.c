@@ -69,6 +69,7 @@ struct letter {
 bool handing_over;
 static struct watch successor = {.fd = -1};
 static uint32_t next_slot; /* whose connection has not been offered since there was room */
+static bool offering;
 static uint64_t began;
 static bool settled;
 static bool all_goes;
@@ -125,8 +126,12 @@ static void post_upstream(struct upstream *upstream)
 				.sent = upstream->sent,
 				.requests = upstream->requests};
 
-	if (!upstream_take_back(upstream))
-		return; /* the kernel has it: it comes to its end here */
+	if (!upstream_take_back(upstream)) {
+		/* The kernel has it, for a client who may be the next gate's soon: it comes to its
+		 * end here, so nobody is to use it from now on. */
+		__atomic_store_n(&upstreams_shared[upstream->id].recalled, 1, __ATOMIC_RELEASE);
+		return;
+	}
 	memcpy(letter.endpoint.address, upstream->pool->key.address,
 	       sizeof(letter.endpoint.address));
 	letter.endpoint.port = upstream->pool->key.port;
@@ -159,6 +164,11 @@ static bool can_go(const struct session *session)
 	       (!in || (heads_go && in <= sizeof(heads)));
 }
 
+static bool has_no_room(void)
+{
+	return successor.events;
+}
+
 static void wait_for_room(uint32_t slot)
 {
 	if (slot < next_slot)
@@ -176,6 +186,10 @@ bool handover_offer(struct session *session)
 
 	if (!can_go(session))
 		return false;
+	if (has_no_room() && !offering) {
+		wait_for_room(session->slot);
+		return false;
+	}
 	letter.session.slot = session->slot;
 	letter.session.cookie = session->cookie;
 	letter.session.service_port = session->service_port;
@@ -200,11 +214,13 @@ static void offer_more(struct watch *watch, uint32_t events)
 		return;
 	}
 	next_slot = KMESH_SLOTS;
+	offering = true;
 	for (; slot < KMESH_SLOTS && offered < ROUND && next_slot > slot; slot++)
 		if (sessions[slot] && can_go(sessions[slot])) {
 			offered++;
 			handover_offer(sessions[slot]);
 		}
+	offering = false;
 	if (slot < next_slot)
 		next_slot = slot;
 	if (next_slot == KMESH_SLOTS)
@@ -248,13 +264,13 @@ static void hand_over_the_rest(void)
 			post_space(space);
 	space_stop_listening();
 	governed_each_past(post_member);
+	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++)
+		if (sessions[slot])
+			slots_shared[slot].open = 0;
 	for (uint32_t id = 0; id < KMESH_UPSTREAMS; id++)
 		if (all_goes && upstreams[id] && upstream_is_idle(upstreams[id]) &&
 		    !upstreams[id]->owner && !upstreams[id]->pool->space->closing)
 			post_upstream(upstreams[id]);
-	for (uint32_t slot = 0; slot < KMESH_SLOTS; slot++)
-		if (sessions[slot])
-			slots_shared[slot].open = 0;
 	post(&end, NULL, 0);
 	begin_with_clients();
 }
@@ -370,7 +386,11 @@ static bool adopt(const struct letter *letter, const int *descriptors, int count
 
 static void adopt_or_close(const struct letter *letter, const int *descriptors, int count)
 {
-	if (adopt(letter, descriptors, count))
+	/* Of the rest the daemon has told this gate itself, and may have told it other things
+	 * since. */
+	bool is_wanted = !elder.ready || letter->kind == LETTER_MEMBER;
+
+	if (is_wanted && adopt(letter, descriptors, count))
 		return;
 	for (int i = 0; i < count; i++)
 		close(descriptors[i]);

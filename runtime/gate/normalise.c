@@ -2,8 +2,9 @@
 /*
  * Path normalization as RFC 3986 (6.2.2) has it and Envoy does it: escapes of letters, digits and
  * -._~ are written as what they stand for, then . and .. are resolved. Escaped slashes, two
- * slashes and all else stay. Escapes of controls, and what is no escape, nobody resolves; nor . and
- * .. with parameters (..;x), which mean what they mean without them to some, and not to others.
+ * slashes and all else stay. Escapes of controls, what is no escape, backslashes and fragments
+ * nobody resolves; nor . and .. with parameters (..;x), which mean what they mean without them to
+ * some, and not to others.
  */
 #include "normalise.h"
 #include <kmesh/http/types.h>
@@ -36,7 +37,7 @@ static bool can_be_decoded(const char *at, const char *end)
 	for (; at < end; at++) {
 		int byte = *at == '%' ? escaped(at, end) : ' ';
 
-		if (byte < ' ' || byte == 127)
+		if (byte < ' ' || byte == 127 || *at == '\\' || *at == '#')
 			return false;
 	}
 	return true;

@@ -313,22 +313,23 @@ static bool is_same(const struct kmesh_endpoint *one, const struct kmesh_endpoin
 /* As often as Istio's default retries look for one that has not failed. */
 #define LOOKS 5
 
-static bool pick_another(uint64_t cluster, struct space *space, struct kmesh_endpoint *endpoint)
+/* Blindly: who refuses connections has none, and would be the least busy each time. */
+static bool pick_another(uint64_t cluster, struct kmesh_endpoint *endpoint)
 {
 	const struct kmesh_endpoint failed = *endpoint;
 
 	for (int i = 0; i < LOOKS; i++)
-		if (!pick(cluster, space, endpoint))
+		if (!route_pick(cluster, endpoint))
 			return false;
 		else if (!is_same(endpoint, &failed))
 			return true;
 	return true; /* there may be no other */
 }
 
-bool route_again(struct route *route, struct space *space)
+bool route_again(struct route *route)
 {
 	return route->governed ? elect(route->governed, &route->endpoint, &route->endpoint)
-			       : pick_another(route->cluster, space, &route->endpoint);
+			       : pick_another(route->cluster, &route->endpoint);
 }
 
 /* Waypoints have no such row. */

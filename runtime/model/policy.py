@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # they are made of what is here
 
 IPNetwork = IPv4Network | IPv6Network
 Labels = tuple[tuple[str, str], ...]
+ROOT_NAMESPACE = "istio-system"  # policies there hold in every namespace
 _T = TypeVar("_T")
 
 
@@ -185,6 +186,7 @@ class Policy:
         selector: labels of the workloads that it applies to, where its author's word is known.
         everywhere: it selects workloads in every namespace.
         services: keys of those whose requests it is for.
+        gateways: it is for gateways or waypoints, or a class of them, which carry it out.
         written: what its author's rules ask of connections; in place of what they ask of requests stands a match
             without fields.
     """
@@ -201,6 +203,7 @@ class Policy:
     selector: Labels = ()
     everywhere: bool = False
     services: tuple[str, ...] = ()
+    gateways: bool = False
     written: tuple[Group, ...] = ()
 
     @property

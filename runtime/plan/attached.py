@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 
 from runtime.model.http import HttpPort, RouteTable, Step
 from runtime.model.mesh import IPAddress, Service
 from runtime.model.policy import Policy
-from runtime.plan.guards import rules_of, why_not
+from runtime.plan.guards import rules_of_all, why_not
 
 
 class Attached:
@@ -34,29 +35,30 @@ class Attached:
         found = self._at(port.address, port.port)
         if not found:
             return port
-        reasons = why_not(found)
+        every = tuple(chain.from_iterable(found))
+        reasons = why_not(every)
         if port.address is None:
-            keys = ", ".join(one.key for one in found)
+            keys = ", ".join(dict.fromkeys(one.key for one in every))
             reasons = (f"authorization policy {keys}: its service is one of many on this port",)
         hosts = table.virtual_hosts if table else ()
         if any(route.rbac is not None for host in hosts for route in host.routes):
             reasons = (
                 *reasons,
-                f"authorization policy {found[0].key}: routes have rules of their own",
+                f"authorization policy {every[0].key}: routes have rules of their own",
             )
         if reasons or port.address is None:
             return replace(port, beyond=(*port.beyond, *reasons))
-        rules = rules_of(found, port.address, port.port)
+        rules = rules_of_all(found, port.address, port.port)
         others = tuple(step for step in port.steps if step is not Step.RBAC)
         if Step.RBAC in port.steps:
             rules = (*rules, *port.rbac)
         return replace(port, rbac=rules, steps=(Step.RBAC, *others))
 
-    def _at(self, address: IPAddress | None, port: int) -> list[Policy]:
-        """The policies of the services at an address and port; None: at any address."""
-        found: dict[str, Policy] = {}
+    def _at(self, address: IPAddress | None, port: int) -> list[list[Policy]]:
+        """The policies of each service at an address and port; None: at any address."""
+        found: list[list[Policy]] = []
         for key, service in self._services.items():
             here = address is None or any(each.address == address for each in service.addresses)
             if here and any(each.service_port == port for each in service.ports):
-                found |= {one.key: one for one in self._of[key]}
-        return list(found.values())
+                found.append(self._of[key])
+        return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from runtime.model.http_rules import (
     AllOf,
@@ -48,7 +49,7 @@ class Guards:
         self._live = [
             one for one in live if not one.dry_run and one.scope is not PolicyScope.SERVICE
         ]
-        self._at: dict[IPAddress, tuple[Policy, ...]] = {}
+        self._at: dict[IPAddress, tuple[Sequence[Policy], ...]] = {}  # each workload's
         self._doubts: dict[IPAddress, tuple[str, ...]] = {}
         judging = [one for one in self._live if one.judges_requests]
         for workload in workloads.values() if judging else ():
@@ -64,7 +65,7 @@ class Guards:
             if one.is_doubtful(workload)
         )
         for address in workload.addresses:
-            self._at[address] = tuple(dict.fromkeys((*self._at.get(address, ()), *found)))
+            self._at[address] = tuple(dict.fromkeys((*self._at.get(address, ()), found)))
             self._doubts[address] = (*self._doubts.get(address, ()), *doubts)
 
     def of(self, address: IPAddress, port: int) -> tuple[Rules, tuple[str, ...]]:
@@ -72,15 +73,26 @@ class Guards:
         found = self._at.get(address, ())
         if not found:
             return (), ()
-        return rules_of(found, address, port), (*why_not(found), *self._doubts[address])
+        reasons = (*why_not(chain.from_iterable(found)), *self._doubts[address])
+        return rules_of_all(found, address, port), reasons
+
+
+def rules_of_all(
+    each: Iterable[Sequence[Policy]], address: IPAddress, port: int
+) -> tuple[Rbac, ...]:
+    """What requests must pass where several are at an address: all that any of them asks.
+
+    In one filter the right that one of them gives would open the others too.
+    """
+    rules = chain.from_iterable(rules_of(policies, address, port) for policies in each)
+    return tuple(dict.fromkeys(rules))
 
 
 def why_not(policies: Iterable[Policy]) -> tuple[str, ...]:
     """Why what policies ask of requests cannot be decided here."""
+    once = {policy.key: policy for policy in policies}.values()
     return tuple(
-        f"authorization policy {policy.key}: {why}"
-        for policy in policies
-        for why in _reasons(policy)
+        f"authorization policy {policy.key}: {why}" for policy in once for why in _reasons(policy)
     )
 
 

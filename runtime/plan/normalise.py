@@ -8,8 +8,8 @@ from string import ascii_letters, digits
 
 _UNRESERVED = (ascii_letters + digits + "-._~").encode()
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
-# Escapes of controls, and what is no escape.
-_NOBODYS = re.compile(rb"%(?:[01].|7[Ff]|(?![0-9A-Fa-f]{2}))")
+# Escapes of controls, what is no escape, backslashes (slashes to Envoy), and fragments.
+_NOBODYS = re.compile(rb"%(?:[01].|7[Ff]|(?![0-9A-Fa-f]{2}))|[\\#]")
 
 
 def normalised(path: bytes) -> bytes | None:

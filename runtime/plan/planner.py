@@ -10,11 +10,13 @@ from runtime.model.http import HttpPort, RouteTable, VirtualHost
 from runtime.model.http_picture import HttpPicture
 from runtime.model.mesh import Service, Workload
 from runtime.model.policy import Policy
+from runtime.model.waypoint_policies import AtWaypoints
 from runtime.plan.ability import Ability
 from runtime.plan.aliases import aliases, short_names
 from runtime.plan.attached import Attached
 from runtime.plan.clusters import ClusterJudge
 from runtime.plan.judge import RouteJudge
+from runtime.plan.own_waypoint import OwnWaypoints
 from runtime.plan.planned import Place, Plan, PlannedHost, PlannedPort, PlannedRoute
 
 
@@ -25,6 +27,7 @@ def make_plan(
     services: Mapping[str, Service] | None = None,
     workloads: Mapping[str, Workload] | None = None,
     policies: Mapping[str, Policy] | None = None,
+    at_waypoints: AtWaypoints | None = None,
 ) -> Plan:
     """Give each route its place.
 
@@ -34,6 +37,7 @@ def make_plan(
         services: by key; their short names are hosts too.
         workloads: by uid; whose the endpoints are.
         policies: by key; they guard workloads and services, by rules where these are known.
+        at_waypoints: policies that are not among these; they hold at services' own waypoints.
     """
     clusters = ClusterJudge(
         http, workloads=workloads or {}, policies=policies or {}, ability=ability
@@ -50,9 +54,14 @@ def make_plan(
         )
         for where, port in http.ports().items()
     }
-    return Plan(
+    plan = Plan(
         ports=ports, opaque=http.opaque(), why_not="" if ability.serves else ability.why_not
     )
+    own = OwnWaypoints(
+        services or {}, policies=policies or {}, at_waypoints=at_waypoints or AtWaypoints()
+    )
+    theirs = dict(own.ports(plan))
+    return replace(plan, ports=ports | theirs) if theirs else plan
 
 
 def _port(

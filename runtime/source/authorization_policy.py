@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runtime.model.policy import Action, Labels, Match, Policy, PolicyScope
+from runtime.model.policy import ROOT_NAMESPACE, Action, Labels, Match, Policy, PolicyScope
 from runtime.source.fields import Field, FieldError
 from runtime.source.kubernetes_service import labels_of, service_key
 from runtime.source.policy_rule import check_fields, read_rule
 
-ROOT_NAMESPACE = "istio-system"  # policies there hold in every namespace
 _ACTIONS = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
 _DRY_RUN = "istio.io/dry-run"
 
@@ -105,9 +104,10 @@ def _enforced(document: Field, *, name: str, namespace: str) -> Policy:
 def _bare(spec: Field, name: str, namespace: str) -> Policy:
     """A policy that denies nothing, for whom it is meant."""
     labels = _labels(spec.get("selector"))
-    services = _services(spec, namespace)
+    refs = _refs(spec)
+    services = tuple(key for ref in refs for key in _service(ref, namespace))
     scope = PolicyScope.WORKLOAD_SELECTOR
-    if services is not None:
+    if refs:
         if labels:
             raise spec.get("selector").error("stands beside targetRefs: one of them must go")
         scope = PolicyScope.SERVICE
@@ -122,7 +122,8 @@ def _bare(spec: Field, name: str, namespace: str) -> Policy:
         rules=(),
         selector=labels,
         everywhere=bool(labels) and namespace == ROOT_NAMESPACE,
-        services=services or (),
+        services=services,
+        gateways=len(services) < len(refs),
     )
 
 
@@ -131,13 +132,10 @@ def _labels(selector: Field) -> Labels:
     return labels_of(selector.get("matchLabels"))
 
 
-def _services(spec: Field, namespace: str) -> tuple[str, ...] | None:
-    """The services that a policy is attached to; None where it is attached to nothing."""
+def _refs(spec: Field) -> list[Field]:
+    """What a policy is attached to."""
     one = spec.get("targetRef")
-    refs = [*([one] if one.given else []), *spec.get("targetRefs").items()]
-    if not refs:
-        return None
-    return tuple(key for ref in refs for key in _service(ref, namespace))
+    return [*([one] if one.given else []), *spec.get("targetRefs").items()]
 
 
 def _service(ref: Field, namespace: str) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from typing import Any
 from runtime import log
 from runtime.cluster.api import POLICIES, Api
 from runtime.cluster.follow import Changed, Event, Listed, Trouble, follow
-from runtime.model.policy import Policy
+from runtime.model.policy import Policy, PolicyScope
+from runtime.model.waypoint_policies import AtWaypoints
 from runtime.source.authorization_policy import parse_authorization_policy
 from runtime.source.fields import Field, FieldError
 from runtime.source.policy_picture import PolicyPicture
@@ -64,6 +65,9 @@ class WithPolicyObjects:
         self._picture = PolicyPicture(alone=False)
         self._rejected: dict[str, str] = {}
         self._heard = False
+        self._unknown = self.trouble  # why there may be policies that are not among the objects
+        self._at_waypoints = AtWaypoints(unknown=self._unknown)
+        self._begun = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.source, name)
@@ -110,16 +114,21 @@ class WithPolicyObjects:
             self._picture.tell(key, None)
         for policy in update.policies:
             self._picture.tell(policy.key, policy)
-        policies = (self._picture.policies[one.key] for one in update.policies)
-        return replace(update, policies=tuple(policies))
+        policies = tuple(self._picture.policies[one.key] for one in update.policies)
+        if not update.complete:
+            return replace(update, policies=policies)
+        self._begun, self._at_waypoints = True, self._of_waypoints()
+        return replace(update, policies=policies, at_waypoints=self._at_waypoints)
 
     def _take(self, event: Event) -> Update:
         """What changes by what happened to objects."""
         if isinstance(event, Trouble):
             event = self._excused(event)
-        elif self.trouble:
-            _log.info("%s: the API server shows them", _KIND)
-            self.trouble = ""
+            # What was heard once holds on, as long as nobody says that it does not.
+            if not self._heard or isinstance(event, Listed):
+                self._unknown = self.trouble
+        else:
+            self._follows()
         rejected = dict(self._rejected)
         changes: dict[str, Policy | None] = {}
         if isinstance(event, Listed):
@@ -135,6 +144,11 @@ class WithPolicyObjects:
             now = None if event.gone else event.object
             changes |= self._put(_key(event.object), now, rejected)
         return self._update(changes, rejected)
+
+    def _follows(self) -> None:
+        if self.trouble:
+            _log.info("%s: the API server shows them", _KIND)
+        self.trouble = self._unknown = ""
 
     def _excused(self, event: Trouble) -> Event:
         """Where they are not there, or may not be read from the first, policies are as the source tells them."""
@@ -166,11 +180,21 @@ class WithPolicyObjects:
         new = [item for item in rejected.items() if self._rejected.get(item[0]) != item[1]]
         gone = self._rejected.keys() - rejected.keys()
         self._rejected = rejected
+        before, self._at_waypoints = self._at_waypoints, self._of_waypoints()
+        is_news = self._begun and before != self._at_waypoints
         return Update(
             policies=tuple(one for one in changes.values() if one),
             rejections=tuple(Rejection(resource=name, reason=why) for name, why in new),
             accepted=tuple(sorted(gone)),
+            at_waypoints=self._at_waypoints if is_news else None,
         )
+
+    def _of_waypoints(self) -> AtWaypoints:
+        """What Istiod does not tell of at all: policies that are attached to something."""
+        written = sorted(self._picture.written.items())
+        found = (one for _, one in written if one.scope is PolicyScope.SERVICE and not one.dry_run)
+        unread = f"{', '.join(sorted(self._rejected))} cannot be read" if self._rejected else ""
+        return AtWaypoints(policies=tuple(found), unknown=self._unknown or unread)
 
     def _watch(
         self, news: asyncio.Queue[Event], loop: asyncio.AbstractEventLoop, stop: threading.Event

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from runtime.model.mesh import Service, Workload
 from runtime.model.policy import Policy
+from runtime.model.waypoint_policies import AtWaypoints
 
 if TYPE_CHECKING:  # who serves no HTTP does not wait for its forty classes to be made
     from runtime.model.http_picture import HttpChange
@@ -29,7 +30,7 @@ class Update:
     `complete` says that services, workloads and policies are the whole picture (first sync, or a source
     that only knows whole pictures): what is not in it is gone. `accepted` names resources of
     earlier rejections that no longer hold: they are good again, or gone. `http` is complete, or not,
-    by itself: it may come from another stream. None is no change of it.
+    by itself: it may come from another stream. None is no change of it, nor of `at_waypoints`.
     """
 
     services: tuple[Service, ...] = ()
@@ -42,6 +43,7 @@ class Update:
     accepted: tuple[str, ...] = ()
     complete: bool = False
     http: HttpChange | None = None
+    at_waypoints: AtWaypoints | None = None
 
 
 class Source(Protocol):

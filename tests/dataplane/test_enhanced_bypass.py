@@ -8,10 +8,12 @@ are short-cut (`shared_stage` is this module's).
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
 from runtime.kernel.accelerate import remove
+from runtime.launch.gate import running
 from tests.dataplane.enhanced_stage import PORT, Stage
 from tests.dataplane.test_enhanced_faults import (  # noqa: F401 - run here too
     test_a_client_that_leaves_with_a_request_outstanding_takes_its_upstream_along,
@@ -21,6 +23,7 @@ from tests.dataplane.test_enhanced_faults import (  # noqa: F401 - run here too
     test_bytes_after_a_response_are_nobodys,
     test_what_is_no_response_is_502,
 )
+from tests.dataplane.test_enhanced_handover import another_version, is_gone
 from tests.dataplane.test_enhanced_least import (
     counted_until_answered,
     test_a_storm_leaves_no_count,  # noqa: F401 - run here too
@@ -165,3 +168,29 @@ def test_nothing_is_left_when_both_have_gone(routed: Stage) -> None:
     _ask(routed, number, "a", 100)
     routed.client("close", number)
     wait_for(lambda: routed.status()["sessions"] == 0, "no session is left")
+
+
+def test_clients_of_responses_past_tcp_go_over_to_the_next_gate(
+    routed: Stage, tmp_path: Path
+) -> None:
+    """Their connections to endpoints stay behind: the kernel may not send on them any more."""
+    numbers, old = [_warm(routed, "/a", "/b", "/a", "/b") for _ in range(5)], running(routed.place)
+    assert old
+    before = _counted(routed)
+    for number in numbers:
+        for name in "abab":
+            _ask(routed, number, name, 10)
+    assert _counted(routed) != before
+    another_version(routed, tmp_path)
+    routed.start_gate()
+    wait_for(lambda: routed.status()["sessions"] == len(numbers), "they have gone over")
+    for number in numbers:
+        routed.client("send", number, "GET /a/slow/1.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+    for number in numbers:  # while they wait the old gate ends, and what it has with it
+        assert routed.client("read", number) == good("a", "/a/slow/1.5", 0)
+    assert is_gone(old)
+    later = _counted(routed)
+    for number in numbers:
+        for name in "abab":
+            _ask(routed, number, name, 10)
+    assert _counted(routed) != later  # the kernel has connections of the next gate's

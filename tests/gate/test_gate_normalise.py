@@ -25,14 +25,14 @@ Rewrite = Callable[[bytes], tuple[bool, bytes]]
 REWRITTEN = re.compile(
     rb"%(2[de]|3\d|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae])|/\.{1,2}(?=/|$)", re.IGNORECASE
 )
-# Controls, what is no escape, and dots that have parameters.
-NOBODYS = re.compile(rb"%([01].|7f|(?![0-9a-f]{2}))|/(\.|%2e){1,2};", re.IGNORECASE)
+# Controls, what is no escape, dots that have parameters, backslashes and fragments.
+NOBODYS = re.compile(rb"%([01].|7f|(?![0-9a-f]{2}))|/(\.|%2e){1,2};|[\\#]", re.IGNORECASE)
 PIECES = (
     "/", "/", ".", "..", "%2e", "%2E", "a", "b.c", "...", "%7e", "%41", "%5f", "%2D", "%39", "%2f", "%5C", "%25",
     "%252e", "%c3%a9", "%20", ";x=1", "~", "@", "%3b",
 )  # fmt: skip
 TABLE = compile_routes(RouteTable(name="t"))
-ODD = (*PIECES, "%00", "%0a", "%7F", "%g1", "%4", "%")
+ODD = (*PIECES, "%00", "%0a", "%7F", "%g1", "%4", "%", "\\", "#")
 
 
 def paths(pieces: tuple[str, ...]) -> st.SearchStrategy[str]:

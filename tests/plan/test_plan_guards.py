@@ -51,6 +51,7 @@ SERVICE = Service(
     addresses=(NetworkAddress(VIP),),
 )  # fmt: skip
 POST = HeaderMatch(":method", TextMatch(TextKind.EXACT, "POST"))
+GET = HeaderMatch(":method", TextMatch(TextKind.EXACT, "GET"))
 ALL = RouteMatch(PathMatch(PathKind.PREFIX, ""))
 
 
@@ -74,8 +75,9 @@ def policy(name: str = "p", action: Action = Action.DENY, **more: Any) -> Policy
         "rules": (rule(name=name),),
         "groups": (((Match(),),),),
         "scope": PolicyScope.NAMESPACE,
+        "namespace": "shop",
     }
-    return Policy(name=name, namespace="shop", action=action, **(about | more))
+    return Policy(name=name, action=action, **(about | more))
 
 
 def view(
@@ -215,6 +217,38 @@ def test_shares_of_a_route_must_be_guarded_alike() -> None:
     none_of_d = Forward((WeightedCluster("c"), WeightedCluster("d", 0)))
     made = view(policy(), routes=(Route(match=ALL, action=none_of_d),))
     assert planned(made).place is Place.KERNEL
+
+
+def test_who_allows_at_one_of_two_at_an_address_allows_nothing_at_the_other() -> None:
+    """Each of the two is asked: in one filter the right of one would open the other."""
+    here = policy("here", Action.ALLOW)
+    there = policy("there", Action.ALLOW, rules=(rule(GET, "there"),), namespace="bank")
+    both = (pod("a", ONE), replace(pod("b", ONE), namespace="bank"))
+    for method in ("GET", "POST"):
+        assert asked(view(here, there, pods=both), method)["http"]["allowed"] is False
+    assert asked(view(here, pods=both), "POST")["http"]["allowed"], "the other asks nothing"
+    alike = (pod("a", ONE), pod("b", ONE))
+    assert len(planned(view(here, pods=alike)).route.guards) == 1
+    assert asked(view(here, pods=alike), "POST")["http"]["allowed"]
+
+
+def test_who_allows_at_one_of_two_services_at_an_address_allows_nothing_at_the_other() -> None:
+    other = replace(SERVICE, namespace="bank", hostname="web.bank.svc")
+    attached: dict[str, Any] = {"scope": PolicyScope.SERVICE, "groups": ()}
+    here = policy("here", Action.ALLOW, services=(SERVICE.key,), **attached)
+    there = policy(
+        "there",
+        Action.ALLOW,
+        rules=(rule(GET),),
+        services=(other.key,),
+        namespace="bank",
+        **attached,
+    )
+    made = view(here, there)
+    assert asked(made, "POST")["http"]["allowed"], "there is but one"
+    made.take(Update(services=(other,)))
+    for method in ("GET", "POST"):
+        assert asked(made, method, service="shop/web")["http"]["allowed"] is False
 
 
 def test_what_leads_to_nobody_is_not_guarded_by_anybody() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from runtime.cluster.api import POLICIES
 from runtime.model.policy import Action, Match, Policy
+from runtime.model.waypoint_policies import AtWaypoints
 from runtime.source.policy_objects import WithPolicyObjects
 from runtime.source.update import Update
 from tests.cluster_api.fake import FakeApi
@@ -47,11 +48,11 @@ class Scene:
 
     def put(self, method: str = "POST", action: str = "DENY", **operation: Any) -> None:
         rule = {"to": [{"operation": operation or {"methods": [method]}}]}
-        value = {
-            "metadata": {"name": "p", "namespace": "shop"},
-            "spec": {"action": action, "rules": [rule]},
-        }
-        self.api.put(POLICIES, f"{POLICIES}/p", value)
+        self.put_spec({"action": action, "rules": [rule]})
+
+    def put_spec(self, spec: dict[str, Any], name: str = "p") -> None:
+        value = {"metadata": {"name": name, "namespace": "shop"}, "spec": spec}
+        self.api.put(POLICIES, f"{POLICIES}/{name}", value)
 
     async def next(self) -> Update:
         update: Update = await asyncio.wait_for(anext(self._updates), 30)
@@ -123,6 +124,33 @@ async def test_an_object_that_cannot_be_read_is_named_and_says_nothing(scene: Sc
     assert values(update.policies[0]) == ["PUT"]
 
 
+async def test_policies_of_waypoints_are_told_apart_from_those_of_istiod(scene: Scene) -> None:
+    scene.put()
+    scene.put_spec({"action": "DENY", "targetRefs": [{"kind": "Service", "name": "web"}]}, "q")
+    first = await scene.next()
+    assert [one.key for one in first.policies] == ["shop/p"]
+    assert first.at_waypoints is not None
+    assert first.at_waypoints.unknown == ""
+    (only,) = first.at_waypoints.policies
+    assert (only.key, only.gateways) == ("shop/q", False)
+    gateway = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}
+    scene.put_spec({"targetRefs": [gateway]}, "r")
+    news = (await scene.next()).at_waypoints
+    assert news is not None
+    assert [(one.key, one.gateways) for one in news.policies] == [
+        ("shop/q", False),
+        ("shop/r", True),
+    ]
+    scene.put_spec({"targetRefs": [gateway], "surprise": 1}, "r")
+    news = (await scene.next()).at_waypoints
+    assert news is not None
+    assert news.unknown == "AuthorizationPolicy shop/r cannot be read"
+    scene.api.remove(POLICIES, f"{POLICIES}/r")
+    scene.api.remove(POLICIES, f"{POLICIES}/q")
+    while news is None or news.policies or news.unknown:
+        news = (await scene.next()).at_waypoints
+
+
 @pytest.mark.parametrize(
     ("of", "why"), [("unknown", "does not know them"), ("forbidden", "is forbidden")]
 )
@@ -136,8 +164,13 @@ async def test_where_they_cannot_be_had_policies_are_as_istiod_tells_them(
     )
     getattr(scene.api, of).add(POLICIES)
     scene.put()
-    assert await scene.policy() == TOLD
+    first = await scene.next()
+    assert first.policies == (TOLD,)
     assert why in scene.trouble()
+    assert first.at_waypoints is not None
+    assert why in first.at_waypoints.unknown
     getattr(scene.api, of).clear()
-    assert values(await scene.policy()) == ["POST"]
+    update = await scene.next()
+    assert values(update.policies[0]) == ["POST"]
+    assert update.at_waypoints == AtWaypoints()
     assert len(said) == 1

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runtime import log
 from runtime.model.mesh import NetworkAddress
+from runtime.model.waypoint_policies import AtWaypoints
 from runtime.source.istiod.client import Sleep
 from runtime.source.istiod.config import IstiodConfig
 from runtime.source.istiod.hostname import Lookup, system_lookup
@@ -24,6 +26,7 @@ from runtime.source.update import Update
 if TYPE_CHECKING:
     from runtime.source.istiod.ads.source import AdsSource, Follower
 
+_UNTOLD = AtWaypoints(unknown="Istiod's workload API does not tell of them")
 _PAUSE = 5.0  # seconds before ADS is begun anew after a fault of ours
 _log = log.get("source.istiod")
 
@@ -120,7 +123,7 @@ class IstiodMesh:
                 update = coming[which].result()
                 coming[which] = _soon(anext(mesh) if which == "mesh" else self._next_of_http())
                 self._begun = True
-                yield update
+                yield replace(update, at_waypoints=_UNTOLD) if update.complete else update
         finally:
             await self._let_go(list(coming.values()), mesh)
 
