@@ -136,6 +136,8 @@ def test_what_cannot_be_known_here_is_told(rule: Any, why: str) -> None:
         ({"rules": [{"from": [{"source": {"jwt": ["x"]}}]}]}, "from[0].source.jwt: not known here"),
         ({"rules": [{"to": [{"operation": {}}]}]}, "to[0].operation: must not be empty"),
         ({"rules": [{"to": [{}]}]}, "to[0].operation: must not be empty"),
+        ({"rules": [{"to": [{"operation": {"methods": []}}]}]}, "to[0].operation.methods: must not be empty"),
+        ({"rules": [{"from": [{"source": {"principals": [], "notRequestPrincipals": None}}]}]}, "from[0].source.principals: must not be empty"),
         ({"rules": [{"when": [{"key": "a.b", "values": ["x"]}]}]}, "'a.b' is not known here"),
         ({"rules": [{"when": [{"key": "source.ip"}]}]}, "must have values or notValues"),
         ({"rules": [{"to": [{"operation": {"ports": ["http"]}}]}]}, "ports[0]: must be a port's number"),
@@ -157,6 +159,11 @@ def test_what_is_wrong_is_named_by_its_field(change: Any, why: str) -> None:
     made = document()
     made["spec"] |= change
     assert why in refusal(made)
+
+
+def test_an_empty_list_beside_another_asks_for_nothing() -> None:
+    operation = {"methods": ["GET"], "paths": []}
+    assert read(document({"to": [{"operation": operation}]})) == read(document(ALLOW_GET))
 
 
 def test_a_dry_run_that_is_no_answer_is_none_and_told() -> None:
