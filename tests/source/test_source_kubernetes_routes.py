@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -47,6 +47,12 @@ async def api() -> AsyncIterator[FakeApi]:
         put_slice(made, name, f"10.0.0.{number}")
     yield made
     made.end_watches()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - a thread brings it about
+            await asyncio.sleep(0.01)
 
 
 class Following:
@@ -231,3 +237,36 @@ async def test_a_policy_that_was_never_good_opens_no_door(api: FakeApi) -> None:
     assert (await seen.next()).removed_policies == ("shop/p",)
     put_policy(api, rules=[UNREADABLE])
     assert not lets_in((await seen.next()).policies[0])
+
+
+async def test_without_the_right_to_read_policies_it_says_so_until_it_has_it(api: FakeApi) -> None:
+    source = KubernetesSource(api, settle=0)
+    api.forbidden.add(POLICIES)
+    api.unknown.add(POLICIES)
+    updates = source.updates()
+    assert (await nth(updates)).complete
+    assert source.status.to_json()["unguarded"] == "", "a cluster without Istio has none"
+    coming = asyncio.ensure_future(nth(updates))
+    api.unknown.discard(POLICIES)
+    put_policy(api, rules=[ALLOW_GET])
+    await until(lambda: "is forbidden" in source.status.to_json()["unguarded"])
+    api.forbidden.clear()
+    assert [one.key for one in (await coming).policies] == ["shop/p"]
+    assert source.status.to_json()["unguarded"] == ""
+
+
+async def test_trouble_with_one_kind_is_told_whatever_else_is_heard(api: FakeApi) -> None:
+    source = KubernetesSource(api, settle=0)
+    updates = source.updates()
+    await nth(updates)
+    coming = asyncio.ensure_future(nth(updates))
+    while len(api._watches) < 3:  # noqa: ASYNC110 - no routes: they are not known
+        await asyncio.sleep(0.01)
+    api.forbidden.add(POLICIES)
+    api.end_watches()
+    await until(lambda: "is forbidden" in source.status.to_json()["last_error"])
+    put_service(api, "other", "10.96.0.9")
+    await coming
+    told = source.status.to_json()
+    assert told["last_error"].startswith("AuthorizationPolicy: GET")
+    assert told["unguarded"] == "", "what was heard last holds"
