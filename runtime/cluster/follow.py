@@ -84,6 +84,12 @@ def follow(
                     version = ""
                 yield Trouble(error)
             failures += 1
+        # What nobody thought of, be it a fault of ours: a follower that ended would say nothing any more.
+        except Exception as error:  # noqa: BLE001
+            _log.debug("%s cannot be followed", path, exc_info=True)
+            version = ""
+            yield Trouble(ApiError(f"{path}: cannot be followed ({type(error).__name__}: {error})"))
+            failures += 1
         # A server that ends every watch at once must not be asked in a tight loop.
         if wait(_pause(failures) if failures else 0.05):
             return
