@@ -80,7 +80,9 @@ def follow(
                 _log.debug("%s: version %s is gone: listing again", path, version)
                 version = ""
             else:
-                if error.is_missing:  # a kind that went: what comes back has a history of its own
+                # A kind that went: what comes back has a history of its own. Who may not read it may have
+                # let go of what was there.
+                if error.is_missing or error.status == 403:
                     version = ""
                 yield Trouble(error)
             failures += 1
