@@ -80,9 +80,17 @@ def follow(
                 _log.debug("%s: version %s is gone: listing again", path, version)
                 version = ""
             else:
-                if error.is_missing:  # a kind that went: what comes back has a history of its own
+                # A kind that went: what comes back has a history of its own. Who may not read it may have
+                # let go of what was there.
+                if error.is_missing or error.status == 403:
                     version = ""
                 yield Trouble(error)
+            failures += 1
+        # What nobody thought of, be it a fault of ours: a follower that ended would say nothing any more.
+        except Exception as error:  # noqa: BLE001
+            _log.debug("%s cannot be followed", path, exc_info=True)
+            version = ""
+            yield Trouble(ApiError(f"{path}: cannot be followed ({type(error).__name__}: {error})"))
             failures += 1
         # A server that ends every watch at once must not be asked in a tight loop.
         if wait(_pause(failures) if failures else 0.05):

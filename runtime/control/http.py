@@ -7,7 +7,8 @@ each goes only when nothing leads to it any more. What cannot be brought in keep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from runtime.control.http_standing import Standings
 from runtime.control.http_tables import TableWriter, Where, key_of
@@ -19,11 +20,12 @@ from runtime.model.http import Balancer, Cluster, Endpoints
 from runtime.model.http_picture import HttpPicture
 from runtime.model.mesh import Protocol
 from runtime.plan.ability import Ability
+from runtime.plan.guards import Guarding
 from runtime.plan.kernel_table import kernel_table
 from runtime.plan.planned import Plan, PlannedPort
 from runtime.plan.planner import make_plan
 from runtime.source.update import Update
-from runtime.tables.http_govern import NO_BOUND, govern
+from runtime.tables.http_govern import NO_BOUND, Governed, govern
 from runtime.tables.http_ports import Target
 
 _HASHING = (Balancer.RING_HASH, Balancer.MAGLEV)
@@ -76,7 +78,7 @@ class HttpControl:
             policies=view.policies,
             at_waypoints=view.at_waypoints,
         )
-        self._failed = self._bring(view.http, dict(_places(plan, view)))
+        self._failed = self._bring(view.http, dict(_places(plan, view)), plan.guarding)
         return self._failed
 
     @property
@@ -95,7 +97,12 @@ class HttpControl:
         workloads = bool(update.workloads or update.removed_workloads)
         return workloads and any(policy.judges_requests for policy in view.policies.values())
 
-    def _bring(self, http: HttpPicture, places: Mapping[Where, PlannedPort]) -> Mapping[str, str]:
+    def _bring(
+        self,
+        http: HttpPicture,
+        places: Mapping[Where, PlannedPort],
+        guarding: Mapping[str, Guarding],
+    ) -> Mapping[str, str]:
         failed: dict[str, str] = {}
         self.is_behind = False
         tables = {
@@ -103,9 +110,13 @@ class HttpControl:
             for key, planned in {key_of(one): one for one in places.values()}.items()
         }
         clusters = {name for table in tables.values() for name in table.clusters}
-        self._set_clusters(clusters, http, failed)
+        # What guards new endpoints is not in the tables that still lead to their cluster.
+        wary = self._tables.guarded_otherwise(tables, guarding) & clusters
+        self._set_clusters(clusters, http, failed, wary=wary)
         try:
-            self._tables.bring(tables, places, self._by_gate, failed)
+            self._tables.bring(tables, places, self._by_gate, failed, guarding=guarding)
+            if not self._tables.lags:
+                self._set_clusters(wary, http, failed)
             self.is_behind |= self._tables.is_behind
             # A table that could not be replaced still leads to the clusters that it led to.
             if not self._tables.leaves:
@@ -123,16 +134,23 @@ class HttpControl:
         self.is_behind = True
 
     def _set_clusters(
-        self, names: Iterable[str], http: HttpPicture, failed: dict[str, str]
+        self,
+        names: Iterable[str],
+        http: HttpPicture,
+        failed: dict[str, str],
+        *,
+        wary: Collection[str] = (),
     ) -> None:
+        """Give clusters their endpoints; the wary ones only those that they have already."""
         for name in names:
             cluster = http.clusters.get(name)
-            endpoints = http.endpoints_of(cluster) if cluster else None
+            every = http.endpoints_of(cluster) if cluster else None
             held = self._endpoints.get(name)
+            endpoints = _of_both(held[0], every) if held and name in wary else every
             if held is not None and held[0] == endpoints and held[1] == cluster:
                 continue
             try:
-                unhashed = self._set_cluster(name, cluster, endpoints)
+                unhashed = self._set_cluster(name, cluster, endpoints, every)
                 if unhashed:
                     self._fail(failed, f"cluster {name}", unhashed)
                 else:
@@ -140,10 +158,15 @@ class HttpControl:
             except KmeshError as error:
                 self._fail(failed, f"cluster {name}", str(error))
 
-    def _set_cluster(self, name: str, cluster: Cluster | None, endpoints: Endpoints | None) -> str:
-        """What is not as it should be, though the cluster has its endpoints."""
-        governed = govern(cluster, endpoints) if cluster and endpoints else None
-        targets = _targets(endpoints, all_of_them=governed is not None)
+    def _set_cluster(
+        self,
+        name: str,
+        cluster: Cluster | None,
+        endpoints: Endpoints | None,
+        every: Endpoints | None,
+    ) -> str:
+        """What is not as it should be, though the cluster has its endpoints; `every`: those that it is to have."""
+        governed, targets = _choice(cluster, endpoints)
         hashes = cluster is not None and cluster.balancer in _HASHING
         unhashed = self._ports.set_cluster(
             name,
@@ -153,11 +176,31 @@ class HttpControl:
             governed=governed,
             connect_ms=_connect_ms(cluster),
         )
+        # Tables are made for all of them.
+        if endpoints is not every:
+            governed, targets = _choice(cluster, every)
         if governed or not targets:
             self._by_gate.add(name)
         else:
             self._by_gate.discard(name)
         return unhashed
+
+
+def _choice(
+    cluster: Cluster | None, endpoints: Endpoints | None
+) -> tuple[Governed | None, list[Target]]:
+    """What the gate does for a cluster, and among whom one is chosen."""
+    governed = govern(cluster, endpoints) if cluster and endpoints else None
+    return governed, _targets(endpoints, all_of_them=governed is not None)
+
+
+def _of_both(before: Endpoints | None, now: Endpoints | None) -> Endpoints | None:
+    """Those of now that were there before."""
+    if before is None or now is None:
+        return None
+    there = {(one.address, one.port) for one in before.endpoints}
+    kept = tuple(one for one in now.endpoints if (one.address, one.port) in there)
+    return replace(now, endpoints=kept)
 
 
 def _connect_ms(cluster: Cluster | None) -> int:

@@ -5,7 +5,8 @@ Each time the kernel takes tables it waits for what runs there. So tables are ma
 once, then ports are pointed at them. Only what does not go in this way goes one by one.
 
 A port that has routes is never left without an element: its connections would go to any endpoint, past all
-routes. Where its table does not go in, it keeps the one that it has; where it has none, it is shut.
+routes. Where its table does not go in, it keeps the one that it has; where it has none, or one by rules that are not
+those of now, it is shut.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from runtime.control.http_held import Held
 from runtime.control.http_standing import PortKey, Standing, Standings, standing_of
 from runtime.errors import KmeshError
 from runtime.kernel.http_ports import HttpPorts, Written, shut
 from runtime.model.mesh import IPAddress
+from runtime.plan.guards import Guarding
 from runtime.plan.kernel_table import KernelTable, unroutable
 from runtime.plan.planned import PlannedPort
 from runtime.tables.http_routes import TableTooLargeError
@@ -24,17 +27,6 @@ from runtime.tables.http_routes import TableTooLargeError
 Where = tuple[IPAddress, int]
 _SWEEPS = 16  # in one go: each looks at all that is there
 _NAMED = 3  # ports in one line
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A table in the kernel, and what it was made of."""
-
-    planned: PlannedPort
-    table: KernelTable
-    by_gate: frozenset[str]  # clusters among whose endpoints the kernel cannot choose
-    written: Written
-    standing: Standing
 
 
 @dataclass(slots=True)
@@ -45,6 +37,7 @@ class _Begun:
         held: what is there of it, until `made` is.
         why: it did not go in.
         trouble: why something else stands for it: it cannot be expressed.
+        is_unsafe: what is held lets in whom the rules of now do not.
     """
 
     key: PortKey
@@ -52,6 +45,8 @@ class _Begun:
     table: KernelTable
     by_gate: frozenset[str]
     held: Held | None
+    guarding: Mapping[str, Guarding]
+    is_unsafe: bool
     made: Written | None = None
     why: str = ""
     trouble: str = ""
@@ -63,7 +58,7 @@ class _Begun:
         standing = standing_of(
             self.table.table, self.made, trouble=self.trouble, shut=bool(self.trouble)
         )
-        return Held(self.planned, self.table, self.by_gate, self.made, standing)
+        return Held(self.planned, self.table, self.by_gate, self.made, standing, self.guarding)
 
 
 class TableWriter:
@@ -78,6 +73,7 @@ class TableWriter:
         standings: what became of each table that is planned; another thread may read it.
         without_waypoint: tables of which some routes take a waypoint, and some port has none of its own.
         leaves: some port follows a table that is not held: of a daemon before, or of another name.
+        lags: some port could not be pointed at its table.
     """
 
     def __init__(self, ports: HttpPorts) -> None:
@@ -85,7 +81,7 @@ class TableWriter:
         self.held: dict[PortKey, Held] = {}
         self.standings: Standings = {}
         self.without_waypoint: set[PortKey] = set()
-        self.is_behind = self.leaves = False
+        self.is_behind = self.leaves = self.lags = False
         self._wanted: set[bytes] = set()  # ports that have routes
         self._kept: set[bytes] = set()  # of these, those that are to have an element
         self._sweeps_left = 0
@@ -101,12 +97,24 @@ class TableWriter:
         held = self.held.get(key)
         return held.table if held and held.planned == planned else None
 
+    def guarded_otherwise(
+        self, tables: Mapping[PortKey, KernelTable], guarding: Mapping[str, Guarding]
+    ) -> set[str]:
+        """Clusters to which tables of before lead, by rules that are not those of now."""
+        found: set[str] = set()
+        for key, held in self.held.items():
+            if tables.get(key) is not held.table:
+                found |= held.guarded_otherwise(guarding)
+        return found
+
     def bring(
         self,
         tables: Mapping[PortKey, KernelTable],
         places: Mapping[Where, PlannedPort],
         by_gate: Collection[str],
         failed: dict[str, str],
+        *,
+        guarding: Mapping[str, Guarding],
     ) -> None:
         """Write the tables, and point the ports at them: each when its own is there.
 
@@ -115,12 +123,13 @@ class TableWriter:
             places: the ports, all that have routes; others lose theirs.
             by_gate: clusters among whose endpoints the kernel cannot choose.
             failed: gets what is not as it should be, by resource, with the reason.
+            guarding: what guards the endpoints of clusters.
 
         Raises:
             BpfError: what nobody follows any more cannot be removed.
         """
         before, self.held = self.held, {}
-        self.is_behind = self.leaves = False
+        self.is_behind = self.leaves = self.lags = False
         self._wanted = {self._ports.key_of(*where) for where in places}
         self._sweeps_left, self._has_pointed = _SWEEPS, True
         at: dict[PortKey, dict[Where, PlannedPort]] = {}
@@ -148,6 +157,7 @@ class TableWriter:
                     table.clusters.intersection(by_gate),
                     before.get(key),
                     at[key],
+                    guarding,
                 )
             )
             if self._ports.must_show:
@@ -165,11 +175,14 @@ class TableWriter:
         by_gate: frozenset[str],
         held: Held | None,
         wheres: Collection[Where],
+        guarding: Mapping[str, Guarding],
     ) -> _Begun:
         """Prepare a table, if it is another than the one that is held."""
+        is_unsafe = held is not None and held.has_other_rules(planned, table, guarding)
         if held and not self._ports.is_there(held.written) and self._leads(wheres, held):
             held = None  # it was swept, as no port followed it
-        one = _Begun(key, planned, table, by_gate, held)
+        guards = {name: guarding[name] for name in table.clusters & guarding.keys()}
+        one = _Begun(key, planned, table, by_gate, held, guards, is_unsafe)
         if held is None or held.table is not table or held.by_gate != by_gate:
             try:
                 self._bring_in(one, self._ports.prepare)
@@ -205,7 +218,9 @@ class TableWriter:
         held = one.now()
         if held is not None:
             self.held[one.key] = held
-        closed = self._point(one.key, wheres, held, one.why, failed)
+        if one.why and one.is_unsafe:
+            held = None
+        closed = self._point(one.key, wheres, held, one.why, failed, is_unsafe=one.is_unsafe)
         standing = _standing(held, one.why, closed, of=len(wheres))
         if standing.trouble:
             failed[f"route table {one.planned.port.table}"] = standing.trouble
@@ -245,12 +260,14 @@ class TableWriter:
         held: Held | None,
         why: str,
         failed: dict[str, str],
+        *,
+        is_unsafe: bool,
     ) -> list[Where]:
-        """Point ports at their table, or shut those that would have none; which these are."""
+        """Point ports at their table, or shut those that would have none, or none that is safe; which these are."""
         closed: list[Where] = []
         for address, port in wheres:
             written = held.written if held else None
-            if written is None and not self._ports.has_table(address, port):
+            if written is None and (is_unsafe or not self._ports.has_table(address, port)):
                 written = shut(why)
                 closed.append((address, port))
             if written is None:  # of a daemon before, or by another name: it serves on
@@ -279,7 +296,7 @@ class TableWriter:
                 self._ports.point(address, port, written, waypoint=waypoint)
             self._has_pointed = True
         except KmeshError as error:
-            self.is_behind = True
+            self.is_behind = self.lags = True
             failed[f"HTTP port {address}:{port}"] = f"{error}{self._refuse(address, port)}"
 
     def _refuse(self, address: IPAddress, port: int) -> str:

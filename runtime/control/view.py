@@ -112,6 +112,11 @@ class View:
             "failed": dict(self.failed),
         }
 
+    @property
+    def unguarded(self) -> str:
+        """Why the source was never told of policies that there may be; "" where that is not so."""
+        return str(self.details().get("unguarded") or "")
+
     def bypassing(self) -> dict[str, list[int]]:
         """TCP ports that go past the waypoint of a service or workload: the server may speak first."""
         services, workloads = self.services.copy(), self.workloads.copy()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from runtime import log
 from runtime.control.rundir import RUN_DIR
 from runtime.errors import KmeshError
 from runtime.kernel.cgroup import cgroup2_root
@@ -25,6 +26,11 @@ from runtime.kernel.leave import leave_container
 
 CGROUP = "kmesh-gate"
 _START_SECONDS = 30
+_UNNOTED = (
+    "the gate's maps cannot be noted: %s; the next daemon starts a gate anew, which takes over"
+)
+
+_log = log.get("launch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +114,14 @@ def _note(socket: Path) -> Path:
     return socket.with_suffix(".maps")
 
 
+def _write_note(socket: Path, path: DataPath) -> None:
+    """Without it a gate serves all the same."""
+    try:
+        _note(socket).write_text(str(path.tables), encoding="utf-8")
+    except OSError as error:
+        _log.warning(_UNNOTED, error)
+
+
 def _has_maps(socket: Path, path: DataPath) -> bool:
     """Whether the gate that runs was started with the maps that are in force."""
     with suppress(OSError):
@@ -116,13 +130,19 @@ def _has_maps(socket: Path, path: DataPath) -> bool:
 
 
 def _settle_beside(path: DataPath, place: GatePlace) -> None:
-    """A daemon was killed that had started a gate beside another: it takes its place if people are sent to it."""
-    with suppress(GateError):
-        if _has_maps(place.beside, path):
+    """A daemon was killed that had started a gate beside another: it takes its place if people are sent to it.
+
+    One that cannot is ended: two gates of the same maps would each give the same numbers.
+    """
+    if _has_maps(place.beside, path):
+        with suppress(GateError):
             succeed(place)
-        else:
-            with Gate(place.beside) as gate:
-                gate.stop()
+            return
+    with suppress(GateError), Gate(place.beside) as gate:
+        gate.stop()
+    for file in (_note(place.beside), place.beside):
+        with suppress(OSError):
+            file.unlink()
 
 
 def other_maps_run(path: DataPath, place: GatePlace) -> int | None:
@@ -139,7 +159,7 @@ def start_gate(path: DataPath, place: GatePlace) -> int:
         KmeshError: it ended, or was not ready in time.
     """
     pid = _start(path, place)
-    _note(place.socket).write_text(str(path.tables), encoding="utf-8")
+    _write_note(place.socket, path)
     return pid
 
 
@@ -151,7 +171,7 @@ def start_beside(path: DataPath, place: GatePlace) -> int:
     """
     path.enroll_gate(place.cgroup)
     pid = _start(path, place, str(place.beside))
-    _note(place.beside).write_text(str(path.tables), encoding="utf-8")
+    _write_note(place.beside, path)
     return pid
 
 
@@ -163,16 +183,26 @@ def succeed(place: GatePlace) -> None:
     """
     with Gate(place.beside) as gate:
         gate.succeed()
-    _note(place.beside).rename(_note(place.socket))
+    try:
+        _note(place.beside).rename(_note(place.socket))
+    except OSError as error:
+        _log.warning(_UNNOTED, error)
 
 
 def _start(path: DataPath, place: GatePlace, *more: str) -> int:
-    with place.log.open("ab") as log:
+    try:
+        return _begin(path, place, *more)
+    except OSError as error:
+        raise KmeshError(f"the gate did not start: {error}") from error
+
+
+def _begin(path: DataPath, place: GatePlace, *more: str) -> int:
+    with place.log.open("ab") as said:
         process = subprocess.Popen(
             [str(place.program), str(path.tables), str(place.socket), *more],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=said,
             start_new_session=True,
         )
     assert process.stdout is not None

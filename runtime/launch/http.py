@@ -61,6 +61,7 @@ class Http:
         self.waypoint: Callable[[], Path | None] = lambda: None  # of the node
         self.restarts = 0
         self._trouble = ""
+        self._is_astray = False  # people are sent to a gate that does not run
 
     @property
     def socket(self) -> Path:
@@ -98,10 +99,27 @@ class Http:
             _log.error("%s", each)
 
     def _succeed(self) -> None:
-        with self._lock:
-            succeed(self._place)
-            self._spaces = self._beside
-            self._path.before_turn_over = self._path.after_turn_over = _nothing
+        """Nobody is sent to the other gate any more: be there for them, if need be by a third."""
+        self._path.before_turn_over = self._path.after_turn_over = _nothing
+        try:
+            with self._lock:
+                succeed(self._place)
+                self._spaces = self._beside
+        except KmeshError as error:
+            _log.error(
+                "the gate of before is not succeeded by this version's: %s; starting it anew", error
+            )
+            self._is_astray = True
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Another gate wherever workloads are; where that fails, `keep` tries again."""
+        try:
+            self.start()
+            self._is_astray = False
+            self.follow()
+        except (KmeshError, OSError) as error:
+            self._say(f"the gate does not start: {error}" if self._is_astray else str(error))
 
     def follow(self, namespaces: Iterable[Path] | None = None) -> None:
         """Have the gate listen in the network namespaces of managed processes, and in no others.
@@ -150,14 +168,14 @@ class Http:
         deaths, steady = 0, 0.0
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if await asyncio.to_thread(running, self._place) is not None:
+            if not self._is_astray and await asyncio.to_thread(running, self._place) is not None:
                 steady += _LOOK_SECONDS
                 deaths = 0 if steady > _STEADY_SECONDS else deaths
             else:
                 steady = 0.0
                 await asyncio.sleep(_AGAIN_SECONDS[min(deaths, len(_AGAIN_SECONDS) - 1)])
                 deaths += 1
-                await asyncio.to_thread(self._restart)
+                await asyncio.to_thread(self._begin_anew if self._is_astray else self._restart)
             await asyncio.to_thread(self._follow)
 
     def _restart(self) -> None:
@@ -170,10 +188,12 @@ class Http:
         )
         try:
             self.start()
-        except KmeshError as error:
+        except (KmeshError, OSError) as error:
             self._say(f"the gate does not start: {error}")
 
     def _follow(self) -> None:
+        if self._is_astray:
+            return
         try:
             self.follow()
         except KmeshError as error:

@@ -90,6 +90,8 @@ class Instance:
         if self._authorization and self._authorization.is_needed and self._managed.unlocated:
             cookies = ", ".join(map(str, self._managed.unlocated))
             return f"NOT GUARDED: no path is known to network namespace {cookies}"
+        if self._view.unguarded:
+            return f"NOT GUARDED: {self._view.unguarded}"
         pods = self._cluster.not_ready() if self._cluster else ""
         refused = self._http.fault() if self._http else None
         return self._managed.fault() or refused or pods or None

@@ -10,7 +10,7 @@ from runtime.model.http_picture import HttpPicture
 from runtime.model.mesh import Workload
 from runtime.model.policy import Policy
 from runtime.plan.ability import Ability, Feature
-from runtime.plan.guards import Guards, Rules
+from runtime.plan.guards import NOTHING, Guarding, Guards, Rules
 from runtime.tables.http_govern import has_localities, has_priorities, is_bounded
 
 _HASHING = (Balancer.RING_HASH, Balancer.MAGLEV)
@@ -24,6 +24,9 @@ class ClusterJudge:
         workloads: whose the endpoints are.
         policies: what guards them.
         ability: what the path can do.
+
+    Attributes:
+        guarding: what guards endpoints of a cluster, where anything does, as far as it was asked for.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class ClusterJudge:
         self._found: dict[str, tuple[str, ...]] = {}
         self._guards = Guards(workloads, policies)
         self._rules: dict[str, Rules] = {}
+        self.guarding: dict[str, Guarding] = {}
 
     def reasons(self, name: str) -> tuple[str, ...]:
         """Why requests to a cluster are the waypoint's; empty where they are not."""
@@ -86,6 +90,8 @@ class ClusterJudge:
     def _guarded(self, cluster: Cluster, endpoints: Endpoints) -> Iterator[str]:
         """Why what guards the endpoints cannot be decided before one is chosen."""
         found = {self._guards.of(each.address, each.port) for each in endpoints.endpoints}
+        if found - {NOTHING}:
+            self.guarding[cluster.name] = frozenset(found - {NOTHING})
         reasons = dict.fromkeys(why for _, whys in found for why in whys)
         yield from sorted(reasons)
         rules = {one for one, _ in found}

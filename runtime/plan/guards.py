@@ -34,6 +34,9 @@ _SCHEME = "spiffe://"
 _NEVER = Not(Anything())
 
 Rules = tuple[Rbac, ...]
+Guarded = tuple[Rules, tuple[str, ...]]  # what guards one endpoint, and why that cannot be decided
+Guarding = frozenset[Guarded]  # the same of a cluster
+NOTHING: Guarded = ((), ())
 
 
 class Guards:
@@ -68,11 +71,11 @@ class Guards:
             self._at[address] = tuple(dict.fromkeys((*self._at.get(address, ()), found)))
             self._doubts[address] = (*self._doubts.get(address, ()), *doubts)
 
-    def of(self, address: IPAddress, port: int) -> tuple[Rules, tuple[str, ...]]:
+    def of(self, address: IPAddress, port: int) -> Guarded:
         """What requests to an endpoint must pass, and why that cannot be decided here."""
         found = self._at.get(address, ())
         if not found:
-            return (), ()
+            return NOTHING
         reasons = (*why_not(chain.from_iterable(found)), *self._doubts[address])
         return rules_of_all(found, address, port), reasons
 
@@ -100,7 +103,7 @@ def _reasons(policy: Policy) -> Iterator[str]:
     yield from policy.beyond
     if policy.rules is None and policy.needs_http:
         yield "it has conditions on HTTP, which the workload API does not tell"
-    else:
+    elif not policy.beyond:
         yield from (f"it cannot be told here: {name}" for name in policy.unreadable)
 
 

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from runtime.model.http import HttpPort, Route, RouteMatch
 from runtime.model.mesh import IPAddress, NetworkAddress
+from runtime.plan.guards import Guarding
 
 
 class Place(StrEnum):
@@ -77,11 +78,13 @@ class Plan:
         ports: by address (None for every address) and number.
         opaque: addresses and ports that are not HTTP, whatever a port for every address says.
         why_not: why the enhanced path does not serve; "" where it does.
+        guarding: what guards the endpoints of clusters, by name, where anything does.
     """
 
     ports: Mapping[PortKey, PlannedPort]
     opaque: frozenset[PortKey] = frozenset()
     why_not: str = ""
+    guarding: Mapping[str, Guarding] = field(default_factory=dict)
 
     def port_of(self, address: NetworkAddress | IPAddress, port: int) -> PlannedPort | None:
         """What governs connections to an address and port: its own, or the one for all addresses."""

@@ -55,7 +55,10 @@ def make_plan(
         for where, port in http.ports().items()
     }
     plan = Plan(
-        ports=ports, opaque=http.opaque(), why_not="" if ability.serves else ability.why_not
+        ports=ports,
+        opaque=http.opaque(),
+        why_not="" if ability.serves else ability.why_not,
+        guarding=clusters.guarding,
     )
     own = OwnWaypoints(
         services or {}, policies=policies or {}, at_waypoints=at_waypoints or AtWaypoints()

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runtime.model.policy import ROOT_NAMESPACE, Action, Labels, Policy, PolicyScope
-from runtime.source.fields import Field
+from runtime.model.policy import ROOT_NAMESPACE, Action, Labels, Match, Policy, PolicyScope
+from runtime.source.fields import Field, FieldError
 from runtime.source.kubernetes_service import labels_of, service_key
 from runtime.source.policy_rule import check_fields, read_rule
 
@@ -19,12 +19,64 @@ _ACTIONS = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
 _DRY_RUN = "istio.io/dry-run"
 
 
+class DryRunError(FieldError):
+    """It is not to be told whether a policy is only tried; `policy` is what it says if it is not."""
+
+    def __init__(self, reason: FieldError, policy: Policy) -> None:
+        super().__init__(str(reason))
+        self.policy = policy
+
+
 def parse_authorization_policy(document: Field, *, name: str, namespace: str) -> Policy:
     """Read an AuthorizationPolicy.
 
     Raises:
         FieldError: a field is wrong, or says something that is not known here.
+        DryRunError: nothing is, but for the annotation.
     """
+    policy = _enforced(document, name=name, namespace=namespace)
+    try:
+        return replace(policy, dry_run=policy.dry_run or _is_dry_run(document))
+    except FieldError as error:
+        raise DryRunError(error, policy) from None
+
+
+def in_doubt(
+    document: Field, error: FieldError, *, name: str, namespace: str
+) -> tuple[Policy, bool]:
+    """What stands for a policy that cannot be read, so that it opens no door.
+
+    Args:
+        document: the policy.
+        error: what is wrong with it.
+        name: of the policy.
+        namespace: of the policy.
+
+    Returns:
+        the policy: requests to whom it is for are the waypoint's, connections are refused; and whether it
+        counts also before what an earlier version said. If whom it is for cannot be read: all of its namespace.
+    """
+    if isinstance(error, DryRunError):
+        return error.policy, True
+    spec = document.get("spec")
+    try:
+        policy = _bare(spec, name, namespace)
+    except FieldError:
+        policy = _bare(Field(None), name, namespace)
+    told = spec.value.get("action") or "ALLOW" if isinstance(spec.value, dict) else ""
+    return replace(
+        policy,
+        action=Action.ALLOW if told == "ALLOW" else Action.DENY,
+        # What a policy of these actions asks denies no connection.
+        groups=() if told in ("AUDIT", "CUSTOM") else (((Match(unreadable=("its rules",)),),),),
+        rules=(),
+        beyond=(f"it cannot be read: {error}",),
+        dry_run=told == "AUDIT" or _is_surely_dry_run(document),
+    ), False
+
+
+def _enforced(document: Field, *, name: str, namespace: str) -> Policy:
+    """A policy as it is where no annotation says that it is only tried."""
     spec = document.get("spec")
     check_fields(spec, "selector", "targetRef", "targetRefs", "rules", "action", "provider")
     action = spec.get("action").choice(*_ACTIONS, default="ALLOW")
@@ -32,7 +84,7 @@ def parse_authorization_policy(document: Field, *, name: str, namespace: str) ->
         read_rule(rule, name=f"ns[{namespace}]-policy[{name}]-rule[{index}]", namespace=namespace)
         for index, rule in enumerate(spec.get("rules").items())
     ]
-    policy = replace(_bare(spec, name, namespace), dry_run=_is_dry_run(document))
+    policy = _bare(spec, name, namespace)
     match action:
         case "AUDIT":
             return replace(policy, dry_run=True)
@@ -107,3 +159,10 @@ def _is_dry_run(document: Field) -> bool:
     if text in ("0", "f", "F", "FALSE", "false", "False"):
         return False
     raise field.error(f"must be true or false, not {text!r}")
+
+
+def _is_surely_dry_run(document: Field) -> bool:
+    try:
+        return _is_dry_run(document)
+    except FieldError:
+        return False

@@ -220,10 +220,19 @@ class State:
         earlier = self._files.get(file, Parsed())
         before = earlier.manifests
         for identity, manifest in before.items():
+            if identity in parsed.instead and identity in earlier.instead:
+                continue  # neither is a good version: the new one says why
             if identity in parsed.bad or not parsed.whole:
                 kept = parsed.manifests.setdefault(identity, manifest)
                 if kept is manifest and identity in earlier.payloads:
                     parsed.payloads[identity] = earlier.payloads[identity]
+                if kept is manifest and identity in earlier.instead:
+                    parsed.instead[identity] = manifest
+        parsed.instead = {
+            identity: one
+            for identity, one in parsed.instead.items()
+            if parsed.manifests.setdefault(identity, one) is one
+        }
         self._files[file] = parsed
         for identity in before.keys() - parsed.manifests.keys():
             self._definers[identity].discard(file)

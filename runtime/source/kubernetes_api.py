@@ -22,7 +22,7 @@ from runtime.source.fields import Field, FieldError
 from runtime.source.kubernetes_join import Changes, Identity, Join
 from runtime.source.kubernetes_service import parse_service
 from runtime.source.kubernetes_slice import parse_slice
-from runtime.source.kubernetes_yaml import parse_authorization_policy, parse_http_route
+from runtime.source.kubernetes_yaml import in_doubt, parse_authorization_policy, parse_http_route
 from runtime.source.policy_unnamed import without_identities
 from runtime.source.update import Rejection, Update
 
@@ -56,17 +56,25 @@ _KINDS = (
 # Of a kind that has nothing to balance, and no fault of anybody's.
 _PASSED_OVER = ("ExternalName",)
 _SERVICE_LABEL = "kubernetes.io/service-name"
+_UNKNOWN = "the API server does not know them"
 
 
 @dataclass(slots=True)
 class Status:
-    """What the source tells of itself."""
+    """What the source tells of itself.
+
+    Attributes:
+        errors: what stands in the way of news, by the kind of objects.
+        unguarded: why policies were never heard of, though there may be some; "" where that is not so.
+    """
 
     address: str
-    last_error: str = ""
+    errors: dict[str, str] = field(default_factory=dict)
+    unguarded: str = ""
 
     def to_json(self) -> Mapping[str, Any]:
-        return {"address": self.address, "last_error": self.last_error}
+        told = "; ".join(f"{kind}: {why}" for kind, why in self.errors.copy().items())
+        return {"address": self.address, "last_error": told, "unguarded": self.unguarded}
 
 
 @dataclass(slots=True)
@@ -78,6 +86,7 @@ class State:
     _routes: RoutePicture | None = None  # from the first picture on
     _there: dict[str, set[Identity]] = field(default_factory=dict)
     _rejected: dict[str, str] = field(default_factory=dict)
+    _good: set[Identity] = field(default_factory=set)  # policies of which a good version is known
     _heard: set[str] = field(default_factory=set)
     _complete: bool = False
 
@@ -159,15 +168,21 @@ class State:
         rejected.pop(resource, None)
         if document is None or _is_passed_over(kind, document):
             there.discard(identity)
+            self._good.discard(identity)
             objects[identity] = None
             return
         there.add(identity)
+        names = {"name": identity[2], "namespace": identity[1]}
         try:
-            manifest = kind.parse(Field(document), name=identity[2], namespace=identity[1])
+            manifest, is_good = kind.parse(Field(document), **names), True
         except FieldError as error:
             rejected[resource] = str(error)
-        else:
-            objects[identity] = manifest
+            manifest, is_good = in_doubt(kind.name, Field(document), error, **names)
+            if manifest is None or (identity in self._good and not is_good):
+                return
+        objects[identity] = manifest
+        if is_good and kind is _POLICY:
+            self._good.add(identity)
 
     def _update(
         self, changes: Changes, rejected: dict[str, str], http: HttpChange | None
@@ -256,11 +271,13 @@ class KubernetesSource:
         news = [(kind, self._excused(kind, event)) for kind, event in batch]
         for kind, event in news:
             if isinstance(event, Trouble):
-                if self.status.last_error != str(event.error):
+                if self.status.errors.get(kind.name) != str(event.error):
                     _log.warning("%s: %s; what was said last keeps serving", kind.name, event.error)
-                self.status.last_error = str(event.error)
+                self.status.errors[kind.name] = str(event.error)
             else:
-                self.status.last_error = ""
+                self.status.errors.pop(kind.name, None)
+        refused = self._without.get(_POLICY.name, "")
+        self.status.unguarded = "" if refused in ("", _UNKNOWN) else f"{_POLICY.name}: {refused}"
         return self._state.take(news)
 
     def _excused(self, kind: _Kind, event: Event) -> Event:
@@ -276,7 +293,7 @@ class KubernetesSource:
         may_go = event.error.status == 403 and (without or not self._state.has_heard_of(kind.name))
         if not missing and not may_go:
             return event
-        why = "the API server does not know them" if missing else str(event.error)
+        why = _UNKNOWN if missing else str(event.error)
         if without != why:
             log_it = _log.info if missing else _log.warning
             log_it("%s: %s; going on without, until that changes", kind.name, why)

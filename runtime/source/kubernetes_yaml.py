@@ -36,6 +36,17 @@ def parse_authorization_policy(document: Field, *, name: str, namespace: str) ->
     return authorization_policy.parse_authorization_policy(document, name=name, namespace=namespace)
 
 
+def in_doubt(
+    kind: str, document: Field, error: FieldError, *, name: str, namespace: str
+) -> tuple[Any, bool]:
+    """What stands for an object that cannot be accepted (None: nothing), and whether also before an earlier version."""
+    if kind != "AuthorizationPolicy":
+        return None, False
+    from runtime.source import authorization_policy
+
+    return authorization_policy.in_doubt(document, error, name=name, namespace=namespace)
+
+
 _PARSERS: dict[str, Callable[..., Any]] = {
     "Service": parse_service,
     "EndpointSlice": parse_slice,
@@ -63,6 +74,7 @@ class Parsed:
         manifests: the objects that can be accepted.
         rejected: resource (file, document, object) → reason.
         bad: objects whose document is there, but cannot be accepted.
+        instead: of these, what stands for them where no earlier version is known.
         unknown: kinds that nothing here reads.
         payloads: of objects that are recorded resources of an Envoy's, their very bytes.
         whole: every document could be told apart; where not, an object that seems to be missing
@@ -72,6 +84,7 @@ class Parsed:
     manifests: dict[Identity, Any] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     bad: set[Identity] = field(default_factory=set)
+    instead: dict[Identity, Any] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     payloads: dict[Identity, bytes] = field(default_factory=dict)
     whole: bool = True
@@ -154,12 +167,17 @@ def _read_object(document: Field, *, kind: str, where: str, parsed: Parsed) -> N
         metadata.get("namespace").string(default="default"),
         metadata.get("name").name(),
     )
+    if identity in parsed.manifests or identity in parsed.bad:
+        parsed.refuse(where, "is in this file already; this one is not used", identity)
+        return
+    name, namespace = identity[2], identity[1]
     try:
-        if identity in parsed.manifests or identity in parsed.bad:
-            raise document.error("is in this file already; this one is not used")
         document.get("apiVersion").choice(*_VERSIONS[kind])
-        manifest = _PARSERS[kind](document, name=identity[2], namespace=identity[1])
+        manifest = _PARSERS[kind](document, name=name, namespace=namespace)
     except FieldError as error:
         parsed.refuse(where, str(error), identity)
+        instead, counts = in_doubt(kind, document, error, name=name, namespace=namespace)
+        if instead is not None:
+            (parsed.manifests if counts else parsed.instead)[identity] = instead
     else:
         parsed.manifests[identity] = manifest

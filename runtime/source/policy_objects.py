@@ -2,8 +2,8 @@
 """AuthorizationPolicies from the API server, beside a source that tells of policies less than is in them.
 
 Istiod says that a policy has conditions on HTTP; the object says which. The source is what it was without
-them: where the API server does not know such objects, does not show them, or does not answer, its
-policies are taken as it tells them, and why is said once.
+them: where the API server does not know such objects, or does not show them, its policies are taken as
+it tells them, and why is said once. While it does not answer, what objects said last counts.
 """
 
 from __future__ import annotations
@@ -151,14 +151,24 @@ class WithPolicyObjects:
         self.trouble = self._unknown = ""
 
     def _excused(self, event: Trouble) -> Event:
-        """Where they are not there, or may not be read from the first, policies are as the source tells them."""
+        """Where they are not there, or may not be read any more, policies are as the source tells them.
+
+        That is strict: what is asked of requests is then a waypoint's. Rules that nobody may read would be
+        kept for as long as that lasts, whatever their authors do.
+        """
         missing = event.error.is_missing
+        let_go = missing or event.error.status == 403
         why = "the API server does not know them" if missing else str(event.error)
         if self.trouble != why:
-            _log.warning("%s: %s; policies are as %s tells them", _KIND, why, self.source.name)
+            kept = self._picture.written and not let_go
+            so = (
+                "what they said last counts"
+                if kept
+                else f"policies are as {self.source.name} tells them"
+            )
+            _log.warning("%s: %s; %s", _KIND, why, so)
         self.trouble = why
-        forbidden = event.error.status == 403 and not self._heard
-        return Listed(()) if missing or forbidden else event
+        return Listed(()) if let_go else event
 
     def _put(
         self, key: str, document: Mapping[str, Any] | None, rejected: dict[str, str]

@@ -106,6 +106,21 @@ def check_fields(of: Field, *known: str) -> None:
             raise of.get(str(name)).error(f"not known here; {', '.join(known)} are")
 
 
+def _check_lists(of: Field, *known: str) -> None:
+    """What names nothing would stand for anybody, or for anything.
+
+    Raises:
+        FieldError: there is a list that is not known, or none that names something.
+    """
+    check_fields(of, *known)
+    if any(list(of.get(name).items()) for name in known):
+        return
+    given = [name for name in known if name in (of.value or ())]
+    if not given:
+        raise of.error("must not be empty")
+    raise of.get(given[0]).error("must not be empty, where no other list names anything")
+
+
 def _all(conditions: tuple[Condition, ...]) -> Condition:
     asked = tuple(one for one in conditions if one != Anything())
     return asked[0] if len(asked) == 1 else AllOf(asked) if asked else Anything()
@@ -115,9 +130,7 @@ def _source(item: Field, kinds: dict[str, _Kind], beyond: list[str]) -> tuple[Co
     check_fields(item, "source")
     source = item.get("source")
     names = ("principals", "namespaces", "serviceAccounts", "ipBlocks")
-    check_fields(source, *_both(*names, *_BEYOND))
-    if not source.value:
-        raise source.error("must not be empty")
+    _check_lists(source, *_both(*names, *_BEYOND))
     unknown = [one for one in _both(*_BEYOND) if list(source.get(one).items())]
     beyond += [f"{source.path}.{one}: {_BEYOND[_plain(one)]}" for one in unknown]
     condition, match = _fields(source, names, kinds)
@@ -128,9 +141,7 @@ def _operation(item: Field, kinds: dict[str, _Kind]) -> tuple[Condition, Match]:
     check_fields(item, "operation")
     operation = item.get("operation")
     names = ("hosts", "methods", "paths", "ports")
-    check_fields(operation, *_both(*names))
-    if not operation.value:
-        raise operation.error("must not be empty")
+    _check_lists(operation, *_both(*names))
     return _fields(operation, names, kinds)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from runtime.model.mesh import IPAddress, NetworkMode, Workload
-from runtime.model.policy import Policy
+from runtime.model.policy import Action, Policy
 from runtime.source.update import Rejection, Update
 from runtime.tables.ops import Op
 from runtime.tables.place import Place
@@ -29,6 +29,7 @@ EXEMPT = 1  # kmesh_identity.flags
 # Written in this order, and removed in the opposite one.
 TABLES = ("policy_rows", "policy_blocks", "policy_hits", "identities", "guards")
 
+Sides = tuple[tuple[str, ...], ...]
 Contents = Mapping[str, Mapping[bytes, bytes]]  # value by key, by table
 
 
@@ -59,7 +60,7 @@ class PolicyTables:
         self._guards: dict[IPAddress, PolicySet] = {}
         self._sets: dict[int, PolicySet] = {}
         self._guarding: Counter[int] = Counter()
-        self._compiled: dict[tuple[IPAddress | None, tuple[str, ...]], PolicySet] = {}
+        self._compiled: dict[tuple[IPAddress | None, tuple[str, ...], Sides], PolicySet] = {}
         self._idle = not any(self._kernel.values())  # there never was a policy
         self._moved: set[IPAddress] = set()  # by what was not an update
 
@@ -196,9 +197,10 @@ class PolicyTables:
             return None
         policies = [self._policies[key] for key in keys]
         alike = address if any(map(_asks_destination, policies)) else None
-        if (alike, keys) not in self._compiled:
-            self._compiled[alike, keys] = PolicySet(policies, address)
-        return self._compiled[alike, keys]
+        sides = _sides(policies, local) if len(local) > 1 else ()
+        if (alike, keys, sides) not in self._compiled:
+            self._compiled[alike, keys, sides] = PolicySet(policies, address, sides)
+        return self._compiled[alike, keys, sides]
 
     def _take_guards(self, touched: Iterable[IPAddress]) -> None:
         for address in touched:
@@ -317,6 +319,16 @@ def _key(address: IPAddress) -> bytes:
 def _resource(found: PolicySet) -> str:
     """What an error names: without all of a set's rows no destination is put under it."""
     return f"policies {', '.join(found.policies)}"
+
+
+def _sides(policies: Iterable[Policy], workloads: Iterable[Workload]) -> Sides:
+    """The policies that allow, for each workload that has any; nothing where they are the same for all."""
+    allowing = [one for one in policies if one.action is Action.ALLOW and not one.dry_run]
+    found = {
+        tuple(one.key for one in allowing if one.applies_to(workload)) for workload in workloads
+    }
+    sides = tuple(sorted(found - {()}))
+    return sides if len(sides) > 1 else ()
 
 
 def _asks_destination(policy: Policy) -> bool:

@@ -10,18 +10,20 @@ bpf/include/kmesh/policy.h has the other side of all this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from functools import partial
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from itertools import product
+from math import prod
 from typing import NamedTuple, TypeVar
 
 from runtime.model.mesh import IPAddress
 from runtime.model.policy import Action, Identity, IPNetwork, Policy
 from runtime.tables.policy_layout import BlockKey, Guard, Hit, HitKey, Row, RowKey
-from runtime.tables.policy_terms import PolicyTooLargeError, Term, terms_of
+from runtime.tables.policy_terms import PolicyTooLargeError, Term, all_of, terms_of
 
 ROW_WORDS = 16
 ROWS = 16
@@ -141,6 +143,8 @@ class PolicySet:
     Args:
         policies: those that apply.
         destination: the address that they guard.
+        sides: where several are at the destination, and who allows is not the same for all of them: for each
+            the keys of the policies that allow. Each of them must let a connection in.
 
     Attributes:
         number: a digest of the terms.
@@ -149,14 +153,20 @@ class PolicySet:
             an allow policy of these allows nobody, a deny policy refuses everyone.
     """
 
-    def __init__(self, policies: Sequence[Policy], destination: IPAddress) -> None:
+    def __init__(
+        self,
+        policies: Sequence[Policy],
+        destination: IPAddress,
+        sides: Sequence[Collection[str]] = (),
+    ) -> None:
         ordered = sorted(policies, key=lambda policy: (kind_of(policy), policy.key))
         self.policies = [policy.key for policy in ordered]
         self.problems: dict[str, str] = {}
         self.rows: list[RowTerms] = []
         self._flags = Flag(0)
         for kind in Kind:
-            self._fill(kind, [one for one in ordered if kind_of(one) is kind], destination)
+            found = [one for one in ordered if kind_of(one) is kind]
+            self._fill(kind, found, destination, sides if kind is Kind.ALLOW else ())
         bits = [bit for row in self.rows for bit in row.bits]
         if any(bit.term.asks_identity for bit in bits):
             self._flags |= Flag.BY_IDENTITY
@@ -167,7 +177,13 @@ class PolicySet:
         self.number = int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
         self._anybody = {row.number: row.identities(frozenset({_ANYBODY})) for row in self.rows}
 
-    def _fill(self, kind: Kind, policies: Sequence[Policy], destination: IPAddress) -> None:
+    def _fill(
+        self,
+        kind: Kind,
+        policies: Sequence[Policy],
+        destination: IPAddress,
+        sides: Sequence[Collection[str]],
+    ) -> None:
         if kind is Kind.ALLOW and policies:
             self._flags |= Flag.HAS_ALLOW
         bits: list[Bit] = []
@@ -184,9 +200,29 @@ class PolicySet:
                 self._refuse(kind, policy, reason)
                 continue
             bits += [Bit(term, policy) for term in found]
+        if sides:
+            bits = self._of_all(bits, sides, room)
         for start in range(0, len(bits), ROW_TERMS):
             chunk = tuple(bits[start : start + ROW_TERMS])
             self.rows.append(RowTerms(len(self.rows), kind, chunk))
+
+    def _of_all(
+        self, bits: Sequence[Bit], sides: Sequence[Collection[str]], room: int
+    ) -> list[Bit]:
+        """What a term of each side says together, as a term of the first one's policy."""
+        each = [[bit for bit in bits if bit.policy.key in side] for side in sides]
+        if prod(map(len, each)) > room:
+            for policy in {bit.policy.key: bit.policy for bit in bits}.values():
+                reason = (
+                    f"with those of others at its address it comes to more than {room} conditions"
+                )
+                self._refuse(Kind.ALLOW, policy, reason)
+            return []
+        made: dict[Term, Bit] = {}
+        for chosen in product(*each):
+            term = all_of(bit.term for bit in chosen)
+            made.setdefault(term, Bit(term, chosen[0].policy))
+        return list(made.values())
 
     def _refuse(self, kind: Kind, policy: Policy, reason: str) -> None:
         self.problems[policy.key] = reason

@@ -7,7 +7,7 @@ holds is left out; a term without matches holds always.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import product
@@ -85,6 +85,11 @@ def _identity_holds(match: Match, who: Identity | None) -> bool:
             lambda one: (one.namespace, one.service_account) == account,
         )
     )
+
+
+def all_of(terms: Iterable[Term]) -> Term:
+    """The term that holds where all of these do."""
+    return Term(_merged(tuple(match for term in terms for match in term.matches)))
 
 
 def terms_of(policy: Policy, destination: IPAddress) -> tuple[Term, ...]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
+import pytest
+
 from runtime.cluster.api import ApiError
 from runtime.cluster.follow import Changed, Listed, Trouble, follow
 
@@ -33,7 +35,7 @@ class Server:
         if not self.script:
             raise ApiError("the script is over")
         step = self.script.pop(0)
-        if isinstance(step, ApiError):
+        if isinstance(step, Exception):
             raise step
         return step
 
@@ -42,7 +44,7 @@ class Server:
 
     def events(self, path: str, **query: Any) -> Iterator[Any]:
         for each in self._next(path, query):
-            if isinstance(each, ApiError):
+            if isinstance(each, Exception):
                 raise each
             yield each
 
@@ -125,6 +127,25 @@ def test_broken_connection_resumes_without_listing() -> None:
     seen = took(server, 4, wait)
     assert [type(each) for each in seen] == [Listed, Changed, Trouble, Changed]
     assert server.asked[2]["resourceVersion"] == "8"
+    assert any(0.2 <= each <= 0.5 for each in waits), "it must wait before it asks again"
+
+
+@pytest.mark.parametrize(
+    "odd", ["no page", [ValueError("no JSON")], [event("ERROR", {"code": "x"})]]
+)
+def test_what_nobody_thought_of_is_told_and_followed_on(odd: Any) -> None:
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        return False
+
+    first = [] if isinstance(odd, str) else [listing(7)]
+    server = Server(*first, odd, listing(9, pod("a", 8)))
+    seen = took(server, len(first) + 2, wait)
+    assert isinstance(seen[-2], Trouble)
+    assert f"{PATH}: cannot be followed (" in str(seen[-2].error)
+    assert names(seen[-1]) == ["a"], "what was missed is listed"
     assert any(0.2 <= each <= 0.5 for each in waits), "it must wait before it asks again"
 
 

@@ -208,7 +208,7 @@ async def test_kind_comes_routes_change_and_kind_goes(
     for name in ("httproutes", "gateways"):
         api.delete(f"{CRDS}/{name}.gateway.networking.k8s.io")
     await seen.until(lambda: not seen.http.tables)
-    assert source.status.last_error == ""
+    assert source.status.errors == {}
 
 
 def test_of_the_gateway_api_the_role_reads_routes_and_no_more(api: Cluster, server: Path) -> None:

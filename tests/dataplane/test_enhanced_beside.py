@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from runtime.kernel.gate import Gate, GateError
 from runtime.kernel.http_ports import HttpPorts
 from runtime.kernel.netns import netns_cookie
 from runtime.launch.gate import ensure_gate, other_maps_run, running, start_beside, succeed
+from runtime.launch.http import Http
 from tests.dataplane.enhanced_stage import PORT, Stage
 from tests.dataplane.world import VIP4, wait_for
 
@@ -53,8 +58,23 @@ class Upgrade:
         pid = start_beside(self.path, self.stage.place)
         netns = self.stage.world.netns
         with Gate(self.stage.place.beside) as gate:
-            gate.add_space(netns_cookie(netns, objects=self.stage.objects), netns)
+            gate.add_space(self.cookie_of(netns), netns)
         return pid
+
+    def cookie_of(self, netns: Path) -> int:
+        return netns_cookie(netns, objects=self.stage.objects)
+
+    def launch(self) -> Http:
+        """As the daemon has its gate run; nothing is turned over yet."""
+        http = Http(
+            self.path,
+            place=self.stage.place,
+            cookie_of=self.cookie_of,
+            namespaces=lambda: [self.stage.world.netns],
+        )
+        http.start()
+        assert running(self.stage.place) == self.old
+        return http
 
     def check_served(self, *, by_new: bool) -> None:
         """On a new connection."""
@@ -66,6 +86,20 @@ class Upgrade:
         with Gate(beside if by_new and beside.exists() else socket) as gate:
             assert gate.status()["sessions"] >= 1
         self.stage.client("close", number)
+
+
+@contextmanager
+def unwritable(*files: Path) -> Iterator[None]:
+    """Nothing can be written to a directory, as on a full file system."""
+    for file in files:
+        file.unlink(missing_ok=True)
+        file.mkdir()
+    try:
+        yield
+    finally:
+        for file in files:
+            with suppress(FileNotFoundError):
+                file.rmdir()
 
 
 @pytest.fixture
@@ -124,3 +158,61 @@ def test_the_version_of_before_ends_what_was_started_beside_its_own(upgrade: Upg
     upgrade.path.turn_over()
     upgrade.check_served(by_new=False)
     assert not away.exists()
+
+
+def test_where_the_gate_beside_dies_another_one_serves(upgrade: Upgrade) -> None:
+    """Programs have turned over: nobody would be there for those that they send."""
+    http = upgrade.launch()
+    stand_beside = upgrade.path.before_turn_over
+    died: list[int] = []
+
+    def die() -> None:
+        stand_beside()
+        with Gate(upgrade.stage.place.beside) as gate:
+            died.append(gate.status()["pid"])
+        os.kill(died[0], signal.SIGKILL)
+        os.waitpid(died[0], 0)
+
+    upgrade.path.before_turn_over = die
+    upgrade.fill()
+    upgrade.path.turn_over()
+    assert running(upgrade.stage.place) not in (None, upgrade.old, died[0])
+    upgrade.check_served(by_new=True)
+    assert http.fault() is None
+
+
+async def test_where_no_other_starts_it_is_tried_again(upgrade: Upgrade) -> None:
+    http = upgrade.launch()
+    place, stand_beside = upgrade.stage.place, upgrade.path.before_turn_over
+
+    with ExitStack() as stack:
+
+        def end() -> None:
+            stand_beside()
+            with Gate(place.beside) as gate:
+                gate.stop()
+            stack.enter_context(unwritable(place.log))
+
+        upgrade.path.before_turn_over = end
+        upgrade.fill()
+        upgrade.path.turn_over()
+        assert "the gate did not start" in (http.fault() or "")
+        assert running(place) == upgrade.old
+    keeper = asyncio.create_task(http.keep())
+    try:
+        await asyncio.to_thread(wait_for, lambda: http.fault() is None, "it is not tried again")
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+    assert running(place) not in (None, upgrade.old)
+    upgrade.check_served(by_new=True)
+
+
+def test_a_gate_whose_maps_cannot_be_noted_serves(upgrade: Upgrade) -> None:
+    http = upgrade.launch()
+    place = upgrade.stage.place
+    with unwritable(*(socket.with_suffix(".maps") for socket in (place.socket, place.beside))):
+        upgrade.fill()
+        upgrade.path.turn_over()
+        upgrade.check_served(by_new=True)
+        assert http.fault() is None

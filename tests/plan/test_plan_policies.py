@@ -173,6 +173,36 @@ def test_a_policy_decides_as_envoy_does(
             assert allowed == theirs.allowed, (each, client)
 
 
+@pytest.mark.parametrize("path", ["/api/{*}", "/api/{**}", "/api/{*}.json", "/{*}/v1"])
+@pytest.mark.parametrize("action", ["ALLOW", "DENY"])
+def test_what_a_template_stands_for_is_what_envoy_takes(
+    oracle: tuple[Envoy, Told], path: str, action: str
+) -> None:
+    """Characters that RFC 3986 has in no path, of which Envoy's templates take some, are the waypoint's."""
+    running, told = oracle
+    operation = {"operation": {"paths": [path]}}
+    told.documents = [
+        {"metadata": {"name": "p"}, "spec": {"action": action, "rules": [{"to": [operation]}]}}
+    ]
+    routes = guarded(read(told.documents))
+    running.load(routes)
+    cases = split(routes, PORT, client=CLIENTS[0].meets)
+    compiled = cases, compile_routes(cases.table)
+    words = [
+        *(f"a{chr(code)}b" for code in range(0x21, 0x7F)),
+        *("=", "*", "[", "]", "", "a/", "a//b", "%20", "%5B", "%5D", "%2F", "%C3%A9", "%2A", "%3D"),
+    ]
+    targets = [path.replace("{**}", word).replace("{*}", word) for word in words]
+    heads = [wire(Request("GET", each, "shop.test", tuple(said(CLIENTS[0])))) for each in targets]
+    compared = 0
+    for target, head, answer in zip(targets, heads, running.ask(heads), strict=True):
+        ours = decide(compiled, head)
+        if ours is not None:
+            assert ours == of_envoy(answer), target
+            compared += 1
+    assert compared > 90
+
+
 def test_enough_of_it_was_compared() -> None:
     assert min(COUNTED["allowed"], COUNTED["denied"]) > 100, COUNTED
     assert COUNTED["left"] < COUNTED.total() / 5, COUNTED

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from runtime.source.kubernetes_api import KubernetesSource
 from runtime.source.update import Update
 from tests.cluster_api.fake import FakeApi
 from tests.source.test_source_kubernetes import nth, put_service, put_slice
-from tests.source.test_source_policy import BY_WHO, BY_WHO_NOT, lets_in
+from tests.source.test_source_policy import ALLOW_GET, BY_WHO, BY_WHO_NOT, UNREADABLE, lets_in
 
 WEB = "shop/web:80"
 CLUSTER = "outbound|80||{}.shop.svc.cluster.local"
@@ -47,6 +47,12 @@ async def api() -> AsyncIterator[FakeApi]:
         put_slice(made, name, f"10.0.0.{number}")
     yield made
     made.end_watches()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - a thread brings it about
+            await asyncio.sleep(0.01)
 
 
 class Following:
@@ -208,3 +214,59 @@ async def test_rules_on_identities_refuse_as_pods_are_not_asked_for(
     (policy,) = (await Following(api).next()).policies
     assert not lets_in(policy)
     assert "identities" in why_not([policy])[0]
+
+
+async def test_a_policy_that_was_never_good_opens_no_door(api: FakeApi) -> None:
+    put_policy(api, action="DENY", rules=[UNREADABLE])
+    seen = Following(api)
+    first = await seen.next()
+    (policy,) = first.policies
+    assert not lets_in(policy)
+    assert "operation.verbs: not known here" in why_not([policy])[0]
+    assert [one.resource for one in first.rejections] == ["AuthorizationPolicy shop/p"]
+    put_policy(api, rules=[ALLOW_GET], action="LOG")
+    (policy,) = (await seen.next()).policies
+    assert "spec.action" in why_not([policy])[0]
+    put_policy(api, rules=[ALLOW_GET])
+    (good,) = (await seen.next()).policies
+    assert why_not([good]) == ()
+    put_policy(api, rules=[UNREADABLE])
+    bad = await seen.next()
+    assert (bad.policies, bad.removed_policies, len(bad.rejections)) == ((), (), 1)
+    api.remove(POLICIES, f"{POLICIES}/p")
+    assert (await seen.next()).removed_policies == ("shop/p",)
+    put_policy(api, rules=[UNREADABLE])
+    assert not lets_in((await seen.next()).policies[0])
+
+
+async def test_without_the_right_to_read_policies_it_says_so_until_it_has_it(api: FakeApi) -> None:
+    source = KubernetesSource(api, settle=0)
+    api.forbidden.add(POLICIES)
+    api.unknown.add(POLICIES)
+    updates = source.updates()
+    assert (await nth(updates)).complete
+    assert source.status.to_json()["unguarded"] == "", "a cluster without Istio has none"
+    coming = asyncio.ensure_future(nth(updates))
+    api.unknown.discard(POLICIES)
+    put_policy(api, rules=[ALLOW_GET])
+    await until(lambda: "is forbidden" in source.status.to_json()["unguarded"])
+    api.forbidden.clear()
+    assert [one.key for one in (await coming).policies] == ["shop/p"]
+    assert source.status.to_json()["unguarded"] == ""
+
+
+async def test_trouble_with_one_kind_is_told_whatever_else_is_heard(api: FakeApi) -> None:
+    source = KubernetesSource(api, settle=0)
+    updates = source.updates()
+    await nth(updates)
+    coming = asyncio.ensure_future(nth(updates))
+    while len(api._watches) < 3:  # noqa: ASYNC110 - no routes: they are not known
+        await asyncio.sleep(0.01)
+    api.forbidden.add(POLICIES)
+    api.end_watches()
+    await until(lambda: "is forbidden" in source.status.to_json()["last_error"])
+    put_service(api, "other", "10.96.0.9")
+    await coming
+    told = source.status.to_json()
+    assert told["last_error"].startswith("AuthorizationPolicy: GET")
+    assert told["unguarded"] == "", "what was heard last holds"

@@ -136,6 +136,8 @@ def test_what_cannot_be_known_here_is_told(rule: Any, why: str) -> None:
         ({"rules": [{"from": [{"source": {"jwt": ["x"]}}]}]}, "from[0].source.jwt: not known here"),
         ({"rules": [{"to": [{"operation": {}}]}]}, "to[0].operation: must not be empty"),
         ({"rules": [{"to": [{}]}]}, "to[0].operation: must not be empty"),
+        ({"rules": [{"to": [{"operation": {"methods": []}}]}]}, "to[0].operation.methods: must not be empty"),
+        ({"rules": [{"from": [{"source": {"principals": [], "notRequestPrincipals": None}}]}]}, "from[0].source.principals: must not be empty"),
         ({"rules": [{"when": [{"key": "a.b", "values": ["x"]}]}]}, "'a.b' is not known here"),
         ({"rules": [{"when": [{"key": "source.ip"}]}]}, "must have values or notValues"),
         ({"rules": [{"to": [{"operation": {"ports": ["http"]}}]}]}, "ports[0]: must be a port's number"),
@@ -159,9 +161,16 @@ def test_what_is_wrong_is_named_by_its_field(change: Any, why: str) -> None:
     assert why in refusal(made)
 
 
-def test_a_dry_run_that_is_no_answer_is_refused() -> None:
-    made = document(ALLOW_GET, annotations={"istio.io/dry-run": "maybe"})
-    assert 'annotations["istio.io/dry-run"]: must be true or false' in refusal(made)
+def test_an_empty_list_beside_another_asks_for_nothing() -> None:
+    operation = {"methods": ["GET"], "paths": []}
+    assert read(document({"to": [{"operation": operation}]})) == read(document(ALLOW_GET))
+
+
+def test_a_dry_run_that_is_no_answer_is_none_and_told() -> None:
+    found = parsed(document(ALLOW_GET, annotations={"istio.io/dry-run": "no"}))
+    (why,) = found.rejected.values()
+    assert 'annotations["istio.io/dry-run"]: must be true or false' in why
+    assert list(found.manifests.values()) == [read(document(ALLOW_GET))]
 
 
 def test_texts() -> None:
@@ -353,3 +362,68 @@ def test_where_no_identity_is_told_rules_on_them_refuse(
     assert whether() == (True, True)
     files.write("pod.yaml", None)
     assert whether() == (False, False)
+
+
+UNREADABLE = {"to": [{"operation": {"verbs": ["GET"]}}]}
+
+
+@pytest.mark.parametrize("action", ["ALLOW", "DENY"])
+def test_a_policy_that_was_never_good_opens_no_door(files: Files, action: str) -> None:
+    update = files.write("p.yaml", yaml.safe_dump(document(UNREADABLE, action=action)))
+    (policy,) = update.policies
+    assert not lets_in(policy)
+    assert "spec.rules[0].to[0].operation.verbs: not known here" in why_not([policy])[0]
+    assert set(files.http.tables) == {"shop/web:80"}
+    assert len(update.rejections) == 1
+    # What is wrong now is what is said.
+    worse = document({"to": [{"operation": {"ports": ["0"]}}]}, action=action)
+    (policy,) = files.write("p.yaml", yaml.safe_dump(worse)).policies
+    assert "ports[0]: must be a port" in why_not([policy])[0]
+    # Nor does it where its file cannot be told apart, or once it is good: that version is then the last good.
+    assert not files.write("p.yaml", "a: [").removed_policies
+    files.write("p.yaml", yaml.safe_dump(document(ALLOW_GET)))
+    assert files.policies["shop/p"] == read(document(ALLOW_GET))
+    files.write("p.yaml", yaml.safe_dump(worse))
+    assert files.policies["shop/p"] == read(document(ALLOW_GET))
+    assert files.write("p.yaml", None).removed_policies == ("shop/p",)
+
+
+def test_a_policy_of_another_version_is_in_doubt_too(files: Files) -> None:
+    newer = {**document(ALLOW_GET), "apiVersion": "security.istio.io/v2"}
+    (policy,) = files.write("p.yaml", yaml.safe_dump(newer)).policies
+    assert "apiVersion" in why_not([policy])[0]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "spec", "scope"),
+    [
+        ("shop", {"selector": {"matchLabels": {"app": "web"}}}, PolicyScope.WORKLOAD_SELECTOR),
+        ("shop", {"targetRef": {"kind": "Service", "name": "web"}}, PolicyScope.SERVICE),
+        ("shop", {"selector": {"matchExpressions": []}}, PolicyScope.NAMESPACE),
+        ("istio-system", {"selector": []}, PolicyScope.GLOBAL),
+    ],
+)
+def test_in_doubt_it_is_for_whom_it_says_or_all_of_its_namespace(
+    files: Files, namespace: str, spec: Any, scope: PolicyScope
+) -> None:
+    made = document(UNREADABLE, namespace=namespace, **spec)
+    assert files.write("p.yaml", yaml.safe_dump(made)).policies[0].scope is scope
+
+
+@pytest.mark.parametrize(
+    ("fields", "tried"), [({"action": "AUDIT"}, True), ({"annotations": {"istio.io/dry-run": "true"}}, True), ({"annotations": {"istio.io/dry-run": "no"}}, False)]
+)  # fmt: skip
+def test_in_doubt_what_is_only_tried_is_so_still(files: Files, fields: Any, *, tried: bool) -> None:
+    (policy,) = files.write("p.yaml", yaml.safe_dump(document(UNREADABLE, **fields))).policies
+    assert policy.dry_run == tried
+
+
+def test_in_doubt_it_is_enforced_from_then_on(files: Files) -> None:
+    def tried(word: str) -> bool:
+        made = document(ALLOW_GET, annotations={"istio.io/dry-run": word})
+        files.write("p.yaml", yaml.safe_dump(made))
+        return files.policies["shop/p"].dry_run
+
+    assert tried("true")
+    assert not tried("no")
+    assert list(files.rejected) == ["p.yaml document 1 (AuthorizationPolicy shop/p)"]

@@ -151,17 +151,23 @@ async def test_policies_of_waypoints_are_told_apart_from_those_of_istiod(scene: 
         news = (await scene.next()).at_waypoints
 
 
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Warnings."""
+    found: list[str] = []
+    monkeypatch.setattr(
+        "runtime.source.policy_objects._log.warning",
+        lambda text, *more: found.append(text % more),
+    )
+    return found
+
+
 @pytest.mark.parametrize(
     ("of", "why"), [("unknown", "does not know them"), ("forbidden", "is forbidden")]
 )
 async def test_where_they_cannot_be_had_policies_are_as_istiod_tells_them(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, of: str, why: str
+    scene: Scene, said: list[str], of: str, why: str
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(
-        "runtime.source.policy_objects._log.warning",
-        lambda text, *more: said.append(text % more),
-    )
     getattr(scene.api, of).add(POLICIES)
     scene.put()
     first = await scene.next()
@@ -174,3 +180,42 @@ async def test_where_they_cannot_be_had_policies_are_as_istiod_tells_them(
     assert values(update.policies[0]) == ["POST"]
     assert update.at_waypoints == AtWaypoints()
     assert len(said) == 1
+
+
+async def watched(api: FakeApi) -> None:
+    while not api._watches:  # noqa: ASYNC110 - before that there is nothing to end
+        await asyncio.sleep(0.01)
+
+
+async def test_who_may_not_read_them_any_more_keeps_no_old_rules(
+    scene: Scene, said: list[str]
+) -> None:
+    scene.put()
+    assert values(await scene.policy()) == ["POST"]
+    await watched(scene.api)
+    scene.api.forbidden.add(POLICIES)
+    scene.api.end_watches()
+    update = await scene.next()
+    assert update.policies == (TOLD,)
+    assert update.at_waypoints is not None
+    assert "is forbidden" in update.at_waypoints.unknown
+    assert [one.rpartition("; ")[2] for one in said] == ["policies are as istiod tells them"]
+    scene.api.forbidden.clear()
+    assert values(await scene.policy()) == ["POST"]
+    assert scene.trouble() == "followed"
+
+
+async def test_while_nobody_answers_what_they_said_last_counts(
+    scene: Scene, said: list[str]
+) -> None:
+    scene.put()
+    await scene.next()
+    await watched(scene.api)
+    coming = asyncio.ensure_future(scene.policy())
+    scene.api.down = True
+    scene.api.end_watches()
+    while not said:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert said[0].endswith("does not answer; what they said last counts")
+    scene.istiod.news.put_nowait(Update(policies=(TOLD,)))
+    assert values(await coming) == ["POST"]

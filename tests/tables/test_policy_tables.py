@@ -88,19 +88,25 @@ class World:
     def at(self, address: IPAddress) -> list[Workload]:
         return [one for one in self.workloads.values() if address in one.addresses]
 
-    def applying(self, destination: IPAddress) -> list[Policy]:
-        local = [one for one in self.at(destination) if one.node == "here"]
-        return [one for _, one in sorted(self.policies.items()) if any(map(one.applies_to, local))]
+    def is_local(self, one: Workload) -> bool:
+        return one.node == "here"
+
+    def applying(self, destination: IPAddress) -> list[list[Policy]]:
+        """For each workload of this node that is there."""
+        local = [one for one in self.at(destination) if self.is_local(one)]
+        every = [one for _, one in sorted(self.policies.items())]
+        return [[one for one in every if one.applies_to(each)] for each in local]
 
     def expected(self, source: IPAddress, destination: IPAddress, port: int) -> bool:
         """What the reference says; of someone whom several claim to be, what all may do."""
         return all(
             decide(
-                self.applying(destination),
+                policies,
                 Connection(
                     source=source, destination=destination, destination_port=port, identity=who
                 ),
             ).allowed
+            for policies in self.applying(destination)
             for who in {identity_of(one) for one in self.at(source)} or {None}
         )
 
@@ -134,6 +140,49 @@ def test_the_kernels_verdict_is_the_references(found: tuple[Policy, ...]) -> Non
     )
     world.take(workloads=(*CLIENTS[1:], *local), policies=found)
     world.check(twin.ADDRESSES, TARGETS_HERE)
+
+
+@settings(deadline=None, max_examples=60)
+@given(named)
+def test_of_several_at_an_address_each_must_let_in(found: tuple[Policy, ...]) -> None:
+    world = World()
+    keys = tuple(sorted({one.key for one in found}))
+    here = (
+        server(namespace="bank", authorization_policies=keys[:3]),
+        replace(server(), uid="other", authorization_policies=keys[2:]),
+    )
+    world.take(workloads=(*CLIENTS, *here), policies=found)
+    world.check(twin.ADDRESSES, [TARGET])
+
+
+def test_who_may_come_to_one_of_two_at_an_address_may_not_come_to_the_other() -> None:
+    world = World()
+    mine = replace(allow("mine", namespaces=exact("shop")), scope=PolicyScope.WORKLOAD_SELECTOR)
+    theirs = replace(allow("theirs", namespaces=exact("bank")), scope=PolicyScope.WORKLOAD_SELECTOR)
+    one = server(authorization_policies=(mine.key,))
+    other = replace(one, uid="other", authorization_policies=(theirs.key,))
+    world.take(workloads=(*CLIENTS, one, other), policies=(mine, theirs))
+    a, b = (each.addresses[0] for each in CLIENTS[:2])
+    assert not world.maps.judge(a, TARGET, 80).passes
+    assert not world.maps.judge(b, TARGET, 80).passes
+    world.take(removed_workloads=("other",))
+    assert world.maps.judge(a, TARGET, 80).passes
+    assert not world.maps.judge(b, TARGET, 80).passes
+
+
+def test_more_than_fits_of_two_at_an_address_lets_nobody_in() -> None:
+    world = World()
+    every = [
+        replace(allow(f"{side}{n}", namespaces=exact(f"{side}{n}")), scope=PolicyScope.WORKLOAD_SELECTOR)
+        for side in "xy"
+        for n in range(130)
+    ]  # fmt: skip
+    keys = [one.key for one in every]
+    one = server(authorization_policies=tuple(keys[:130]))
+    other = replace(one, uid="other", authorization_policies=tuple(keys[130:]))
+    world.take(workloads=(*CLIENTS, one, other), policies=tuple(every))
+    assert not world.maps.judge(CLIENTS[0].addresses[0], TARGET, 80).passes
+    assert {each.resource for each in world.tables.problems} == set(keys)
 
 
 @settings(deadline=None, max_examples=60)

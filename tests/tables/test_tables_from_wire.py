@@ -17,8 +17,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.model.mesh import IPAddress, NetworkMode, Workload
-from runtime.model.policy import Policy
+from runtime.model.mesh import NetworkMode, Workload
 from runtime.source.istiod.changes import Changes, Known
 from runtime.source.istiod.kinds import AddressKind, AuthorizationKind
 from runtime.source.istiod.proto.discovery_pb2 import DeltaDiscoveryResponse
@@ -239,11 +238,7 @@ def fresh_slots(maps: Maps, fresh: Maps) -> dict[str, dict[bytes, bytes]]:
 class PolicyWorld(test_policy_tables.World):
     """Beside the policy tables, the reference; who does not say where he runs may run here."""
 
-    def applying(self, destination: IPAddress) -> list[Policy]:
-        local = [one for one in self.at(destination) if self._is_local(one)]
-        return [one for _, one in sorted(self.policies.items()) if any(map(one.applies_to, local))]
-
-    def _is_local(self, one: Workload) -> bool:
+    def is_local(self, one: Workload) -> bool:
         return one.network_mode is not NetworkMode.HOST_NETWORK and one.node in ("here", "")
 
 
