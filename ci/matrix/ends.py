@@ -37,8 +37,8 @@ def place(directory: Path, name: str) -> Path:
 def main() -> int:
     directory = Path(sys.argv[1])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what is temporary is removed
-    threading.Thread(target=_end_with_starter, daemon=True).start()
     try:
+        threading.Thread(target=_end_with_starter, daemon=True).start()
         # With those that no image carries: tests in the guest have them too.
         compile_tree(_CHECKOUT / "bpf", _CHECKOUT / "build/all", unshipped=True)
         with tempfile.TemporaryDirectory(prefix="kmesh-disk-") as disk:
