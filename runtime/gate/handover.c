@@ -416,18 +416,25 @@ static void more_letters(struct watch *watch, uint32_t events)
 	}
 }
 
+/* Ask the gate at the other end for all that it has. */
+static bool ask(int fd)
+{
+	char command[32];
+	int length = snprintf(command, sizeof(command), "hand-over %u heads", maps_identity());
+
+	return send(fd, command, length, MSG_NOSIGNAL) == length;
+}
+
 bool handover_take(const char *path)
 {
 	struct timeval patience = {.tv_sec = 10};
 	int fd = control_call(path), descriptors[LETTERS], count;
 	struct letter letter = {};
-	char command[32];
-	int length = snprintf(command, sizeof(command), "hand-over %u heads", maps_identity());
 
 	if (fd < 0)
 		return false;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	if (send(fd, command, length, MSG_NOSIGNAL) != length) {
+	if (!ask(fd)) {
 		close(fd);
 		return false;
 	}
@@ -457,8 +464,7 @@ void handover_wait(const char *path)
 /* Whoever calls there finds a gate at each moment. */
 const char *handover_succeed(void)
 {
-	char command[32];
-	int fd, length;
+	int fd;
 
 	if (!awaited)
 		return "it was not started beside another";
@@ -469,8 +475,7 @@ const char *handover_succeed(void)
 		return strerror(errno);
 	}
 	awaited = NULL;
-	length = snprintf(command, sizeof(command), "hand-over %u heads", maps_identity());
-	if (fd < 0 || send(fd, command, length, MSG_NOSIGNAL) != length) {
+	if (fd < 0 || !ask(fd)) {
 		say("the gate before this one has ended without handing over");
 		if (fd >= 0)
 			close(fd);
